@@ -1,0 +1,1 @@
+"""Words and seams every room shares. Standard library and numpy only."""

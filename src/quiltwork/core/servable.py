@@ -1,0 +1,237 @@
+"""The seam between what serves models and the doors they are asked through.
+
+A Servable hosts many models of one kind, so that sharing between them stays inside it. It declares its tasks as
+JSON Schemas; whoever stands at the door (gateway, command line, another process) validates against those and never
+needs code of its own for a new option.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from quiltwork.core.names import PUBLIC, ModelRef
+
+Json = Any
+"""A JSON value: None, bool, int, float, str, list or dict of these."""
+
+
+@dataclass(frozen=True)
+class TaskSchema:
+    """What one task of a Servable takes and gives, each as a JSON Schema of an object.
+
+    Binary fields are strings with ``contentEncoding: base64`` and a ``contentMediaType``; over HTTP they may also
+    arrive as multipart files, and they reach the Servable as bytes in ``Input.blobs``, never as text.
+    An option with ``"x-changes-state": true`` alters cached state (an adapter's scale, experts per token, prompt
+    words) and must enter the key of every cache that holds what the model computed.
+    """
+
+    input: Mapping[str, Json]
+    output: Mapping[str, Json]
+    options: Mapping[str, Json]
+    streams: bool = False
+    """Whether more than one part may come before the last."""
+
+    def state_options(self) -> tuple[str, ...]:
+        """Names of the options that change cached state, sorted."""
+        declared = self.options.get("properties", {})
+        return tuple(sorted(name for name, schema in declared.items() if schema.get("x-changes-state")))
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a request hands in: the task, its fields, and its binary fields apart."""
+
+    task: str
+    fields: Mapping[str, Json]
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of a reply. ``last`` marks the end; usage and what served the reply travel in the last part."""
+
+    fields: Mapping[str, Json]
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: decides which cached state may be shared, and whose quota is charged."""
+
+    tenant: str = PUBLIC
+    request_id: str = ""
+
+
+class Stream:
+    """The parts of one reply, handed from the thread that computes to the one that reads.
+
+    Like a till receipt: the producer prints, the reader tears off; the reader may walk away (``cancel``), and the
+    producer is told at once. Iterate it (``for``) in a thread or (``async for``) in an event loop, not both.
+    An error given to ``fail`` is raised to the reader after the parts that came before it.
+    """
+
+    def __init__(self, on_cancel: Callable[[], None] | None = None) -> None:
+        self._parts: deque[Part] = deque()
+        self._error: BaseException | None = None
+        self._closed = False
+        self._cancelled = False
+        self._on_cancel = on_cancel
+        self._ready = threading.Condition()
+        self._wake: Callable[[], None] | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the reader has walked away."""
+        return self._cancelled
+
+    def put(self, part: Part) -> None:
+        """Hand over one part; a part marked ``last`` closes the stream. After cancellation it is dropped."""
+        self._deliver(part, None, part.last)
+
+    def fail(self, error: BaseException) -> None:
+        """Close the stream with an error."""
+        self._deliver(None, error, True)
+
+    def cancel(self) -> None:
+        """Walk away: the producer is told once, and the stream ends. Harmless after the end."""
+        with self._ready:
+            if self._closed or self._cancelled:
+                return
+            self._cancelled = self._closed = True
+            self._parts.clear()
+            self._ready.notify_all()
+            wake = self._wake
+        if wake is not None:
+            wake()
+        if self._on_cancel is not None:
+            self._on_cancel()
+
+    def _deliver(self, part: Part | None, error: BaseException | None, close: bool) -> None:
+        with self._ready:
+            if self._closed:
+                return
+            if part is not None:
+                self._parts.append(part)
+            self._error = error
+            self._closed = close
+            self._ready.notify_all()
+            wake = self._wake
+        if wake is not None:
+            wake()
+
+    def _take(self) -> Part | None:
+        """The next part, or None if there is none yet; raises the error, or StopIteration at the end."""
+        if self._parts:
+            return self._parts.popleft()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if self._closed:
+            raise StopIteration
+        return None
+
+    def __iter__(self) -> Iterator[Part]:
+        while True:
+            with self._ready:
+                try:
+                    part = self._take()
+                    while part is None:
+                        self._ready.wait()
+                        part = self._take()
+                except StopIteration:
+                    return
+            yield part
+
+    async def __aiter__(self) -> AsyncIterator[Part]:
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            # The loop may have been closed between the reader's end and the producer's last word.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(arrived.set)
+
+        with self._ready:
+            self._wake = wake
+        while True:
+            arrived.clear()
+            with self._ready:
+                try:
+                    part = self._take()
+                except StopIteration:
+                    return
+            if part is None:
+                await arrived.wait()
+            else:
+                yield part
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """One model as a Servable holds it: what ``/v1/models`` shows."""
+
+    ref: ModelRef
+    state: str
+    """``ready``, ``loading`` or ``draining``."""
+    info: Mapping[str, Json] = field(default_factory=dict)
+    """Facts to show: family, parent, context length, tokenizer's origin."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement for a metrics page, named as Prometheus names it (base units, ``_total`` for counters)."""
+
+    name: str
+    kind: str
+    """``counter``, ``gauge`` or ``histogram``."""
+    help: str
+    value: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    buckets: Sequence[tuple[float, int]] = ()
+    """For a histogram: cumulative counts by upper bound; ``value`` is then the sum and the last bound is +inf."""
+
+
+@runtime_checkable
+class Servable(Protocol):
+    """Hosts many models of one kind and answers requests for any of them."""
+
+    kind: str
+
+    def tasks(self) -> Mapping[str, TaskSchema]:
+        """The tasks by name (``completion``, ``chat``, ``pose``, ``similarity`` ...)."""
+        ...
+
+    def models(self) -> Sequence[Hosted]:
+        """What is loaded now."""
+        ...
+
+    def load(self, ref: ModelRef) -> None:
+        """Make a zoo model ready to serve. Loading a name again upgrades it: running requests finish on the old
+        version. Raises NotFoundError, UnsupportedError (what is not implemented, by name), CapacityError."""
+        ...
+
+    def unload(self, ref: ModelRef) -> None:
+        """Take no new requests for the model, finish the running ones, free what only it used. Raises NotFoundError."""
+        ...
+
+    def submit(self, model: ModelRef, input: Input, options: Mapping[str, Json], *, caller: Caller) -> Stream:
+        """Start a request; returns at once. Raises BadInputError, NotFoundError or CapacityError before anything
+        runs; later errors come through the stream. Cancelling the stream frees everything the request held."""
+        ...
+
+    def samples(self) -> Sequence[Sample]:
+        """Its metrics as they stand now."""
+        ...
+
+    def status(self) -> Mapping[str, Json]:
+        """A live picture for the dashboard: queue, batches, caches, which models share which blocks."""
+        ...
+
+    def close(self, *, drain_seconds: float = 0.0) -> None:
+        """Stop: let running requests finish for up to ``drain_seconds``, then cancel them."""
+        ...

@@ -1,0 +1,1 @@
+"""The HTTP door: OpenAI-shaped routes, task routes, metrics and the page."""

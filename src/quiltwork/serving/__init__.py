@@ -1,0 +1,1 @@
+"""One process, many models: chains of shared blocks executed in common batches."""
