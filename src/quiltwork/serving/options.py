@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -350,7 +349,8 @@ def _in_range(name: str, value: int | float) -> int | float:
     bounds = OPTIONS_SCHEMA["properties"][name]
     low, high = bounds.get("minimum"), bounds["maximum"]
     above = bounds.get("exclusiveMinimum")
-    if math.isfinite(value) and value <= high and (value >= low if low is not None else value > above):
+    # NaN fails every comparison.
+    if value <= high and (value >= low if low is not None else value > above):
         return value
     lower = f"at least {low}" if low is not None else f"above {above}"
     raise BadInputError(f"must be {lower} and at most {high}, not {_shown(value)}", where=name)
