@@ -1,0 +1,233 @@
+"""Paged keys and values: a pool per shape, and runs of pages that are shared by what they contain.
+
+A *page run* holds PAGE_TOKENS tokens of every attention block of one segment. Its key is a hash of the tokens up to its
+end and of the chain up to the segment's end, so that two models with equal lower blocks find each other's runs, and two
+models of the same name with different weights never do. Where chains part ways the run also keeps the hidden state that
+left the segment, so that a sibling model can start above it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quiltwork.core.errors import CapacityError
+from quiltwork.layers.protocol import PAGE_TOKENS
+
+Key = tuple[bytes, bytes]
+"""Hash of the tokens up to the page's end; hash of the chain up to the segment's end."""
+
+
+def page_hash(before: bytes, tokens: Sequence[int]) -> bytes:
+    """Hash of a token prefix one page longer than ``before``'s."""
+    return hashlib.blake2b(np.asarray(tokens, dtype=np.int64).tobytes(), digest_size=24, key=before[:32]).digest()
+
+
+def salted(before: bytes, salt: str) -> bytes:
+    """``before``, set apart: prefixes under different salts never meet."""
+    return hashlib.blake2b(salt.encode(), digest_size=24, key=before[:32]).digest()
+
+
+@dataclass(frozen=True)
+class KVShape:
+    """What makes pages interchangeable."""
+
+    num_kv_heads: int
+    head_dim: int
+
+
+class PagePool:
+    """Pages of one shape: (pages, 2, num_kv_heads, PAGE_TOKENS, head_dim).
+
+    On a CPU the whole range is reserved but memory is only touched page by page, lowest numbers first.
+    """
+
+    def __init__(self, shape: KVShape, pages: int, dtype: torch.dtype, device: torch.device) -> None:
+        size = (pages, 2, shape.num_kv_heads, PAGE_TOKENS, shape.head_dim)
+        self.tensor: Tensor = torch.empty(size, dtype=dtype, device=device)
+        self.page_bytes = self.tensor[0].numel() * self.tensor.element_size() if pages else 0
+        self._next = 0
+        self._free: list[int] = []
+
+    def take(self, count: int) -> tuple[int, ...] | None:
+        """``count`` page numbers, or None if there are not as many."""
+        fresh = count - len(self._free)
+        if fresh > self.tensor.shape[0] - self._next:
+            return None
+        taken = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        if fresh > 0:
+            taken.extend(range(self._next, self._next + fresh))
+            self._next += fresh
+        return tuple(taken)
+
+    def give_back(self, pages: Sequence[int]) -> None:
+        """Make pages free again."""
+        self._free.extend(pages)
+
+
+@dataclass(eq=False)
+class PageRun:
+    """The pages of PAGE_TOKENS tokens in one segment. Shared by reference count; empty for a segment without KV."""
+
+    pages: tuple[int, ...]
+    pool: PagePool | None
+    refs: int = 1
+    key: Key | None = None
+    activation: Tensor | None = None
+    """(PAGE_TOKENS, d): the hidden state that left the segment, where a sibling may need it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pages and its activation."""
+        kv = len(self.pages) * self.pool.page_bytes if self.pool else 0
+        kept = self.activation
+        return kv + (kept.numel() * kept.element_size() if kept is not None else 0)
+
+
+@dataclass
+class KVCounters:
+    """Counts since the start."""
+
+    queries: int = 0
+    hits: int = 0
+    evictions: int = 0
+
+
+@dataclass
+class KVCache:
+    """All pages of an engine, under one budget in bytes.
+
+    ``capacity`` covers held runs and cached ones; cached runs that nobody holds are evicted, least recently used first,
+    when a new run needs the room. Losing a cached run never changes an answer.
+    """
+
+    capacity: int
+    dtype: torch.dtype
+    device: torch.device
+    keep: bool = True
+    """Whether runs stay findable after the last holder has gone."""
+    counters: KVCounters = field(default_factory=KVCounters)
+
+    def __post_init__(self) -> None:
+        self._pools: dict[KVShape, PagePool] = {}
+        self._by_key: dict[Key, PageRun] = {}
+        self._idle: OrderedDict[Key, PageRun] = OrderedDict()
+        self._used = 0
+        self._idle_bytes = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of held and cached runs."""
+        return self._used
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that a new run could have, evicting what nobody holds."""
+        return self.capacity - self._used + self._idle_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that running sequences hold."""
+        return self._used - self._idle_bytes
+
+    def pool(self, shape: KVShape) -> PagePool:
+        """The pool of a shape, made on first use. On a GPU it takes what is left of the capacity, at most half."""
+        if shape not in self._pools:
+            width = torch.empty((), dtype=self.dtype).element_size()
+            page_bytes = 2 * shape.num_kv_heads * PAGE_TOKENS * shape.head_dim * width
+            share = self.capacity if self.device.type == "cpu" or not self._pools else self.free_bytes // 2
+            self._pools[shape] = PagePool(shape, max(share // page_bytes, 0), self.dtype, self.device)
+        return self._pools[shape]
+
+    def allocate(self, pool: PagePool | None, blocks: int) -> PageRun | None:
+        """A fresh run of one page for each of ``blocks`` attention blocks, held once; None where there is no room."""
+        if pool is None or blocks == 0:
+            return PageRun((), None)
+        need = blocks * pool.page_bytes
+        if need > self.free_bytes:
+            return None
+        self._make_room(need)
+        pages = pool.take(blocks)
+        while pages is None and self._idle:
+            self._evict_oldest()
+            pages = pool.take(blocks)
+        if pages is None:
+            return None
+        self._used += need
+        return PageRun(pages, pool)
+
+    def find(self, key: Key) -> PageRun | None:
+        """The run of that content, not yet held by the asker."""
+        return self._by_key.get(key)
+
+    def hold(self, run: PageRun) -> PageRun:
+        """Hold a run once more."""
+        if run.refs == 0 and run.key is not None:
+            del self._idle[run.key]
+            self._idle_bytes -= run.nbytes
+        run.refs += 1
+        return run
+
+    def release(self, run: PageRun) -> None:
+        """Hold a run once less; the last holder leaves it to the cache if it can be found there, else frees it."""
+        run.refs -= 1
+        if run.refs:
+            return
+        if run.key is not None and self.keep:
+            self._idle[run.key] = run
+            self._idle_bytes += run.nbytes
+        else:
+            self._forget(run)
+
+    def publish(self, run: PageRun, key: Key) -> None:
+        """Make a complete run findable. If another run has the same content already, this one stays private."""
+        if self.keep and run.key is None and run.pages and key not in self._by_key:
+            run.key = key
+            self._by_key[key] = run
+
+    def keep_activation(self, run: PageRun, hidden: Tensor) -> None:
+        """Keep what left the segment with a published run, if there is room: (PAGE_TOKENS, d)."""
+        size = hidden.numel() * hidden.element_size()
+        if run.key is None or run.activation is not None or run.refs == 0 or size > self.free_bytes:
+            return
+        self._make_room(size)
+        run.activation = hidden.clone()
+        self._used += size
+
+    def shrink_to(self, capacity: int) -> None:
+        """Change the budget, evicting what no longer fits. Raises CapacityError where held runs alone exceed it."""
+        if capacity < self.held_bytes:
+            raise CapacityError("running sequences hold more", where="kv")
+        self.capacity = capacity
+        self._make_room(0)
+
+    def clear(self) -> None:
+        """Evict all that nobody holds."""
+        while self._idle:
+            self._evict_oldest()
+
+    def _make_room(self, need: int) -> None:
+        while self.capacity - self._used < need and self._idle:
+            self._evict_oldest()
+        if self.capacity - self._used < need:
+            raise CapacityError("the KV cache is full", where="kv")
+
+    def _evict_oldest(self) -> None:
+        _, run = self._idle.popitem(last=False)
+        self._idle_bytes -= run.nbytes
+        self.counters.evictions += 1
+        self._forget(run)
+
+    def _forget(self, run: PageRun) -> None:
+        self._used -= run.nbytes
+        if run.key is not None:
+            self._by_key.pop(run.key, None)
+        if run.pool is not None:
+            run.pool.give_back(run.pages)
+        run.pages, run.pool, run.activation, run.key = (), None, None, None

@@ -1,0 +1,112 @@
+"""A served chain and the way through it: segments of loaded links, cut where the models loaded now part ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quiltwork.core.names import ModelRef
+from quiltwork.layers.protocol import Executor, LoadedAttachment
+from quiltwork.serving.kv import KVCache, KVShape, PagePool
+from quiltwork.serving.weights import LoadedBlock
+from quiltwork.zoo.segments import chain_hashes, segments
+from quiltwork.zoo.types import Chain
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """One loaded place of a chain."""
+
+    name: str
+    kind: str
+    executor: Executor
+    attached: LoadedAttachment | None
+    kv_shape: KVShape | None
+    """Set where the block keeps keys and values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A run of links that is executed without a hop."""
+
+    key: tuple[str, ...]
+    """Block ids: runs with equal keys are executed as one batch, whatever is attached to them."""
+    start: int
+    """Index of its first link in the chain."""
+    links: tuple[Link, ...]
+    kv_blocks: int
+    pool: PagePool | None
+    chain_hash: str
+    """Of all links up to its end."""
+    attached_below: bool
+    """Whether a request's adapter scale changes what leaves it."""
+    keeps_activation: bool
+    """Whether models that go on differently share everything up to its end."""
+    last: bool
+
+
+Route = tuple[Segment, ...]
+
+
+@dataclass(eq=False)
+class Served:
+    """One version of a model as the engine holds it. Replaced, never changed, by an upgrade."""
+
+    ref: ModelRef
+    chain: Chain
+    loaded: tuple[LoadedBlock, ...]
+    links: tuple[Link, ...]
+    max_len: int
+    virtual_tokens: int
+    vocab_size: int
+    route: Route = ()
+    page_bytes: int = 0
+    """Bytes of one page of tokens over all attention blocks."""
+    running: int = 0
+    """Sequences that still use it."""
+    retired: bool = False
+    copies_prefix: bool = False
+    """Whether its virtual tokens come as ready keys and values rather than as embeddings."""
+
+
+def kv_shape(arch: Mapping[str, Any]) -> KVShape | None:
+    """The shape of a block's keys and values, from its ``arch``; None for a block that keeps none."""
+    if "num_kv_heads" not in arch:
+        return None
+    return KVShape(int(arch["num_kv_heads"]), int(arch["head_dim"]))
+
+
+def lay_routes(models: Mapping[ModelRef, Served], cache: KVCache) -> dict[ModelRef, Route]:
+    """The route of every loaded model, given all of them."""
+    cut = segments({ref: served.chain.links for ref, served in models.items()})
+    hashes = {ref: chain_hashes(served.chain.links) for ref, served in models.items()}
+    sharers: dict[str, int] = {}
+    for chain in hashes.values():
+        for prefix in chain:
+            sharers[prefix] = sharers.get(prefix, 0) + 1
+
+    routes: dict[ModelRef, Route] = {}
+    for ref, served in models.items():
+        route: list[Segment] = []
+        for run in cut[ref]:
+            links = served.links[run.start : run.stop]
+            shapes = [link.kv_shape for link in links if link.kv_shape is not None]
+            last = run.stop == len(served.links)
+            above = served.links[run.stop :]
+            parts_ways = not last and sharers[hashes[ref][run.stop]] < sharers[hashes[ref][run.stop - 1]]
+            route.append(
+                Segment(
+                    key=tuple(part.block.id for part in served.chain.links[run.start : run.stop]),
+                    start=run.start,
+                    links=links,
+                    kv_blocks=len(shapes),
+                    pool=cache.pool(shapes[0]) if shapes else None,
+                    chain_hash=hashes[ref][run.stop - 1],
+                    attached_below=any(part.attachments for part in served.chain.links[: run.stop]),
+                    keeps_activation=bool(shapes) and parts_ways and any(link.kv_shape for link in above),
+                    last=last,
+                )
+            )
+        routes[ref] = tuple(route)
+    return routes

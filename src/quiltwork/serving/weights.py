@@ -1,0 +1,206 @@
+"""Weights in memory: equal content once, whatever models, blocks and names it appears under."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quiltwork.core import registry
+from quiltwork.core.errors import UnsupportedError
+from quiltwork.layers.protocol import Executor, LoadedAttachment, Placement
+from quiltwork.zoo.types import Block, RawTensor, TensorRef
+
+Read = Callable[[TensorRef], RawTensor]
+
+TORCH_DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
+
+
+def to_torch(raw: RawTensor, placement: Placement) -> Tensor:
+    """A tensor in the placement's device and, if it is a float, dtype. Shares the bytes where it can."""
+    if raw.dtype not in TORCH_DTYPES:
+        raise UnsupportedError(f"tensors of dtype {raw.dtype} are stored but not computed with", where="dtype")
+    with warnings.catch_warnings():
+        # The bytes may be a read-only map; nothing here writes to weights.
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        flat = torch.from_numpy(raw.data)
+    tensor = flat.view(TORCH_DTYPES[raw.dtype]).reshape(raw.shape)
+    if tensor.is_floating_point():
+        return tensor.to(device=placement.device, dtype=placement.dtype)
+    return tensor.to(device=placement.device)
+
+
+@dataclass
+class _Entry:
+    value: Any
+    nbytes: int
+    refs: int = 0
+
+
+class WeightStore:
+    """Reference-counted weights by content. Safe to use from several threads."""
+
+    def __init__(self, placement: Placement) -> None:
+        self.placement = placement
+        self.lock = threading.RLock()
+        self._entries: dict[tuple[str, ...], _Entry] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, each content once."""
+        with self.lock:
+            return sum(entry.nbytes for entry in self._entries.values())
+
+    def acquire(self, key: tuple[str, ...], make: Callable[[], Any], nbytes: int) -> Any:
+        """The value of ``key``, made if it is not there, held once more."""
+        with self.lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                entry = self._entries[key] = _Entry(make(), nbytes)
+            entry.refs += 1
+            return entry.value
+
+    def release(self, key: tuple[str, ...]) -> None:
+        """Hold ``key`` once less; the last one frees it."""
+        with self.lock:
+            entry = self._entries[key]
+            entry.refs -= 1
+            if entry.refs == 0:
+                del self._entries[key]
+
+
+class BlockWeights:
+    """One block's view of the store: what the executors of ``layers`` ask for their weights."""
+
+    def __init__(self, store: WeightStore, block: Block, read: Read) -> None:
+        self._store, self._read = store, read
+        self._refs = {ref.name: ref for ref in block.tensors}
+        self._held: list[tuple[str, ...]] = []
+
+    def _bytes(self, ref: TensorRef) -> int:
+        width = torch.empty((), dtype=self._store.placement.dtype).element_size()
+        count = 1
+        for n in ref.shape:
+            count *= n
+        return count * width
+
+    def _load(self, ref: TensorRef) -> Tensor:
+        return to_torch(self._read(ref), self._store.placement)
+
+    def get(self, role: str) -> Tensor | None:
+        """The tensor of a role in the placement's dtype and device, or None."""
+        ref = self._refs.get(role)
+        if ref is None:
+            return None
+        key = ("tensor", ref.content, ref.stored_dtype, str(ref.shape))
+        tensor: Tensor = self._store.acquire(key, lambda: self._load(ref), self._bytes(ref))
+        self._held.append(key)
+        return tensor
+
+    def prepared(self, key: tuple[str, ...], roles: Sequence[str], prepare: Any) -> Any:
+        """``prepare(*tensors)`` (None for an absent role), made once per key and contents."""
+        refs = [self._refs.get(role) for role in roles]
+        full = ("prepared", *key, *(f"{r.content}:{r.stored_dtype}:{r.shape}" if r else "-" for r in refs))
+        value = self._store.acquire(
+            full,
+            lambda: prepare(*(self._load(r) if r else None for r in refs)),
+            sum(self._bytes(r) for r in refs if r),
+        )
+        self._held.append(full)
+        return value
+
+    def close(self) -> None:
+        """Let go of everything this block held."""
+        for key in self._held:
+            self._store.release(key)
+        self._held.clear()
+
+
+@dataclass(eq=False)
+class LoadedBlock:
+    """A block ready to run, held by every chain that contains it."""
+
+    block: Block
+    executor: Executor
+    weights: BlockWeights
+    refs: int = 0
+
+
+class Library:
+    """Loaded blocks and attachments by id. A block is loaded by the first chain that needs it, freed by the last."""
+
+    def __init__(self, placement: Placement) -> None:
+        self.store = WeightStore(placement)
+        self._blocks: dict[str, LoadedBlock] = {}
+        self._attached: dict[tuple[str, ...], tuple[LoadedAttachment, int]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and attachments in memory."""
+        with self.store.lock:
+            return self.store.nbytes + sum(a.nbytes for a, _ in self._attached.values())
+
+    def acquire(self, block: Block, read: Read) -> LoadedBlock:
+        """Load a block or hold it once more. Raises UnsupportedError naming what its kind cannot do."""
+        with self.store.lock:
+            loaded = self._blocks.get(block.id)
+            if loaded is None:
+                if block.children:
+                    raise UnsupportedError(f"{block.kind} blocks with inner parts are not executed", where=block.kind)
+                weights = BlockWeights(self.store, block, read)
+                try:
+                    factory = registry.find(registry.EXECUTORS, block.kind)
+                    executor = factory(block.arch, weights, self.store.placement)
+                except BaseException:
+                    weights.close()
+                    raise
+                loaded = self._blocks[block.id] = LoadedBlock(block, executor, weights)
+            loaded.refs += 1
+            return loaded
+
+    def release(self, loaded: LoadedBlock) -> None:
+        """Hold a block once less."""
+        with self.store.lock:
+            loaded.refs -= 1
+            if loaded.refs == 0:
+                del self._blocks[loaded.block.id]
+                loaded.weights.close()
+
+    def attach(self, loaded: LoadedBlock, attachments: Sequence[Block], read: Read) -> LoadedAttachment | None:
+        """Make attachments ready for a block, or hold them once more; None where there are none."""
+        if not attachments:
+            return None
+        key = (loaded.block.id, *(a.id for a in attachments))
+        with self.store.lock:
+            held = self._attached.get(key)
+            if held is None:
+                ready = loaded.executor.attach(
+                    [
+                        (a.kind, a.arch, {r.name: to_torch(read(r), self.store.placement).clone() for r in a.tensors})
+                        for a in attachments
+                    ]
+                )
+                held = (ready, 0)
+            self._attached[key] = (held[0], held[1] + 1)
+            return held[0]
+
+    def detach(self, loaded: LoadedBlock, attachments: Sequence[Block]) -> None:
+        """Hold attachments once less."""
+        if not attachments:
+            return
+        key = (loaded.block.id, *(a.id for a in attachments))
+        with self.store.lock:
+            ready, refs = self._attached[key]
+            if refs == 1:
+                del self._attached[key]
+            else:
+                self._attached[key] = (ready, refs - 1)
