@@ -1,0 +1,117 @@
+"""Object files: bytes on disk under the hash of what they decode to, written so that a crash leaves whole files."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from quiltwork.core.errors import CapacityError, CorruptionError
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Data: TypeAlias = bytes | bytearray | memoryview | Bytes
+Watch: TypeAlias = Callable[[str], None]
+"""Told the name of each step of an addition as it is reached; tests stop the process there."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PIECE = 1 << 24
+
+
+def content_id(data: Data) -> str:
+    """blake3 (hex, 64 characters) of ``data``."""
+    return blake3(memoryview(data)).hexdigest()
+
+
+@contextmanager
+def disk_full_is_capacity(folder: Path) -> Iterator[None]:
+    """Turn "no space left" and its relatives into CapacityError; other OSErrors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise CapacityError("the disk is full", where=str(folder), hint="free some space; nothing was added") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names created in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, pieces: Iterable[Data]) -> int:
+    """Write a new file and bring it to the disk; returns its length in bytes. On any error the file is gone."""
+    length = 0
+    try:
+        with open(path, "xb", buffering=0) as file:
+            for piece in pieces:
+                view = memoryview(piece).cast("B")
+                while view:
+                    written = file.write(view[:_PIECE]) or 0
+                    length += written
+                    view = view[written:]
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return length
+
+
+def map_file(path: Path) -> Bytes:
+    """The file as a read-only memory map (an empty array where it is empty). Raises FileNotFoundError.
+
+    The map keeps its bytes when the file's name is removed.
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return np.empty(0, dtype=np.uint8)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+
+
+class ObjectFiles:
+    """The folder of object files: ``objects/ab/cdef...``, two hex digits of the content id as fan-out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, content: str) -> Path:
+        """Where the object of this content id is or would be."""
+        return self.root / content[:2] / content[2:]
+
+    def place(self, written: Path, content: str) -> None:
+        """Move a finished file to its name. The folder still has to be synced (``sync``)."""
+        target = self.path(content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(written, target)
+
+    def sync(self, contents: Iterable[str]) -> None:
+        """Make the names of these objects survive a power cut."""
+        for folder in sorted({self.path(content).parent for content in contents}):
+            sync_folder(folder)
+        sync_folder(self.root)
+
+    def map(self, content: str) -> Bytes:
+        """The object's file as a read-only memory map. Raises CorruptionError where the file is missing."""
+        try:
+            return map_file(self.path(content))
+        except FileNotFoundError as error:
+            raise CorruptionError("the object's file is missing", where=f"object {content}") from error
+
+    def __iter__(self) -> Iterator[tuple[str, Path]]:
+        """Every file in the folder with the content id its name stands for (which may be no id at all)."""
+        for fan in sorted(self.root.iterdir()) if self.root.is_dir() else ():
+            if fan.is_dir():
+                yield from ((fan.name + file.name, file) for file in sorted(fan.iterdir()))
+            else:
+                yield fan.name, fan

@@ -1,0 +1,286 @@
+"""One addition to a zoo: objects are written aside, and become part of it all at once, or not at all.
+
+Order on the disk: every object is written under ``tmp/`` and synced; a journal of the names about to be given is
+synced; then, inside one SQLite transaction, the files are moved to their names and the rows inserted. Whoever finds
+the folder of a dead session removes it, and with it the files of its journal that no row speaks of (``recover``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import zstandard
+
+from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Json
+from quiltwork.zoo import codec
+from quiltwork.zoo.dtypes import itemsize, narrowed
+from quiltwork.zoo.index import Index, ModelRow, ObjectRow, insert_block, insert_object, object_row, put_model
+from quiltwork.zoo.manifest import block_json, model_json, named_blocks, read_model
+from quiltwork.zoo.objects import (
+    Bytes,
+    Data,
+    ObjectFiles,
+    Watch,
+    content_id,
+    disk_full_is_capacity,
+    map_file,
+    sync_folder,
+    write_synced,
+)
+from quiltwork.zoo.types import Model, Part, RawTensor
+
+_JOURNAL = "journal"
+_BASE_LEVEL = 9
+
+
+class Stored(NamedTuple):
+    """Where a tensor's bytes went."""
+
+    content: str
+    """Content id, for ``TensorRef.content``."""
+    stored_dtype: str
+    """For ``TensorRef.stored_dtype``."""
+    loss: Mapping[str, Json] | None = None
+    """For ``Model.lossy``: ``{"code": "int8", "relative_error": 0.0004}``; None where the tensor is kept exactly."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    row: ObjectRow
+    path: Path
+
+
+class Session:
+    """An addition in progress; made by ``Zoo.adding``. For one thread.
+
+    Objects put here are invisible to everyone until a commit that refers to them; those that no commit refers to
+    vanish with the session.
+    """
+
+    def __init__(self, folder: Path, index: Index, files: ObjectFiles, watch: Watch) -> None:
+        self._folder, self._index, self._files, self._watch = folder, index, files, watch
+        self._pending: dict[str, _Pending] = {}
+        self.already = False
+        """Whether the last commit found this very model under this very name."""
+        self.new_bytes = 0
+        """Bytes of object files that the commits so far added."""
+
+    def tensor(self, raw: RawTensor, near: str | None = None, lossy: str | None = None) -> Stored:
+        """Put a tensor; equal values are stored once, whatever float dtype they came in.
+
+        near : content id of the same tensor in the base, if any: the difference is stored where that is smaller.
+        lossy : ``int8`` or ``int4``: keep a matrix as the rounded difference from ``near``; everything else, and all
+            where there is no ``near``, stays exact.
+
+        Raises BadInputError where the bytes do not fit dtype and shape, UnsupportedError for an unknown dtype,
+        CapacityError where the disk is full.
+        """
+        expected = itemsize(raw.dtype) * int(np.prod(raw.shape, dtype=np.int64))
+        if raw.data.size != expected:
+            raise BadInputError(
+                f"{raw.data.size} bytes do not make a {raw.dtype} tensor of shape {list(raw.shape)} ({expected} bytes)",
+                where="tensor",
+            )
+        stored_dtype, data = narrowed(raw.data, raw.dtype)
+        content = content_id(data)
+        if not self._known(content):
+            self._write(ObjectRow(content, codec.RAW, None, data.size, data.size), [data])
+        return Stored(content, stored_dtype)
+
+    def file(self, data: bytes | Path) -> str:
+        """Put a small file or a run of residue bytes, compressed where that helps; returns its content id."""
+        plain: Data = map_file(data) if isinstance(data, Path) else data
+        content = content_id(plain)
+        if not self._known(content):
+            length = len(plain)
+            packed = zstandard.ZstdCompressor(level=_BASE_LEVEL).compress(memoryview(plain))
+            if len(packed) < length:
+                self._write(ObjectRow(content, codec.ZSTD, None, length, len(packed)), [packed])
+            else:
+                self._write(ObjectRow(content, codec.RAW, None, length, length), [plain])
+        return content
+
+    def read(self, content: str) -> Bytes:
+        """Decoded bytes of an object of the zoo or of this session. Raises NotFoundError."""
+        pending = self._pending.get(content)
+        row = pending.row if pending else self._index.object(content)
+        if row is None:
+            raise NotFoundError("no such object", where=f"object {content}")
+        payload = map_file(pending.path) if pending else self._files.map(content)
+        return codec.decode(row, payload, self.read)
+
+    def commit(
+        self,
+        ref: ModelRef,
+        *,
+        family: str,
+        parts: Sequence[Part],
+        config: Mapping[str, Json],
+        files: Mapping[str, str],
+        recipe: bytes,
+        base: ModelRef | None = None,
+        unservable: Sequence[str] = (),
+        lossy: Mapping[str, Json] | None = None,
+        notes: Sequence[str] = (),
+        aliases: Iterable[ModelRef] = (),
+    ) -> Model:
+        """Make a model of what was put, under the name ``ref``; an older model of that name is replaced.
+
+        Every content id in ``parts`` and ``files`` must have come from this session or be in the zoo.
+        ``recipe`` is what export needs to write the source's files again.
+        Raises BadInputError where a content id is unknown, or a field cannot be written as JSON.
+        """
+        recipe_content = self.file(recipe)
+        draft = Model(
+            ref=ref,
+            version="",
+            family=family,
+            parts=tuple(parts),
+            config=config,
+            files=files,
+            base=base,
+            unservable=tuple(unservable),
+            lossy=lossy or {},
+            notes=tuple(notes),
+        )
+        manifest = model_json(draft, recipe_content)
+        bodies = {block.id: block_json(block) for block in named_blocks(draft.parts)}
+        # What comes back is what a later reader will get: the manifest, read again with all its checks.
+        model, _ = read_model(manifest, ref, bodies.__getitem__)
+        contents = {tensor.content for part in model.parts for tensor in part.block.walk()}
+        contents.update(t.content for part in model.parts for block in part.attachments for t in block.walk())
+        contents.update(model.files.values(), [recipe_content])
+        with disk_full_is_capacity(self._files.root):
+            self._publish(model, manifest, bodies, contents, aliases)
+        return model
+
+    def _known(self, content: str) -> bool:
+        return content in self._pending or self._index.object(content) is not None
+
+    def _write(self, row: ObjectRow, pieces: Iterable[Data]) -> None:
+        path = self._folder / row.content
+        with disk_full_is_capacity(self._files.root):
+            self._watch("object")
+            write_synced(path, pieces)
+        self._watch("object written")
+        self._pending[row.content] = _Pending(row, path)
+
+    def _publish(
+        self,
+        model: Model,
+        manifest: bytes,
+        bodies: Mapping[str, bytes],
+        contents: set[str],
+        aliases: Iterable[ModelRef],
+    ) -> None:
+        contents |= {base for c in contents if c in self._pending and (base := self._pending[c].row.base)}
+        mine = [self._pending[content] for content in sorted(contents) if content in self._pending]
+        self._write_journal(mine)
+        compressor = zstandard.ZstdCompressor(level=_BASE_LEVEL)
+        placed: list[_Pending] = []
+        with self._index.transaction() as transaction:
+            try:
+                self._watch("commit")
+                for content in sorted(contents - self._pending.keys()):
+                    if object_row(transaction, content) is None:
+                        raise BadInputError(f"content {content} was never stored", where=f"model {model.ref}")
+                for pending in mine:
+                    if object_row(transaction, pending.row.content) is None:
+                        placed.append(pending)
+                        self._files.place(pending.path, pending.row.content)
+                        self._watch("object placed")
+                        insert_object(transaction, pending.row)
+                if placed:
+                    self._files.sync(pending.row.content for pending in placed)
+                for id, body in bodies.items():
+                    insert_block(transaction, id, compressor.compress(body))
+                found = transaction.execute(
+                    "SELECT version FROM models WHERE tenant = ? AND name = ?", (model.ref.tenant, model.ref.name)
+                ).fetchone()
+                self.already = found is not None and bytes(found[0]).hex() == model.version
+                if not self.already:
+                    put_model(transaction, ModelRow(model.ref, model.version, compressor.compress(manifest)))
+                for alias in aliases:
+                    transaction.execute(
+                        "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)",
+                        (alias.tenant, alias.name, model.ref.tenant, model.ref.name),
+                    )
+                self._watch("rows inserted")
+            except BaseException:
+                # Still the only writer: nobody can have come to rely on these files.
+                for pending in placed:
+                    self._files.path(pending.row.content).unlink(missing_ok=True)
+                raise
+        self._watch("committed")
+        self.new_bytes += sum(pending.row.stored for pending in placed)
+        for pending in mine:
+            del self._pending[pending.row.content]
+            pending.path.unlink(missing_ok=True)
+
+    def _write_journal(self, mine: Iterable[_Pending]) -> None:
+        journal = self._folder / _JOURNAL
+        journal.unlink(missing_ok=True)
+        write_synced(journal, ["".join(f"{pending.row.content}\n" for pending in mine).encode()])
+        sync_folder(self._folder)
+
+
+@contextmanager
+def session_folder(temporary: Path) -> Iterator[Path]:
+    """A folder for one session, locked while it lives; gone at the end."""
+    token = f"{os.getpid()}-{secrets.token_hex(8)}"
+    fresh, folder = temporary / f"{token}.new", temporary / token
+    with disk_full_is_capacity(temporary):
+        fresh.mkdir(parents=True)
+    descriptor = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Locked before it has its name, so that a folder with a name and no lock is a dead session's.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fresh.rename(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def recover(temporary: Path, index: Index, files: ObjectFiles) -> int:
+    """Clear away what killed sessions left; living ones are not touched. Returns how many were cleared."""
+    cleared = 0
+    for folder in sorted(temporary.iterdir()) if temporary.is_dir() else ():
+        if folder.suffix == ".new" or not folder.is_dir():
+            continue
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _undo(folder / _JOURNAL, index, files)
+            shutil.rmtree(folder)
+            cleared += 1
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        finally:
+            os.close(descriptor)
+    return cleared
+
+
+def _undo(journal: Path, index: Index, files: ObjectFiles) -> None:
+    try:
+        contents = journal.read_text().split()
+    except FileNotFoundError:
+        return
+    with index.transaction() as transaction:
+        for content in contents:
+            if object_row(transaction, content) is None:
+                files.path(content).unlink(missing_ok=True)

@@ -1,0 +1,243 @@
+"""The zoo: a folder in which models are kept as shared pieces.
+
+On disk::
+
+    zoo/
+      index.sqlite     objects, blocks, models, aliases (SQLite, WAL)
+      objects/ab/cd..  one file per distinct content, named by the blake3 of the *decoded* bytes; how it is encoded
+                       (raw, compressed, difference from another object) is in the index
+      tmp/             additions in progress, one folder each, locked by the process that writes it
+      lock             empty; held shared while adding, alone while collecting garbage
+
+A model is a manifest (canonical JSON) naming blocks by id; a block is canonical JSON naming tensors by content. So
+everything is immutable but the names of models. Files come first and rows last: whatever has a row is whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import zstandard
+
+from quiltwork.core.errors import BadInputError, CorruptionError, NotFoundError
+from quiltwork.core.names import ModelRef, visible_to
+from quiltwork.zoo import codec
+from quiltwork.zoo.dtypes import itemsize, widen
+from quiltwork.zoo.index import Index
+from quiltwork.zoo.lock import FolderLock
+from quiltwork.zoo.manifest import read_model
+from quiltwork.zoo.objects import Bytes, ObjectFiles, Watch
+from quiltwork.zoo.session import Session, recover, session_folder
+from quiltwork.zoo.types import Chain, Model, RawTensor, TensorRef
+
+if TYPE_CHECKING:
+    from quiltwork.zoo.diff import Difference
+    from quiltwork.zoo.du import Usage
+    from quiltwork.zoo.fsck import Finding
+    from quiltwork.zoo.gc import Freed
+    from quiltwork.zoo.ingest import Added
+
+_MANIFEST_BYTES = 1 << 28
+
+
+class Zoo:
+    """A folder of models; safe to use from many threads and processes at once.
+
+    path : the folder.
+    create : make it where there is none; otherwise that raises NotFoundError.
+    watch : called with the name of each step of an addition; for tests that stop the process there.
+
+    Raises BadInputError where the folder holds something else.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, create: bool = True, watch: Watch = lambda step: None) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise BadInputError("is a file, not a zoo's folder", where=str(self.path))
+        index = self.path / "index.sqlite"
+        if not index.exists():
+            foreign = sorted(set(self._names()) - {"index.sqlite", "objects", "tmp", "lock"})
+            if foreign:
+                raise BadInputError(f"is not a zoo: holds {foreign[0]!r}", where=str(self.path))
+            if not create:
+                raise NotFoundError("no zoo here", where=str(self.path), hint="`quiltwork zoo add` makes one")
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._watch = watch
+        self._lock = FolderLock(self.path / "lock")
+        self._files = ObjectFiles(self.path / "objects")
+        self._temporary = self.path / "tmp"
+        self._adding = threading.local()
+        self._files.root.mkdir(exist_ok=True)
+        self._index = Index(index, self._lock)
+        recover(self._temporary, self._index, self._files)
+
+    def __enter__(self) -> Zoo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the index. Tensors already read stay valid; the zoo may be used again."""
+        self._index.close()
+
+    # -- what is in it ------------------------------------------------------------------------------------------------
+
+    def models(self, tenant: str | None = None) -> list[ModelRef]:
+        """All models, or those that ``tenant`` may see, ordered by tenant and name."""
+        refs = [row.ref for row in self._index.models()]
+        return refs if tenant is None else [ref for ref in refs if visible_to(ref, tenant)]
+
+    def model(self, ref: ModelRef | str) -> Model:
+        """A model by its name or an alias of it. Raises NotFoundError, CorruptionError."""
+        return self._manifest(ref)[0]
+
+    def recipe(self, ref: ModelRef | str) -> bytes:
+        """What export needs to write a model's files again, as given to ``Session.commit``."""
+        return self.content(self._manifest(ref)[1]).tobytes()
+
+    def aliases(self) -> dict[ModelRef, ModelRef]:
+        """Aliases and the models they stand for."""
+        return self._index.aliases()
+
+    def chain(self, ref: ModelRef | str) -> Chain:
+        """A model as the ordered run of blocks that serving executes. Raises UnsupportedError saying why it cannot."""
+        from quiltwork.zoo.families import chain
+
+        return chain(self.model(ref))
+
+    def read(self, ref: TensorRef) -> RawTensor:
+        """A tensor's exact bytes in ``ref.dtype``; a read-only memory map where they are stored as they are.
+
+        The result stays valid whatever happens to the model. Raises NotFoundError, CorruptionError.
+        """
+        stored = self.content(ref.content)
+        expected = ref.nbytes // itemsize(ref.dtype) * itemsize(ref.stored_dtype)
+        if stored.size != expected:
+            raise CorruptionError(f"{stored.size} bytes instead of {expected}", where=f"tensor {ref.name}")
+        return RawTensor(ref.dtype, ref.shape, widen(stored, ref.stored_dtype, ref.dtype))
+
+    def content(self, content: str) -> Bytes:
+        """Decoded bytes of an object, flat uint8, read-only. Raises NotFoundError, CorruptionError."""
+        row = self._index.object(content)
+        if row is None:
+            raise NotFoundError("no such object", where=f"object {content}")
+        try:
+            return codec.decode(row, self._files.map(content), self.content)
+        except CorruptionError:
+            if self._index.object(content) is None:  # collected since we looked
+                raise NotFoundError("no such object", where=f"object {content}") from None
+            raise
+
+    def read_file(self, model: Model, name: str) -> bytes:
+        """One of ``model.files``. Raises NotFoundError."""
+        if name not in model.files:
+            raise NotFoundError(f"no file {name!r}", where=f"model {model.ref}")
+        return self.content(model.files[name]).tobytes()
+
+    def stored_bytes(self) -> int:
+        """Bytes of all files in the folder, index included; only the empty lock file is not counted."""
+        self._index.close()
+        total = 0
+        for file in self.path.rglob("*"):
+            try:
+                total += file.stat().st_size if file.is_file() else 0
+            except FileNotFoundError:  # an addition beside us has just tidied up
+                continue
+        return total
+
+    # -- changing it --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def adding(self) -> Iterator[Session]:
+        """An addition: put tensors and files, then commit a model. On an exception nothing stays.
+
+        Waits while garbage is being collected.
+        """
+        with self._lock.shared(), session_folder(self._temporary) as folder:
+            self._adding.depth = getattr(self._adding, "depth", 0) + 1
+            try:
+                yield Session(folder, self._index, self._files, self._watch)
+            finally:
+                self._adding.depth -= 1
+
+    def alias(self, alias: ModelRef, ref: ModelRef | str) -> None:
+        """Let ``alias`` stand for a model. Raises NotFoundError, ConflictError where a model has that name."""
+        raise NotImplementedError
+
+    def remove(self, ref: ModelRef | str) -> None:
+        """Forget a model (and its aliases), or an alias. What only it used stays until ``gc``; readers go on."""
+        raise NotImplementedError
+
+    def _names(self) -> Iterable[str]:
+        return (entry.name for entry in self.path.iterdir()) if self.path.is_dir() else ()
+
+    def _manifest(self, ref: ModelRef | str) -> tuple[Model, str]:
+        wanted = ModelRef(ref) if isinstance(ref, str) else ref
+        row = self._index.model(wanted)
+        if row is None:
+            raise NotFoundError("no such model", where=str(wanted), hint="`quiltwork zoo ls` lists them")
+        where = f"manifest of {row.ref}"
+        model, recipe = read_model(_unpacked(row.manifest, where), row.ref, self._body)
+        if model.version != row.version:
+            raise CorruptionError("its content does not have its version", where=where)
+        return model, recipe
+
+    def _body(self, id: str) -> bytes:
+        body = self._index.blocks([id]).get(id)
+        if body is None:
+            raise CorruptionError("no such block", where=f"block {id}")
+        return _unpacked(body, f"block {id}")
+
+    # -- what other files of this room do -----------------------------------------------------------------------------
+
+    def add(self, source: str | PathLike[str], **options: Any) -> Added:
+        """Take in a model directory, adapter, GGUF file or hub name; see ``quiltwork.zoo.ingest.add``."""
+        from quiltwork.zoo.ingest import add
+
+        return add(self, source, **options)
+
+    def export(self, ref: ModelRef | str, dest: str | PathLike[str], **options: Any) -> Any:
+        """Write a model's files again; see ``quiltwork.zoo.export.export``."""
+        from quiltwork.zoo.export import export
+
+        return export(self, ref, dest, **options)
+
+    def diff(self, a: ModelRef | str, b: ModelRef | str) -> Difference:
+        """Where two models differ; see ``quiltwork.zoo.diff.diff``."""
+        from quiltwork.zoo.diff import diff
+
+        return diff(self, a, b)
+
+    def du(self) -> Usage:
+        """What sharing saved and who shares what; see ``quiltwork.zoo.du.du``."""
+        from quiltwork.zoo.du import du
+
+        return du(self)
+
+    def gc(self) -> Freed:
+        """Remove what no model uses; see ``quiltwork.zoo.gc.gc``."""
+        from quiltwork.zoo.gc import gc
+
+        return gc(self)
+
+    def fsck(self) -> list[Finding]:
+        """Check every byte; see ``quiltwork.zoo.fsck.fsck``."""
+        from quiltwork.zoo.fsck import fsck
+
+        return fsck(self)
+
+
+def _unpacked(data: bytes, where: str) -> bytes:
+    try:
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=_MANIFEST_BYTES)
+    except zstandard.ZstdError as error:
+        raise CorruptionError(f"cannot be decompressed: {error}", where=where) from error
