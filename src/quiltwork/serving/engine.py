@@ -432,7 +432,9 @@ class Engine:
         seq.tokens.append(token.token)
         self._counts.generated_tokens += 1
         reason = None
-        if token.token in seq.stop_ids or seq.sampler.complete:
+        if seq.sampler.error is not None:
+            reason = "error"
+        elif token.token in seq.stop_ids or seq.sampler.complete:
             reason = "stop"
         elif seq.generated >= seq.max_tokens or len(seq.tokens) >= seq.served.max_len:
             reason = "length"
@@ -442,7 +444,7 @@ class Engine:
             self._counts.cached_prompt_tokens += seq.cached_tokens
             if seq.prompt_logprobs is not None:
                 report = tuple(seq.prompt_report)
-        emission = Emission(seq.id, token, reason, seq.cached_tokens, report)
+        emission = Emission(seq.id, token, reason, seq.cached_tokens, report, seq.sampler.error)
         if reason is not None:
             self.cancel(seq.id)
         return emission

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from quiltwork.core.errors import QuiltworkError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.serving.sampling import Sampled, SamplerState
 
@@ -24,11 +25,13 @@ class Emission:
     sequence_id: int
     token: Sampled | None
     finish_reason: str | None = None
-    """``stop`` (an end token; it is the emission's token) or ``length``; None while it goes on."""
+    """``stop`` (an end token; it is the emission's token), ``length``, or ``error``; None while it goes on."""
     cached_tokens: int = 0
     """Prompt tokens that no attention block of the chain had to compute."""
     prompt_logprobs: tuple[Sampled | None, ...] | None = None
     """With the first token, if asked for: per prompt token its log-probability; None for the first."""
+    error: QuiltworkError | None = None
+    """Why it ended, where the reason is ``error``; the token then means nothing."""
 
 
 @dataclass(eq=False)

@@ -1,0 +1,130 @@
+"""Pages are held, shared, cached and evicted; none is lost and none is given out twice."""
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from quiltwork.core.errors import CapacityError
+from quiltwork.serving.kv import KVCache, KVShape, page_hash, salted
+
+SHAPE = KVShape(1, 4)
+PAGE_BYTES = 2 * 16 * 4 * 4
+
+
+def cache(pages: int, **options) -> KVCache:
+    return KVCache(pages * PAGE_BYTES, torch.float32, torch.device("cpu"), **options)
+
+
+def test_equal_tokens_after_different_beginnings_have_different_hashes():
+    page = list(range(16))
+    assert page_hash(page_hash(b"", [0] * 16), page) != page_hash(page_hash(b"", [1] * 16), page)
+    assert page_hash(salted(b"", "a"), page) != page_hash(salted(b"", "b"), page)
+
+
+def test_a_published_run_is_found_after_its_holder_has_gone_and_evicted_when_room_is_needed():
+    kv = cache(2)
+    pool = kv.pool(SHAPE)
+    run = kv.allocate(pool, 1)
+    kv.publish(run, (b"t", b"c"))
+    kv.release(run)
+    assert kv.find((b"t", b"c")) is run
+    assert kv.free_bytes == 2 * PAGE_BYTES
+    assert kv.allocate(pool, 2) is not None
+    assert kv.find((b"t", b"c")) is None
+
+
+def test_a_held_run_is_never_evicted():
+    kv = cache(2)
+    pool = kv.pool(SHAPE)
+    held = kv.allocate(pool, 1)
+    kv.publish(held, (b"t", b"c"))
+    assert kv.allocate(pool, 2) is None
+    assert kv.find((b"t", b"c")) is held
+
+
+def test_a_cache_that_keeps_nothing_finds_nothing():
+    kv = cache(2, keep=False)
+    run = kv.allocate(kv.pool(SHAPE), 1)
+    kv.publish(run, (b"t", b"c"))
+    kv.release(run)
+    assert kv.find((b"t", b"c")) is None
+    assert kv.used_bytes == 0
+
+
+def test_an_activation_counts_against_the_budget_and_goes_with_its_run():
+    kv = cache(2)
+    run = kv.allocate(kv.pool(SHAPE), 1)
+    kv.publish(run, (b"t", b"c"))
+    kv.keep_activation(run, torch.ones(16, 2))
+    assert kv.used_bytes == PAGE_BYTES + 16 * 2 * 4
+    kv.release(run)
+    kv.clear()
+    assert kv.used_bytes == 0
+
+
+def test_shrinking_below_what_is_held_is_refused():
+    kv = cache(2)
+    kv.allocate(kv.pool(SHAPE), 2)
+    with pytest.raises(CapacityError):
+        kv.shrink_to(PAGE_BYTES)
+
+
+class Pages(RuleBasedStateMachine):
+    """Any order of operations keeps the books straight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kv = cache(6)
+        self.pool = self.kv.pool(SHAPE)
+        self.held = []
+        self.serial = 0
+
+    @rule(blocks=st.integers(1, 3))
+    def allocate(self, blocks):
+        run = self.kv.allocate(self.pool, blocks)
+        if run is None:
+            assert self.kv.free_bytes < blocks * PAGE_BYTES
+        else:
+            self.held.append(run)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def publish(self, data):
+        run = data.draw(st.sampled_from(self.held))
+        self.serial += 1
+        self.kv.publish(run, (str(self.serial).encode(), b""))
+        self.kv.keep_activation(run, torch.zeros(16, 1))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def hold_again(self, data):
+        self.held.append(self.kv.hold(data.draw(st.sampled_from(self.held))))
+
+    @rule(serial=st.integers(1, 20))
+    def find(self, serial):
+        run = self.kv.find((str(serial).encode(), b""))
+        if run is not None:
+            self.held.append(self.kv.hold(run))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data):
+        run = data.draw(st.sampled_from(self.held))
+        self.held.remove(run)
+        self.kv.release(run)
+
+    @invariant()
+    def books_are_straight(self):
+        distinct = {id(run): run for run in self.held}.values()
+        pages = [page for run in distinct for page in run.pages]
+        assert len(pages) == len(set(pages))
+        assert self.kv.held_bytes == sum(run.nbytes for run in distinct)
+        assert 0 <= self.kv.held_bytes <= self.kv.used_bytes <= self.kv.capacity
+        for run in distinct:
+            assert run.refs == sum(other is run for other in self.held)
+
+
+Pages.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestPages = Pages.TestCase
