@@ -64,7 +64,20 @@ class PagedKV:
 class LoadedAttachment(Protocol):
     """One attachment block made ready for a part of one base block: weights as tensors, scales folded in."""
 
-    nbytes: int
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        ...
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Tokens that stand before the request's own: of a prefix or of a prompt; 0 where there are none."""
+        ...
+
+    @property
+    def prefix(self) -> tuple[Tensor, Tensor] | None:
+        """Keys and values (virtual_tokens, num_kv_heads, head_dim) to copy into the sequence's first page slots."""
+        ...
 
 
 class Gathered(Protocol):
@@ -95,9 +108,7 @@ class Executor(Protocol):
         """
         ...
 
-    def __call__(
-        self, x: Tensor, runs: Runs, kv: PagedKV | None = None, gathered: Gathered | None = None
-    ) -> Tensor:
+    def __call__(self, x: Tensor, runs: Runs, kv: PagedKV | None = None, gathered: Gathered | None = None) -> Tensor:
         """Run the block. ``embed``: (rows,) int64 ids -> (rows, d), a negative id -k is virtual token k-1 of the
         sequence's prompt attachment. ``attn`` and ``ffn``: (rows, d) -> (rows, d). ``head``: (rows, d) -> (rows, V).
         """
@@ -120,7 +131,10 @@ class Weights(Protocol):
         ...
 
     def prepared(self, key: tuple[str, ...], roles: Sequence[str], prepare: Any) -> Any:
-        """``prepare(*tensors)``, held once per (``key``, contents of the roles' tensors): packed matrices and the like."""
+        """``prepare(*tensors)``, held once per (``key``, contents of the roles' tensors): packed matrices and the like.
+
+        A role the block does not have is handed on as None. Without roles it is held once per ``key``.
+        """
         ...
 
 

@@ -1,0 +1,268 @@
+"""Causal attention of many sequences over one pool of pages: ragged lengths, shared key heads, sliding windows.
+
+Every function takes the fused projection ``qkv`` (rows, (num_heads + 2 * num_kv_heads) * head_dim) and a PagedKV. The
+torch functions are the reference and serve every device and dtype; the compiled ones are for float32 on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quiltwork.layers.compiled import exp32, kernel
+from quiltwork.layers.norm import rms_norm_torch
+from quiltwork.layers.protocol import PAGE_TOKENS, PagedKV, Runs
+from quiltwork.layers.rope import rotate, rotate_head
+
+LONG_RUN = 16
+"""Rows from which gathering a sequence's pages for torch's blocked attention beats going over the pages row by row."""
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """How a row of the fused projection divides into heads, and what each query sees."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    window: int | None
+    """Tokens a query sees, itself included; None for all before it."""
+    eps: float
+    """Of the norms over head_dim, where there are any."""
+
+
+@dataclass(frozen=True)
+class HeadNorms:
+    """Root-mean-square weights over head_dim, one (head_dim,) for all rows or (rows, head_dim)."""
+
+    q: Tensor
+    k: Tensor
+
+
+Angles = tuple[Tensor, Tensor]
+"""Cosines and sines by position (see ``RopeTable.upto``)."""
+
+
+def sequence_of_rows(runs: Runs) -> Tensor:
+    """(rows,) int64 on the CPU: the sequence each row belongs to."""
+    counts = runs.starts.diff().long()
+    return torch.repeat_interleave(torch.arange(runs.sequences), counts, output_size=runs.rows)
+
+
+def _per_head(weight: Tensor) -> Tensor:
+    return weight[:, None] if weight.dim() == 2 else weight
+
+
+def place_torch(
+    qkv: Tensor, runs: Runs, kv: PagedKV, shape: HeadShape, angles: Angles | None, norms: HeadNorms | None
+) -> Tensor:
+    """Normalise and rotate queries and keys, write the new keys and values into their pages.
+
+    Returns the queries, (rows, num_heads, head_dim).
+    """
+    heads = qkv.view(runs.rows, -1, shape.head_dim)
+    widths = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
+    q, k, v = torch.split(heads, widths, dim=1)
+    if norms is not None:
+        q = rms_norm_torch(q, _per_head(norms.q), shape.eps)
+        k = rms_norm_torch(k, _per_head(norms.k), shape.eps)
+    if angles is not None:
+        cos, sin = (table[runs.positions] for table in angles)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    sequences = sequence_of_rows(runs).to(qkv.device)
+    pages = kv.table.to(qkv.device)[sequences, runs.positions // PAGE_TOKENS].long()
+    slots = runs.positions % PAGE_TOKENS
+    kv.pool[pages, 0, :, slots] = k
+    kv.pool[pages, 1, :, slots] = v
+    return q
+
+
+def gather_pages(kv: PagedKV, sequence: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of one sequence's first ``tokens`` tokens, each (num_kv_heads, tokens, head_dim)."""
+    pages = kv.table[sequence, : -(-tokens // PAGE_TOKENS)].long().to(kv.pool.device)
+    together = kv.pool[pages].permute(1, 2, 0, 3, 4).flatten(2, 3)
+    return together[0, :, :tokens], together[1, :, :tokens]
+
+
+def attend_run(q: Tensor, positions: Tensor, k: Tensor, v: Tensor, shape: HeadShape, scale: float) -> Tensor:
+    """Attention of one run: q (n, num_heads, head_dim) at ``positions`` over keys and values 0 to m.
+
+    Returns (n, num_heads * head_dim).
+    """
+    tokens = torch.arange(k.shape[1], device=q.device)
+    seen = tokens <= positions[:, None]
+    if shape.window is not None:
+        seen &= tokens > positions[:, None] - shape.window
+    group = shape.num_heads // shape.num_kv_heads
+    if group > 1:
+        k, v = k.repeat_interleave(group, dim=0), v.repeat_interleave(group, dim=0)
+    out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k[None], v[None], attn_mask=seen, scale=scale)
+    return out[0].transpose(0, 1).flatten(1)
+
+
+def attend_decode_torch(q: Tensor, runs: Runs, kv: PagedKV, shape: HeadShape, scale: float) -> Tensor:
+    """Attention of one row per sequence, all sequences padded to the longest; returns (rows, num_heads * head_dim)."""
+    longest = int(runs.lengths.max())
+    pages = kv.table[:, : -(-longest // PAGE_TOKENS)].long().to(kv.pool.device)
+    together = kv.pool[pages].permute(2, 0, 3, 1, 4, 5).flatten(3, 4)
+    tokens = torch.arange(together.shape[3], device=q.device)
+    seen = tokens <= runs.positions[:, None]
+    if shape.window is not None:
+        seen &= tokens > runs.positions[:, None] - shape.window
+    k, v = together[0], torch.where(seen[:, None, :, None], together[1], 0)  # a page's unwritten tail may hold NaN
+    grouped = q.view(runs.rows, shape.num_kv_heads, -1, shape.head_dim)
+    out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=seen[:, None, None], scale=scale)
+    return out.flatten(1)
+
+
+def attend_torch(q: Tensor, runs: Runs, kv: PagedKV, shape: HeadShape, scale: float) -> Tensor:
+    """Attention of every row over its sequence's pages; returns (rows, num_heads * head_dim)."""
+    if runs.decode_only:
+        return attend_decode_torch(q, runs, kv, shape, scale)
+    out = q.new_empty(runs.rows, shape.num_heads * shape.head_dim)
+    starts, lengths = runs.starts.tolist(), runs.lengths.tolist()
+    for sequence, (begin, end) in enumerate(pairwise(starts)):
+        k, v = gather_pages(kv, sequence, lengths[sequence])
+        out[begin:end] = attend_run(q[begin:end], runs.positions[begin:end], k, v, shape, scale)
+    return out
+
+
+@kernel(inline="always")
+def _norm_head(head, weight, eps):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for j in range(head.shape[0]):
+        total += head[j] * head[j]
+    factor = np.float32(1) / np.sqrt(total / np.float32(head.shape[0]) + eps)
+    for j in range(head.shape[0]):
+        head[j] = head[j] * factor * weight[j]
+
+
+@kernel()
+def _place(heads, num_heads, positions, starts, table, pool, cos, sin, q_norm, k_norm, eps):  # type: ignore[no-untyped-def]
+    kv_heads, page_tokens, width = pool.shape[2], pool.shape[3], pool.shape[4]
+    for s in range(starts.shape[0] - 1):
+        for i in range(starts[s], starts[s + 1]):
+            position = positions[i]
+            page, slot = table[s, position // page_tokens], position % page_tokens
+            if q_norm.shape[0] > 0:
+                for h in range(num_heads):
+                    _norm_head(heads[i, h], q_norm[i if q_norm.shape[0] > 1 else 0], eps)
+                for h in range(num_heads, num_heads + kv_heads):
+                    _norm_head(heads[i, h], k_norm[i if k_norm.shape[0] > 1 else 0], eps)
+            if cos.shape[0] > 0:
+                for h in range(num_heads):
+                    rotate_head(heads[i, h], cos[position], sin[position], heads[i, h])
+                for h in range(kv_heads):
+                    rotate_head(heads[i, num_heads + h], cos[position], sin[position], pool[page, 0, h, slot])
+            else:
+                for h in range(kv_heads):
+                    for j in range(width):
+                        pool[page, 0, h, slot, j] = heads[i, num_heads + h, j]
+            for h in range(kv_heads):
+                for j in range(width):
+                    pool[page, 1, h, slot, j] = heads[i, num_heads + kv_heads + h, j]
+
+
+@kernel()
+def _attend(heads, num_heads, positions, starts, table, pool, window, scale, longest_run, out):  # type: ignore[no-untyped-def]
+    """Softmax kept online over pages; runs longer than ``longest_run`` are left to the caller."""
+    kv_heads, page_tokens, width = pool.shape[2], pool.shape[3], pool.shape[4]
+    group = num_heads // kv_heads
+    scores = np.empty(page_tokens, np.float32)
+    for s in range(starts.shape[0] - 1):
+        if starts[s + 1] - starts[s] > longest_run:
+            continue
+        for i in range(starts[s], starts[s + 1]):
+            last = positions[i]
+            first = max(0, last - window + 1) if window > 0 else 0
+            for h in range(num_heads):
+                query, result = heads[i, h], out[i, h]
+                for j in range(width):
+                    result[j] = np.float32(0)
+                highest, total = np.float32(-3e38), np.float32(0)
+                for p in range(first // page_tokens, last // page_tokens + 1):
+                    page = table[s, p]
+                    keys, values = pool[page, 0, h // group], pool[page, 1, h // group]
+                    low = max(0, first - p * page_tokens)
+                    high = min(page_tokens, last - p * page_tokens + 1)
+                    above = highest
+                    for t in range(low, high):
+                        dot = np.float32(0)
+                        for j in range(width):
+                            dot += query[j] * keys[t, j]
+                        scores[t] = dot * scale
+                        above = max(above, scores[t])
+                    if above > highest:
+                        shrink = exp32(highest - above)
+                        total *= shrink
+                        for j in range(width):
+                            result[j] *= shrink
+                        highest = above
+                    for t in range(low, high):
+                        scores[t] = exp32(scores[t] - highest)
+                    for t in range(low, high):
+                        weight = scores[t]
+                        total += weight
+                        for j in range(width):
+                            result[j] += weight * values[t, j]
+                share = np.float32(1) / total
+                for j in range(width):
+                    result[j] *= share
+
+
+def _compiled(
+    qkv: Tensor,
+    runs: Runs,
+    kv: PagedKV,
+    shape: HeadShape,
+    angles: Angles | None,
+    norms: HeadNorms | None,
+    scale: float,
+    long_run: int,
+) -> Tensor:
+    heads_width = shape.num_heads * shape.head_dim
+    heads = qkv.view(runs.rows, -1, shape.head_dim)
+    rows, positions, starts = heads.numpy(), runs.positions.numpy(), runs.starts.numpy()
+    table, pool = kv.table.numpy(), kv.pool.numpy()
+    none = np.empty((0, shape.head_dim), np.float32)
+    cos, sin = (none, none) if angles is None else (angles[0].numpy(), angles[1].numpy())
+    q_norm, k_norm = (none, none) if norms is None else (w.view(-1, shape.head_dim).numpy() for w in (norms.q, norms.k))
+    _place(rows, shape.num_heads, positions, starts, table, pool, cos, sin, q_norm, k_norm, np.float32(shape.eps))
+    out = qkv.new_empty(runs.rows, heads_width)
+    result = out.numpy().reshape(runs.rows, shape.num_heads, shape.head_dim)
+    window = shape.window or 0
+    longest = runs.rows if runs.decode_only else long_run - 1
+    _attend(rows, shape.num_heads, positions, starts, table, pool, window, np.float32(scale), longest, result)
+    if not runs.decode_only:
+        begins, lengths = runs.starts.tolist(), runs.lengths.tolist()
+        for s, (begin, end) in enumerate(pairwise(begins)):
+            if end - begin >= long_run:
+                k, v = gather_pages(kv, s, lengths[s])
+                q = heads[begin:end, : shape.num_heads]
+                out[begin:end] = attend_run(q, runs.positions[begin:end], k, v, shape, scale)
+    return out
+
+
+def attend_paged(
+    qkv: Tensor,
+    runs: Runs,
+    kv: PagedKV,
+    shape: HeadShape,
+    angles: Angles | None,
+    norms: HeadNorms | None,
+    scale: float,
+    long_run: int = LONG_RUN,
+) -> Tensor:
+    """Write the rows' keys and values to their pages, then attend: (rows, num_heads * head_dim).
+
+    qkv : contiguous; its queries may be overwritten. angles : None where positions are not rotary.
+    """
+    if qkv.device.type == "cpu" and qkv.dtype == torch.float32 and kv.pool.dtype == torch.float32:
+        return _compiled(qkv, runs, kv, shape, angles, norms, scale, long_run)
+    q = place_torch(qkv, runs, kv, shape, angles, norms)
+    return attend_torch(q, runs, kv, shape, scale)
