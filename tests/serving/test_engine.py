@@ -1,8 +1,10 @@
 """The engine gives each model's own answers, whatever runs beside it, and shares what is shared."""
 
+import dataclasses
+
 import pytest
 
-from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError
+from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, UnsupportedError
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19, 71, 69, 39, 93]
 
@@ -257,3 +259,36 @@ def test_adapter_scale_changes_the_answer_and_the_cache_key(desk, fleet):
     answers = d.finish()
     assert_greedy(fleet["base"], PROMPT, answers[asked[0]])
     assert_greedy(fleet["lora4"], PROMPT, answers[asked[1]])
+
+
+def test_a_chain_that_cannot_be_executed_is_refused_and_leaves_nothing(desk, fleet):
+    d = desk()
+    chain = fleet["base"].chain
+    odd = dataclasses.replace(chain.links[3].block, id="odd", arch={**chain.links[3].block.arch, "norm": "batch"})
+    broken = dataclasses.replace(
+        chain, links=(*chain.links[:3], dataclasses.replace(chain.links[3], block=odd), *chain.links[4:])
+    )
+    with pytest.raises(UnsupportedError, match="batch"):
+        d.engine.prepare(broken, d.bench.read)
+    assert d.engine.stats().weight_bytes == 0
+
+
+def test_half_precision_serves_the_same_family(desk, fleet):
+    d = desk(dtype="bfloat16")
+    d.load(fleet["base"], fleet["lora4"], fleet["top1"])
+    asked = {d.ask(fleet[n], PROMPT, 1, prompt_logprobs=1): fleet[n] for n in ("base", "lora4", "top1")}
+    while d.engine.has_work:
+        for emission in d.engine.step():
+            truth = asked[emission.sequence_id].logits(PROMPT).log_softmax(-1)
+            for i, entry in enumerate(emission.prompt_logprobs[1:], start=1):
+                assert abs(entry.logprob - float(truth[i - 1, PROMPT[i]])) < 0.25
+
+
+def test_options_that_change_state_keep_their_pages_apart(desk, fleet):
+    d = desk()
+    d.load(fleet["base"])
+    prompt = (PROMPT * 6)[:65]
+    for value, cached in (({"experts": 1}, 0), ({"experts": 2}, 0), ({"experts": 1}, 64)):
+        d.ask(fleet["base"], prompt, 1, state_options=value)
+        (emission,) = [e for _ in range(4) if d.engine.has_work for e in d.engine.step()]
+        assert emission.cached_tokens == cached
