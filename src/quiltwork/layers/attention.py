@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quiltwork.layers.compiled import exp32, kernel
+from quiltwork.layers.compiled import exp32, kernel, prefetch
 from quiltwork.layers.norm import rms_norm_torch
 from quiltwork.layers.protocol import PAGE_TOKENS, PagedKV, Runs
 from quiltwork.layers.rope import rotate, rotate_head
@@ -170,49 +170,86 @@ def _place(heads, num_heads, positions, starts, table, pool, cos, sin, q_norm, k
 
 @kernel()
 def _attend(heads, num_heads, positions, starts, table, pool, window, scale, longest_run, out):  # type: ignore[no-untyped-def]
-    """Softmax kept online over pages; runs longer than ``longest_run`` are left to the caller."""
+    """Softmax kept online over pages; runs longer than ``longest_run`` are left to the caller.
+
+    Pages are read in the order they lie in memory (all key heads of one page), the next head's keys and values being
+    fetched meanwhile: a decode step reads the whole cache once and waits for memory more than it computes.
+    """
     kv_heads, page_tokens, width = pool.shape[2], pool.shape[3], pool.shape[4]
-    group = num_heads // kv_heads
+    group, chunk = num_heads // kv_heads, page_tokens * width * 4
     scores = np.empty(page_tokens, np.float32)
+    highest, total = np.empty(num_heads, np.float32), np.empty(num_heads, np.float32)
     for s in range(starts.shape[0] - 1):
         if starts[s + 1] - starts[s] > longest_run:
             continue
         for i in range(starts[s], starts[s + 1]):
             last = positions[i]
             first = max(0, last - window + 1) if window > 0 else 0
+            final = last // page_tokens
+            highest[:] = np.float32(-3e38)
+            total[:] = np.float32(0)
+            out[i] = np.float32(0)
+            for p in range(first // page_tokens, final + 1):
+                page = table[s, p]
+                low = max(0, first - p * page_tokens)
+                high = min(page_tokens, last - p * page_tokens + 1)
+                whole = low + (high - low) // 4 * 4
+                for kh in range(kv_heads):
+                    if kh + 1 < kv_heads:
+                        prefetch(pool[page, 0, kh + 1 :], chunk)
+                        prefetch(pool[page, 1, kh + 1 :], chunk)
+                    elif p < final:
+                        prefetch(pool[table[s, p + 1], 0], chunk)
+                        prefetch(pool[table[s, p + 1], 1], chunk)
+                    keys, values = pool[page, 0, kh], pool[page, 1, kh]
+                    for h in range(kh * group, kh * group + group):
+                        query, result = heads[i, h], out[i, h]
+                        above = highest[h]
+                        for t in range(low, whole, 4):
+                            a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                            for j in range(width):
+                                x = query[j]
+                                a += x * keys[t, j]
+                                b += x * keys[t + 1, j]
+                                c += x * keys[t + 2, j]
+                                d += x * keys[t + 3, j]
+                            scores[t], scores[t + 1] = a * scale, b * scale
+                            scores[t + 2], scores[t + 3] = c * scale, d * scale
+                        for t in range(whole, high):
+                            a = np.float32(0)
+                            for j in range(width):
+                                a += query[j] * keys[t, j]
+                            scores[t] = a * scale
+                        for t in range(low, high):
+                            above = max(above, scores[t])
+                        if above > highest[h]:
+                            shrink = exp32(highest[h] - above)
+                            total[h] *= shrink
+                            for j in range(width):
+                                result[j] *= shrink
+                            highest[h] = above
+                        added = np.float32(0)
+                        for t in range(low, high):
+                            scores[t] = exp32(scores[t] - above)
+                            added += scores[t]
+                        total[h] += added
+                        for t in range(low, whole, 4):
+                            a, b, c, d = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
+                            for j in range(width):
+                                result[j] += (
+                                    a * values[t, j]
+                                    + b * values[t + 1, j]
+                                    + c * values[t + 2, j]
+                                    + d * values[t + 3, j]
+                                )
+                        for t in range(whole, high):
+                            a = scores[t]
+                            for j in range(width):
+                                result[j] += a * values[t, j]
             for h in range(num_heads):
-                query, result = heads[i, h], out[i, h]
+                share = np.float32(1) / total[h]
                 for j in range(width):
-                    result[j] = np.float32(0)
-                highest, total = np.float32(-3e38), np.float32(0)
-                for p in range(first // page_tokens, last // page_tokens + 1):
-                    page = table[s, p]
-                    keys, values = pool[page, 0, h // group], pool[page, 1, h // group]
-                    low = max(0, first - p * page_tokens)
-                    high = min(page_tokens, last - p * page_tokens + 1)
-                    above = highest
-                    for t in range(low, high):
-                        dot = np.float32(0)
-                        for j in range(width):
-                            dot += query[j] * keys[t, j]
-                        scores[t] = dot * scale
-                        above = max(above, scores[t])
-                    if above > highest:
-                        shrink = exp32(highest - above)
-                        total *= shrink
-                        for j in range(width):
-                            result[j] *= shrink
-                        highest = above
-                    for t in range(low, high):
-                        scores[t] = exp32(scores[t] - highest)
-                    for t in range(low, high):
-                        weight = scores[t]
-                        total += weight
-                        for j in range(width):
-                            result[j] += weight * values[t, j]
-                share = np.float32(1) / total
-                for j in range(width):
-                    result[j] *= share
+                    out[i, h, j] *= share
 
 
 def _compiled(
