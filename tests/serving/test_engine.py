@@ -36,7 +36,7 @@ def test_each_model_alone_answers_as_transformers_does(desk, fleet):
     for twin in fleet.values():
         d = desk()
         d.load(twin)
-        assert len(d.engine.models[twin.chain.model.ref].route) == 1
+        assert len(d.engine.roster.served[twin.chain.model.ref].route) == 1
         d.ask(twin, PROMPT)
         (tokens,) = d.finish().values()
         assert_greedy(twin, PROMPT, tokens)

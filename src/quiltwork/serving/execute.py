@@ -7,8 +7,7 @@ they belong to; the lowest segment goes first, so that a batch meets as many oth
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -46,21 +45,30 @@ class BatchRecord:
     models: int
 
 
-@dataclass
-class _Gathering:
-    """What a group of sequences needs at every block of a segment; used again while the group stays the same."""
-
-    starts: Tensor
-    gathered: dict[int, Gathered | None] = field(default_factory=dict)
+Member = tuple[int, int, int, float]
+"""A work as its group sees it: sequence, the sequence's route taken, rows, adapter scale."""
 
 
 @dataclass(eq=False)
 class _Batch:
+    """Works that travel together, and what they have in common."""
+
     works: list[Work]
     x: Tensor
+    runs: Runs
+    members: tuple[Member, ...]
 
 
-GroupKey = tuple[tuple[str, ...], tuple[tuple[int, int, float], ...]]
+@dataclass
+class _Group:
+    """What a batch needs at one segment, used again while its members stay the same."""
+
+    gathered: dict[int, Gathered | None] = field(default_factory=dict)
+    pages: list[int] = field(default_factory=list)
+    table: Tensor | None = None
+
+
+GroupKey = tuple[tuple[str, ...], tuple[Member, ...]]
 
 
 class Executor:
@@ -68,7 +76,7 @@ class Executor:
 
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
-        self._groups: dict[GroupKey, _Gathering] = {}
+        self._groups: dict[GroupKey, _Group] = {}
         self.records: list[BatchRecord] = []
         self.prefill_token_layers = 0
         self.hops = 0
@@ -80,23 +88,21 @@ class Executor:
         works, ``wants`` rows each.
         """
         self.records = []
-        fresh: dict[GroupKey, _Gathering] = {}
+        fresh: dict[GroupKey, _Group] = {}
         waiting = self._enter(works)
         done: list[tuple[list[Work], Tensor]] = []
         while waiting:
-            segment = min(
-                (batch.works[0].route[batch.works[0].hop] for batch in waiting), key=lambda s: (s.start, s.key)
-            )
-            here = [b for b in waiting if b.works[0].route[b.works[0].hop].key == segment.key]
+            segment = min((_next(batch) for batch in waiting), key=lambda s: (s.start, s.key))
+            here = [b for b in waiting if _next(b).key == segment.key]
             waiting = [b for b in waiting if b not in here]
-            works_here, x = _join(here)
-            works_here, x = self._run_segment(segment, works_here, x, fresh)
-            if not works_here:
+            batch = here[0] if len(here) == 1 else _join(here)
+            left = self._run_segment(segment, batch, fresh)
+            if left is None:
                 continue
             if segment.last:
-                done.append((works_here, x))
+                done.append((left.works, left.x))
             else:
-                waiting.extend(_part(works_here, x))
+                waiting.extend(_part(left))
         self._groups = fresh
         return done
 
@@ -109,84 +115,91 @@ class Executor:
             if work.hidden is None:
                 by_key.setdefault(work.route[0].key, []).append(work)
             else:
-                batches.append(_Batch([work], work.hidden))
+                batches.append(_batch([work], work.hidden))
         for group in by_key.values():
             ids: list[int] = []
             for work in group:
                 ids.extend(work.seq.tokens[work.start : work.start + work.count])
-            batches.append(_Batch(group, torch.tensor(ids, dtype=torch.int64).to(device)))
+            batches.append(_batch(group, torch.tensor(ids, dtype=torch.int64).to(device)))
         return batches
 
-    def _run_segment(
-        self, segment: Segment, works: list[Work], x: Tensor, fresh: dict[GroupKey, _Gathering]
-    ) -> tuple[list[Work], Tensor]:
-        """Run a batch through one segment; after the head only works that wanted logits are left."""
-        runs, group = self._group(segment, works, fresh)
-        tables = self._tables(segment, works) if segment.kv_blocks else None
-        hop_links = [work.route[work.hop].links for work in works]
+    def _run_segment(self, segment: Segment, batch: _Batch, fresh: dict[GroupKey, _Group]) -> _Batch | None:
+        """Run a batch through one segment; after the head only works that wanted logits are left, or None."""
+        works, x, runs = batch.works, batch.x, batch.runs
+        key = (segment.key, batch.members)
+        group = fresh[key] = self._groups.get(key) or _Group()
+        table = _table(segment, works, group) if segment.kv_blocks else None
         self.records.append(BatchRecord(len(segment.links), runs.rows, len(works), len({w.seq.model for w in works})))
         self.hops += len(works)
+        if segment.kv_blocks:
+            prompt_rows = sum(w.count for w in works if w.start < w.seq.prompt_len)
+            self.prefill_token_layers += segment.kv_blocks * prompt_rows
         layer = 0
         for index, link in enumerate(segment.links):
             if link.kind == "head":
                 keep(self._cache, works, x)
-                return self._run_head(segment, index, works, x)
+                if any(work.wants != work.count for work in works):
+                    asking = _asking(works, x)
+                    if asking is None:
+                        return None
+                    gathered = _gather(index, asking.works, asking.runs)
+                    return replace(asking, x=link.executor(asking.x, asking.runs, None, gathered))
+            if index not in group.gathered:
+                group.gathered[index] = _gather(index, works, runs)
             kv: PagedKV | None = None
             if link.kv_shape is not None:
-                assert tables is not None
+                assert table is not None
                 assert segment.pool is not None
-                kv = PagedKV(segment.pool.tensor, tables[layer])
+                kv = PagedKV(segment.pool.tensor, table[layer])
                 layer += 1
-            if index not in group.gathered:
-                group.gathered[index] = self._gather(link.executor, [links[index] for links in hop_links], works, runs)
             x = link.executor(x, runs, kv, group.gathered[index])
-        self.prefill_token_layers += segment.kv_blocks * sum(w.count for w in works if w.start < w.seq.prompt_len)
-        keep(self._cache, works, x)
-        return works, x
+        if not segment.last:
+            keep(self._cache, works, x)
+        return replace(batch, x=x)
 
-    def _run_head(self, segment: Segment, index: int, works: list[Work], x: Tensor) -> tuple[list[Work], Tensor]:
-        """The last rows of works that want logits, through the head."""
-        self.prefill_token_layers += segment.kv_blocks * sum(w.count for w in works if w.start < w.seq.prompt_len)
-        rows: list[int] = []
-        at = 0
-        for work in works:
-            at += work.count
-            rows.extend(range(at - work.wants, at))
-        asking = [work for work in works if work.wants]
-        if not asking:
-            return [], x
-        if len(rows) != x.shape[0]:
-            x = x.index_select(0, torch.tensor(rows, device=x.device))
-        runs = _runs(asking, [work.wants for work in asking], x.device)
-        links = [work.route[work.hop].links[index] for work in asking]
-        gathered = self._gather(links[0].executor, links, asking, runs)
-        return asking, segment.links[index].executor(x, runs, None, gathered)
 
-    def _group(self, segment: Segment, works: list[Work], fresh: dict[GroupKey, _Gathering]) -> tuple[Runs, _Gathering]:
-        key = (segment.key, tuple((w.seq.id, w.count, w.seq.adapter_scale) for w in works))
-        group = self._groups.get(key)
-        if group is None:
-            bounds = np.zeros(len(works) + 1, dtype=np.int32)
-            np.cumsum([w.count for w in works], out=bounds[1:])
-            group = _Gathering(torch.from_numpy(bounds))
-        fresh[key] = group
-        return _runs(works, [w.count for w in works], self._cache.device, group.starts), group
+def _next(batch: _Batch) -> Segment:
+    work = batch.works[0]
+    return work.route[work.hop]
 
-    def _tables(self, segment: Segment, works: list[Work]) -> Tensor:
-        """(attention blocks, sequences, pages) int32 page numbers."""
-        pages = [-(-(w.start + w.count) // PAGE_TOKENS) for w in works]
+
+def _batch(works: list[Work], x: Tensor) -> _Batch:
+    """A batch of works, (rows, ...) of input each in their order."""
+    members = tuple((w.seq.id, w.seq.departures, w.count, w.seq.adapter_scale) for w in works)
+    return _Batch(works, x, _runs(works, [w.count for w in works], x.device), members)
+
+
+def _asking(works: list[Work], x: Tensor) -> _Batch | None:
+    """The works that want logits with just the rows they want, their last ones; None where there are none."""
+    asking = [work for work in works if work.wants]
+    if not asking:
+        return None
+    rows: list[int] = []
+    at = 0
+    for work in works:
+        at += work.count
+        rows.extend(range(at - work.wants, at))
+    chosen = x.index_select(0, torch.tensor(rows, device=x.device))
+    return _Batch(asking, chosen, _runs(asking, [w.wants for w in asking], x.device), ())
+
+
+def _gather(index: int, works: Seq[Work], runs: Runs) -> Gathered | None:
+    """The attachments that works have at one link of their segment."""
+    links = [work.route[work.hop].links[index] for work in works]
+    if not any(link.attached is not None for link in links):
+        return None
+    return links[0].executor.gather([k.attached for k in links], [w.seq.adapter_scale for w in works], runs)
+
+
+def _table(segment: Segment, works: Seq[Work], group: _Group) -> Tensor:
+    """(attention blocks, sequences, pages) int32 page numbers; the group's own while no page is added."""
+    pages = [-(-(w.start + w.count) // PAGE_TOKENS) for w in works]
+    if group.table is None or group.pages != pages:
         table = np.zeros((segment.kv_blocks, len(works), max(pages)), dtype=np.int32)
         for i, (work, count) in enumerate(zip(works, pages, strict=True)):
             table[:, i, :count] = work.seq.tables[work.hop][:, :count]
-        return torch.from_numpy(table)
-
-    @staticmethod
-    def _gather(executor: Any, links: Seq[Any], works: Seq[Work], runs: Runs) -> Gathered | None:
-        attached = [link.attached for link in links]
-        if not any(a is not None for a in attached):
-            return None
-        gathered: Gathered | None = executor.gather(attached, [w.seq.adapter_scale for w in works], runs)
-        return gathered
+        group.pages, group.table = pages, torch.from_numpy(table)
+    return group.table
 
 
 def keep(cache: KVCache, works: Seq[Work], x: Tensor) -> None:
@@ -221,46 +234,43 @@ def chain_key(seq: Sequence, segment: Segment) -> bytes:
     return key.encode()
 
 
-def _runs(works: Seq[Work], counts: Seq[int], device: torch.device, starts: Tensor | None = None) -> Runs:
+def _runs(works: Seq[Work], counts: Seq[int], device: torch.device) -> Runs:
     ends = [w.start + w.count for w in works]
     if len(works) == sum(counts):
         positions = np.array(ends, dtype=np.int64) - 1
     else:
         positions = np.concatenate([np.arange(e - c, e, dtype=np.int64) for e, c in zip(ends, counts, strict=True)])
-    if starts is None:
-        bounds = np.zeros(len(works) + 1, dtype=np.int32)
-        np.cumsum(counts, out=bounds[1:])
-        starts = torch.from_numpy(bounds)
+    bounds = np.zeros(len(works) + 1, dtype=np.int32)
+    np.cumsum(counts, out=bounds[1:])
     options = [w.seq.state_options for w in works] if any(w.seq.state_options for w in works) else ()
     return Runs(
         positions=torch.from_numpy(positions).to(device),
-        starts=starts,
+        starts=torch.from_numpy(bounds),
         lengths=torch.tensor(ends, dtype=torch.int32),
         options=options,
     )
 
 
-def _join(batches: Seq[_Batch]) -> tuple[list[Work], Tensor]:
+def _join(batches: Seq[_Batch]) -> _Batch:
     """One batch of several, in the order of sequence ids, so that an unchanged group looks unchanged."""
-    if len(batches) == 1:
-        return batches[0].works, batches[0].x
     pieces: list[tuple[Work, Tensor]] = []
     for batch in batches:
         pieces.extend(zip(batch.works, batch.x.split([w.count for w in batch.works]), strict=True))
     pieces.sort(key=lambda piece: piece[0].seq.id)
-    return [work for work, _ in pieces], torch.cat([x for _, x in pieces])
+    return _batch([work for work, _ in pieces], torch.cat([x for _, x in pieces]))
 
 
-def _part(works: list[Work], x: Tensor) -> list[_Batch]:
-    """A batch that left a segment, by where its works go next."""
+def _part(batch: _Batch) -> list[_Batch]:
+    """A batch that left a segment, by where its works go next; the same batch where they stay together."""
+    works = batch.works
     for work in works:
         work.hop += 1
     keys = [work.route[work.hop].key for work in works]
     if all(key == keys[0] for key in keys):
-        return [_Batch(works, x)]
-    pieces = x.split([w.count for w in works])
+        return [batch]
+    pieces = batch.x.split([w.count for w in works])
     batches: list[_Batch] = []
     for key in dict.fromkeys(keys):
         chosen = [i for i, other in enumerate(keys) if other == key]
-        batches.append(_Batch([works[i] for i in chosen], torch.cat([pieces[i] for i in chosen])))
+        batches.append(_batch([works[i] for i in chosen], torch.cat([pieces[i] for i in chosen])))
     return batches

@@ -72,6 +72,8 @@ class Sequence:
     """Complete pages that have been offered to the cache."""
     prompt_report: list[Sampled | None] = field(default_factory=list)
     reported: bool = False
+    departures: int = 0
+    """How often it started from nothing: its pages are others each time."""
 
     @property
     def pending(self) -> int:
@@ -86,6 +88,7 @@ class Sequence:
     def take_route(self, route: Route) -> None:
         """Start from nothing on a way through the chain."""
         self.route = route
+        self.departures += 1
         self.runs = [[] for _ in route]
         self.tables = [np.zeros((segment.kv_blocks, 8), dtype=np.int32) for segment in route]
 

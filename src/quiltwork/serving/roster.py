@@ -1,0 +1,146 @@
+"""The models an engine has loaded: prepared on any thread, put into service and taken out of it between steps."""
+
+from __future__ import annotations
+
+import torch
+
+from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, UnsupportedError
+from quiltwork.core.names import ModelRef
+from quiltwork.layers.protocol import Placement
+from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.kv import KVCache
+from quiltwork.serving.route import Link, Served, kv_shape, lay_routes
+from quiltwork.serving.weights import Library, LoadedBlock, Read
+from quiltwork.zoo.types import Chain
+
+MAX_LEN_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
+
+
+def placement(config: EngineConfig) -> Placement:
+    """Device and precision of an engine. Raises BadInputError where the device is not there."""
+    try:
+        device = torch.device(config.device)
+    except RuntimeError as error:
+        raise BadInputError(f"{config.device!r} is not a device", where="device") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInputError("no CUDA device here", where="device", hint="use --device cpu")
+    name = config.dtype
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else "bfloat16"
+    return Placement(device, getattr(torch, name))
+
+
+class Roster:
+    """Who is served, by which version, over which blocks. All methods but ``prepare`` belong to the engine's thread."""
+
+    def __init__(self, config: EngineConfig, placement: Placement, cache: KVCache) -> None:
+        self.library = Library(placement)
+        self.served: dict[ModelRef, Served] = {}
+        self._cache = cache
+        self._memory_bytes = config.memory_bytes
+        self._max_model_len = config.max_model_len
+
+    def find(self, ref: ModelRef) -> Served:
+        """The version in service. Raises NotFoundError."""
+        served = self.served.get(ref)
+        if served is None:
+            raise NotFoundError(f"{ref} is not loaded", where="model")
+        return served
+
+    def leave(self, served: Served) -> None:
+        """A sequence has ended; the last one of a retired version frees its weights."""
+        served.running -= 1
+        if served.retired and served.running == 0:
+            self._drop(served)
+
+    def prepare(self, chain: Chain, read: Read) -> Served:
+        """Load what a chain needs that is not loaded yet. Any thread; running sequences go on meanwhile.
+
+        Raises UnsupportedError naming what cannot be executed; then nothing stays loaded.
+        """
+        loaded: list[LoadedBlock] = []
+        links: list[Link] = []
+        try:
+            for part in chain.links:
+                block = self.library.acquire(part.block, read)
+                loaded.append(block)
+                attached = self.library.attach(block, part.attachments, read)
+                shape = kv_shape(part.block.arch)
+                links.append(Link(part.name, part.block.kind, block.executor, attached, shape))
+            served = self._describe(chain, tuple(loaded), tuple(links))
+        except BaseException:
+            for block, part in zip(loaded, chain.links[: len(links)], strict=False):
+                self.library.detach(block, part.attachments)
+            for block in loaded:
+                self.library.release(block)
+            raise
+        return served
+
+    def _describe(self, chain: Chain, loaded: tuple[LoadedBlock, ...], links: tuple[Link, ...]) -> Served:
+        name = str(chain.model.ref)
+        if not links or links[0].kind != "embed" or links[-1].kind != "head":
+            raise UnsupportedError("a chain runs from an embed block to a head block", where=name)
+        if len({link.kv_shape for link in links if link.kv_shape}) > 1:
+            raise UnsupportedError("attention blocks with different KV shapes in one chain", where=name)
+        virtual = [int(a.arch["num_virtual_tokens"]) for p in chain.links for a in p.attachments
+                   if "num_virtual_tokens" in a.arch]  # fmt: skip
+        copied = [link.attached is not None and link.attached.prefix is not None for link in links if link.kv_shape]
+        if any(copied) and not all(copied):
+            raise UnsupportedError("prefix keys and values on some layers only", where=name)
+        limit = next((int(chain.model.config[k]) for k in MAX_LEN_KEYS if chain.model.config.get(k)), 1 << 20)
+        if self._max_model_len is not None:
+            limit = min(limit, self._max_model_len)
+        return Served(
+            ref=chain.model.ref,
+            chain=chain,
+            loaded=loaded,
+            links=links,
+            max_len=limit,
+            virtual_tokens=max(virtual, default=0),
+            vocab_size=int(chain.links[-1].block.arch["vocab_size"]),
+            copies_prefix=any(copied),
+        )
+
+    def install(self, served: Served) -> None:
+        """Serve a prepared chain under its name from now on; running sequences of an old version finish on it."""
+        if self._memory_bytes is not None:
+            room = self._memory_bytes - self.library.nbytes
+            if room < self._cache.held_bytes or room <= 0:
+                weights = self.library.nbytes
+                self._drop(served)
+                raise CapacityError(
+                    f"weights would take {weights} of {self._memory_bytes} bytes",
+                    where=str(served.ref),
+                    hint="raise --memory or serve fewer models",
+                )
+            self._cache.shrink_to(room)
+        old = self.served.get(served.ref)
+        self.served[served.ref] = served
+        self._lay_routes()
+        if old is not None:
+            self._retire(old)
+
+    def unload(self, ref: ModelRef) -> None:
+        """Take no new sequences for a model; its weights go with its last running sequence."""
+        served = self.served.pop(ref, None)
+        if served is None:
+            raise NotFoundError(f"{ref} is not loaded", where="model")
+        self._lay_routes()
+        self._retire(served)
+
+    def _lay_routes(self) -> None:
+        for ref, route in lay_routes(self.served, self._cache).items():
+            self.served[ref].route = route
+            self.served[ref].page_bytes = sum(s.kv_blocks * s.pool.page_bytes for s in route if s.pool is not None)
+
+    def _retire(self, served: Served) -> None:
+        served.retired = True
+        if served.running == 0:
+            self._drop(served)
+
+    def _drop(self, served: Served) -> None:
+        for block, part in zip(served.loaded, served.chain.links, strict=True):
+            self.library.detach(block, part.attachments)
+            self.library.release(block)
+        if self._memory_bytes is not None:
+            self._cache.capacity = max(self._memory_bytes - self.library.nbytes, 0)
