@@ -97,6 +97,17 @@ class Engine:
         """Take no new sequences for a model; its weights go with its last running sequence. Raises NotFoundError."""
         self.roster.unload(ref)
 
+    def room(self, ref: ModelRef) -> int:
+        """Tokens of prompt and answer that one sequence may have: the model's limit, or less where KV memory is less.
+
+        Raises NotFoundError.
+        """
+        served = self.roster.find(ref)
+        fits = served.max_len
+        if served.page_bytes:
+            fits = min(fits, self.cache.capacity // served.page_bytes * PAGE_TOKENS)
+        return fits - served.virtual_tokens
+
     # --- sequences ----------------------------------------------------------------------------------------------
 
     def add(self, seq: Sequence) -> None:

@@ -1,0 +1,102 @@
+"""From settings to a running host of language models."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TypeVar
+
+import torch
+
+from quiltwork.core.errors import BadInputError
+from quiltwork.core.names import PUBLIC, ModelRef
+from quiltwork.core.servable import Json
+from quiltwork.serving.chat import ChatTemplate
+from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.engine import Engine
+from quiltwork.serving.hosting import ModelSource
+from quiltwork.serving.servable import LanguageModels
+
+SETTINGS = ("zoo", "max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "threads",
+            "chat_template", "prefill_chunk", "step_tokens", "prefix_cache", "max_queue", "aliases", "seed")  # fmt: skip
+_ENGINE = ("max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "prefill_chunk",
+           "step_tokens", "prefix_cache")  # fmt: skip
+
+Value = TypeVar("Value")
+
+
+def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
+    """A host of the language models of a zoo, with none of them loaded yet.
+
+    Settings: ``zoo`` (its folder; required), those of EngineConfig (``max_model_len``, ``max_num_seqs``,
+    ``memory_bytes``, ``kv_bytes``, ``dtype``, ``device``, ``prefill_chunk``, ``step_tokens``, ``prefix_cache``),
+    ``threads`` (compute threads of the engine), ``chat_template`` (the text of a template used for every model),
+    ``max_queue`` (sequences that may wait), ``aliases`` (name -> model), ``seed`` (of requests that bring none; drawn
+    by the system where absent). A setting that is None is as if absent. Raises BadInputError naming the setting.
+    """
+    if unknown := sorted(set(settings) - set(SETTINGS)):
+        raise BadInputError("is not a setting of language models", where=unknown[0])
+    given = {name: value for name, value in settings.items() if value is not None}
+    path = _of(given, "zoo", str, "")
+    if not path:
+        raise BadInputError("is missing: the folder of the zoo", where="zoo")
+    threads = _of(given, "threads", int, 0)
+    if threads < 0:
+        raise BadInputError(f"{threads} is not positive", where="threads")
+    max_queue = _of(given, "max_queue", int, 256)
+    if max_queue < 0:
+        raise BadInputError(f"{max_queue} is negative", where="max_queue")
+    template = given.get("chat_template")
+    if template is not None:
+        ChatTemplate(_of(given, "chat_template", str, ""), {}, datetime.now)
+    config = _engine_config({name: given[name] for name in _ENGINE if name in given})
+
+    def open_source() -> ModelSource:
+        from quiltwork.zoo import Zoo
+
+        return Zoo(path)
+
+    def begin() -> None:
+        if threads:
+            torch.set_num_threads(threads)
+
+    return LanguageModels(
+        Engine(config, time.monotonic),
+        open_source,
+        max_queue=max_queue,
+        chat_template=template,
+        aliases=_aliases(given.get("aliases", {})),
+        now=datetime.now,
+        seed=_of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
+        begin=begin,
+    )
+
+
+def _engine_config(values: Mapping[str, Json]) -> EngineConfig:
+    defaults = EngineConfig()
+    for name, value in values.items():
+        wanted: type = str if name in ("dtype", "device") else bool if name == "prefix_cache" else int
+        _of({name: value}, name, wanted, getattr(defaults, name))
+    return EngineConfig(**values)
+
+
+def _of(values: Mapping[str, Json], name: str, kind: Callable[..., Value], default: Value) -> Value:
+    value = values.get(name, default)
+    assert isinstance(kind, type)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise BadInputError(f"must be of type {kind.__name__}, not {value!r:.60}", where=name)
+    return value
+
+
+def _aliases(values: Json) -> dict[ModelRef, ModelRef]:
+    if not isinstance(values, Mapping) or not all(isinstance(v, str) for pair in values.items() for v in pair):
+        raise BadInputError("must map names to models", where="aliases")
+    return {_ref(alias): _ref(model) for alias, model in values.items()}
+
+
+def _ref(text: str) -> ModelRef:
+    """``name`` or ``tenant::name``, as ModelRef writes itself."""
+    tenant, separator, name = text.partition("::")
+    return ModelRef(name, tenant) if separator else ModelRef(text, PUBLIC)

@@ -1,0 +1,213 @@
+"""One request being answered: tokens in, parts of text out, until every choice has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from quiltwork.core.errors import QuiltworkError
+from quiltwork.core.servable import Json, Part, Stream
+from quiltwork.serving.detokenize import Detokenizer
+from quiltwork.serving.hosting import Language
+from quiltwork.serving.metrics import Metrics
+from quiltwork.serving.options import RequestOptions
+from quiltwork.serving.sampling import Sampled
+from quiltwork.serving.sequence import Emission
+from quiltwork.serving.sequence import Sequence as TokenSequence
+from quiltwork.serving.stop import StopScanner, StopStrings
+
+
+@dataclass(eq=False)
+class Choice:
+    """One of a request's ``n`` answers."""
+
+    index: int
+    sequence: TokenSequence
+    detokenizer: Detokenizer | None
+    """None where the model has no tokenizer."""
+    scanner: StopScanner | None
+    finish_reason: str | None = None
+    tokens: int = 0
+    last_token_at: float | None = None
+
+
+@dataclass(eq=False)
+class Request:
+    """A request with its choices. Everything but ``stream`` belongs to the engine thread once it is running."""
+
+    language: Language
+    model: str
+    """The name it was asked under, for metrics."""
+    prompt: Sequence[int]
+    options: RequestOptions
+    stream: Stream
+    arrived: float
+    """Clock time."""
+    choices: list[Choice] = field(default_factory=list)
+    cached_tokens: int = 0
+    ended: bool = False
+    """Whether its room has been given back."""
+
+    @property
+    def unfinished(self) -> list[Choice]:
+        """Choices that still run."""
+        return [choice for choice in self.choices if choice.finish_reason is None]
+
+
+def new_choice(language: Language, index: int, sequence: TokenSequence, stops: StopStrings | None) -> Choice:
+    """A choice at its start."""
+    codec = language.codec
+    return Choice(
+        index=index,
+        sequence=sequence,
+        detokenizer=codec.detokenizer(sequence.prompt) if codec is not None else None,
+        scanner=StopScanner(stops) if stops is not None else None,
+    )
+
+
+def advance(
+    request: Request, choice: Choice, emission: Emission, now: float, metrics: Metrics, cancel: Callable[[int], None]
+) -> None:
+    """Take one step's result for a choice and hand its text to the reader.
+
+    ``cancel`` ends a sequence that the engine would go on with: no token is computed beyond a stop string.
+    """
+    if emission.error is not None:
+        raise emission.error
+    if choice.index == 0 and choice.last_token_at is None:
+        request.cached_tokens = emission.cached_tokens
+        if emission.prompt_logprobs is not None:
+            request.stream.put(Part(_prompt_part(request, emission.prompt_logprobs)))
+    if emission.token is None:
+        return
+    since = request.arrived if choice.last_token_at is None else choice.last_token_at
+    metrics.token(request.model, now - since, first=choice.last_token_at is None)
+    choice.last_token_at = now
+    sampled, reason = emission.token, emission.finish_reason
+    if request.options.max_tokens == 0:
+        # Only the prompt's log-probabilities were asked for.
+        _finish(request, choice, "", [], None, "length", None)
+        return
+    choice.tokens += 1
+    text, matched = _text(choice, sampled.token, reason, request.options.sampling.min_tokens)
+    stop_reason: Json = matched
+    if matched is not None:
+        if reason is None:
+            cancel(choice.sequence.id)
+        reason = "stop"
+    elif reason == "stop" and sampled.token in request.options.stop_token_ids:
+        stop_reason = sampled.token
+    logprobs = [_entry(request.language, sampled)] if request.options.sampling.logprobs is not None else None
+    if reason is not None:
+        _finish(request, choice, text, [sampled.token], logprobs, reason, stop_reason)
+    else:
+        request.stream.put(_part(choice.index, text, [sampled.token], logprobs, None, None))
+
+
+def usage_part(request: Request) -> Part:
+    """The last part: what was used and what served it."""
+    served = request.choices[0].sequence.served if request.choices else None
+    model = served.chain.model if served is not None else request.language.model
+    return Part(
+        {
+            "usage": {
+                "prompt_tokens": len(request.prompt),
+                "completion_tokens": sum(choice.tokens for choice in request.choices),
+                "cached_tokens": request.cached_tokens,
+            },
+            "served": {
+                "version": model.version,
+                "family": model.family,
+                "segments": len(served.route) if served is not None else 0,
+                "substitutions": [],
+            },
+        },
+        last=True,
+    )
+
+
+def empty_choice(index: int) -> Part:
+    """An answer of no tokens."""
+    return _part(index, "", [], None, "length", None)
+
+
+def _text(choice: Choice, token: int, reason: str | None, min_tokens: int) -> tuple[str, str | None]:
+    """What of a token's text may be shown now, and the stop string it completed."""
+    if choice.detokenizer is None:
+        return "", None
+    ended_by_token = reason == "stop" and token in choice.sequence.stop_ids
+    text = "" if ended_by_token else choice.detokenizer.push(token)
+    if reason is not None:
+        text += choice.detokenizer.flush()
+    if choice.scanner is None or (choice.tokens <= min_tokens and reason is None):
+        return text, None
+    shown, matched = choice.scanner.push(text)
+    if matched is None and reason is not None:
+        shown += choice.scanner.flush()
+    return shown, matched
+
+
+def _finish(
+    request: Request,
+    choice: Choice,
+    text: str,
+    token_ids: list[int],
+    logprobs: list[Json] | None,
+    reason: str,
+    stop_reason: Json,
+) -> None:
+    choice.finish_reason = reason
+    request.stream.put(_part(choice.index, text, token_ids, logprobs, reason, stop_reason))
+
+
+def _part(
+    index: int,
+    text: str,
+    token_ids: list[int],
+    logprobs: list[Json] | None,
+    finish_reason: str | None,
+    stop_reason: Json,
+) -> Part:
+    return Part(
+        {
+            "index": index,
+            "text": text,
+            "token_ids": token_ids,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+            "stop_reason": stop_reason,
+        }
+    )
+
+
+def _prompt_part(request: Request, logprobs: Sequence[Sampled | None]) -> dict[str, Json]:
+    language = request.language
+    text = language.codec.decode(request.prompt, skip_special_tokens=False) if language.codec is not None else ""
+    return {
+        "index": 0,
+        "prompt_logprobs": [_entry(language, item) if item is not None else None for item in logprobs],
+        "prompt_token_ids": list(request.prompt),
+        "prompt_text": text,
+    }
+
+
+def _entry(language: Language, sampled: Sampled) -> dict[str, Json]:
+    top = [_token(language, id, logprob) for id, logprob in sampled.top]
+    assert sampled.logprob is not None, "asked for, so it is there"
+    return {**_token(language, sampled.token, sampled.logprob), "top": top}
+
+
+def _token(language: Language, id: int, logprob: float) -> dict[str, Json]:
+    if language.codec is None:
+        return {"id": id, "token": "", "bytes": [], "logprob": logprob}
+    shown = language.codec.shown(id)
+    return {"id": id, "token": shown.text, "bytes": list(shown.data), "logprob": logprob}
+
+
+def failure(error: Exception) -> QuiltworkError:
+    """What a reader is told of an error that is not one of ours."""
+    if isinstance(error, QuiltworkError):
+        return error
+    wrapped = QuiltworkError(f"the engine failed: {type(error).__name__}: {str(error)[:200]}")
+    wrapped.__cause__ = error
+    return wrapped

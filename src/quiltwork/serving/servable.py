@@ -1,0 +1,470 @@
+"""Language models behind the one door: many of them, hot, in one engine."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Protocol
+
+from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError
+from quiltwork.core.names import ModelRef, visible_to
+from quiltwork.core.servable import Caller, Hosted, Input, Json, Part, Sample, Stream, TaskSchema
+from quiltwork.serving.engine import EngineStats
+from quiltwork.serving.hosting import Language, LanguageLoader, ModelSource
+from quiltwork.serving.loop import EngineLoop
+from quiltwork.serving.metrics import Metrics
+from quiltwork.serving.options import RequestOptions, check_token_id, parse_options
+from quiltwork.serving.request import Request, advance, empty_choice, failure, new_choice, usage_part
+from quiltwork.serving.sampling import SamplerState
+from quiltwork.serving.sequence import Emission
+from quiltwork.serving.sequence import Sequence as TokenSequence
+from quiltwork.serving.stop import StopStrings
+from quiltwork.serving.tasks import TASKS, check_fields
+from quiltwork.zoo.types import Chain
+
+PUBLISH_SECONDS = 0.25
+"""How old the engine's figures may be while it is busy."""
+
+
+class TokenEngine(Protocol):
+    """The engine, as far as this room's face needs it."""
+
+    config: Any
+
+    def prepare(self, chain: Chain, read: Any) -> Any: ...
+    def install(self, served: Any) -> None: ...
+    def unload(self, ref: ModelRef) -> None: ...
+    def add(self, seq: TokenSequence) -> None: ...
+    def cancel(self, sequence_id: int) -> None: ...
+    def room(self, ref: ModelRef) -> int: ...
+    def step(self) -> list[Emission]: ...
+    @property
+    def has_work(self) -> bool: ...
+    def stats(self) -> EngineStats: ...
+
+
+@dataclass(eq=False)
+class _Host:
+    """One version of a model, loaded."""
+
+    language: Language
+    chain: Chain
+    max_len: int
+    """Tokens of prompt and answer together."""
+    vocab_size: int
+    running: int = 0
+    draining: bool = False
+
+
+class LanguageModels:
+    """Hosts language models of a zoo in one engine.
+
+    Parameters
+    ----------
+    engine : used by a thread of its own from now on.
+    open_source : opens the zoo; called with the first ``load``.
+    max_queue : sequences that may wait beyond those the engine runs at once; more are refused.
+    chat_template : used for every model instead of its own, if given.
+    aliases : further names -> models.
+    clock : seconds, for latencies. now : the time chat templates may ask for.
+    seed : of requests that bring none.
+    begin : called first in the engine's thread.
+    """
+
+    kind = "language"
+
+    def __init__(
+        self,
+        engine: TokenEngine,
+        open_source: Callable[[], ModelSource],
+        *,
+        max_queue: int = 256,
+        chat_template: str | None = None,
+        aliases: Mapping[ModelRef, ModelRef] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], Any],
+        seed: int = 0,
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._engine = engine
+        self._open_source = open_source
+        self._chat_template = chat_template
+        self._aliases = dict(aliases or {})
+        self._clock, self._now = clock, now
+        self._seeds = random.Random(seed)
+        self._room = engine.config.max_num_seqs + max_queue
+        self._ids = count(1)
+        self._metrics = Metrics()
+        self._lock = threading.Condition()
+        """Guards what follows; notified when a request ends."""
+        self._hosts: dict[ModelRef, _Host] = {}
+        self._draining: list[_Host] = []
+        self._loading: set[ModelRef] = set()
+        self._outstanding = 0
+        self._mean_seconds = 1.0
+        self._closing = False
+        self._load_lock = threading.Lock()
+        self._source: ModelSource | None = None
+        self._loader: LanguageLoader | None = None
+        # Of the engine thread: sequence id -> whose it is.
+        self._requests: dict[int, Request] = {}
+        self._hosts_of: dict[Request, _Host] = {}
+        self._stats = engine.stats()
+        self._published = clock()
+        self._loop = EngineLoop(engine, self._deliver, self._fail_all, begin)
+
+    # --- models -------------------------------------------------------------------------------------------------
+
+    def tasks(self) -> Mapping[str, TaskSchema]:
+        """``completion``, ``chat``, ``tokenize``, ``detokenize``."""
+        return TASKS
+
+    def models(self) -> Sequence[Hosted]:
+        """What is loaded, on its way in or out, and aliases of it."""
+        with self._lock:
+            hosts, draining, loading = dict(self._hosts), list(self._draining), set(self._loading)
+        shown = [Hosted(ref, "ready", _info(host)) for ref, host in hosts.items()]
+        shown += [Hosted(ref, "loading") for ref in loading - set(hosts)]
+        known = set(hosts) | loading
+        shown += [Hosted(h.language.ref, "draining", _info(h)) for h in draining if h.language.ref not in known]
+        for alias, target in self._aliases.items():
+            if target in hosts and alias not in hosts:
+                shown.append(Hosted(alias, "ready", {**_info(hosts[target]), "alias_of": str(target)}))
+        return sorted(shown, key=lambda hosted: hosted.ref)
+
+    def load(self, ref: ModelRef) -> None:
+        """Make a model ready, or bring it to the zoo's present version; blocks, while running requests go on.
+
+        Raises NotFoundError, UnsupportedError, BadInputError (a malformed file of the model) or CapacityError.
+        """
+        ref = self._aliases.get(ref, ref)
+        with self._lock:
+            if self._closing:
+                raise _shutting_down()
+            self._loading.add(ref)
+        try:
+            with self._load_lock:
+                self._load(ref)
+        finally:
+            with self._lock:
+                self._loading.discard(ref)
+
+    def _load(self, ref: ModelRef) -> None:
+        if self._source is None or self._loader is None:
+            self._source = self._open_source()
+            self._loader = LanguageLoader(self._source, self._chat_template, self._now)
+        chain = self._source.chain(ref)
+        with self._lock:
+            present = self._hosts.get(ref)
+        if present is not None and present.chain.model.version == chain.model.version:
+            return
+        language = self._loader.load(chain.model)
+        served = self._engine.prepare(chain, self._source.read)
+        host = _Host(language, chain, served.max_len - served.virtual_tokens, served.vocab_size)
+
+        def install() -> None:
+            self._engine.install(served)
+            with self._lock:
+                old = self._hosts.get(ref)
+                self._hosts[ref] = host
+                if old is not None:
+                    self._retire(old)
+            self._publish()
+
+        self._loop.call(install)
+
+    def unload(self, ref: ModelRef) -> None:
+        """Take no new requests for a model; its running ones finish. Raises NotFoundError."""
+        ref = self._aliases.get(ref, ref)
+        with self._load_lock:
+            with self._lock:
+                host = self._hosts.pop(ref, None)
+                if host is None:
+                    raise _not_loaded(ref)
+                self._retire(host)
+
+            def unload() -> None:
+                self._engine.unload(ref)
+                self._publish()
+
+            self._loop.call(unload)
+
+    def _retire(self, host: _Host) -> None:
+        host.draining = True
+        if host.running:
+            self._draining.append(host)
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def submit(self, model: ModelRef, input: Input, options: Mapping[str, Json], *, caller: Caller) -> Stream:
+        """Start a request. Raises BadInputError naming the field, NotFoundError, CapacityError (too many wait)."""
+        ref = self._aliases.get(model, model)
+        with self._lock:
+            if self._closing:
+                raise _shutting_down()
+            host = self._hosts.get(ref)
+        if host is None or not visible_to(ref, caller.tenant):
+            raise _not_loaded(model)
+        check_fields(input)
+        if input.task in ("tokenize", "detokenize"):
+            return self._tokenize(host, input, options)
+        language = host.language
+        parsed = parse_options(options, vocab_size=host.vocab_size, defaults=language.defaults)
+        if parsed.stop and language.codec is None:
+            language.need_codec("stop")
+        prompt = self._prompt(host, input)
+        max_tokens = _max_tokens(parsed, len(prompt), host.max_len)
+        grammar = language.grammar(parsed.response_format)
+        request = Request(language, str(model), prompt, parsed, Stream(), self._clock())
+        if parsed.max_tokens == 0 and parsed.prompt_logprobs is None:
+            for index in range(parsed.n):
+                request.stream.put(empty_choice(index))
+            request.stream.put(usage_part(request))
+            return request.stream
+        request.stream = Stream(on_cancel=lambda: self._cancelled(request))
+        stops = StopStrings(parsed.stop) if parsed.stop else None
+        seed = self._seeds.getrandbits(63)
+        end_ids = frozenset() if parsed.ignore_eos else language.eos_ids
+        for index in range(parsed.n):
+            sampler = SamplerState(
+                parsed.sampling,
+                prompt,
+                grammar.copy() if grammar is not None else None,
+                stop_ids=end_ids | parsed.stop_token_ids,
+                seed=seed,
+                choice=index,
+            )
+            sequence = TokenSequence(
+                id=next(self._ids),
+                model=ref,
+                prompt=prompt,
+                sampler=sampler,
+                max_tokens=max_tokens,
+                stop_ids=end_ids | parsed.stop_token_ids,
+                tenant=caller.tenant,
+                public_prefix=parsed.public_prefix,
+                adapter_scale=parsed.adapter_scale,
+                prompt_logprobs=parsed.prompt_logprobs if index == 0 else None,
+            )
+            request.choices.append(new_choice(language, index, sequence, stops))
+        self._admit(host, request)
+        self._loop.post(lambda: self._start(host, request))
+        return request.stream
+
+    def _prompt(self, host: _Host, input: Input) -> list[int]:
+        language, where = host.language, "messages" if input.task == "chat" else "prompt"
+        if input.task == "chat":
+            prompt = language.render(input.fields["messages"])
+        elif isinstance(input.fields["prompt"], str):
+            codec, text = language.need_codec("prompt"), input.fields["prompt"]
+            if codec.at_least(text) > host.max_len:
+                raise _too_long(f"at least {codec.at_least(text)}", host.max_len, where)
+            prompt = codec.encode(text)
+        else:
+            if len(input.fields["prompt"]) > host.max_len:
+                raise _too_long(str(len(input.fields["prompt"])), host.max_len, where)
+            prompt = [check_token_id(id, host.vocab_size, where=where) for id in input.fields["prompt"]]
+        if not prompt:
+            raise BadInputError("has no tokens", where=where)
+        if max(prompt) >= host.vocab_size:
+            raise BadInputError(f"has the token {max(prompt)}, which the model does not know", where=where)
+        return prompt
+
+    def _tokenize(self, host: _Host, input: Input, options: Mapping[str, Json]) -> Stream:
+        if options:
+            raise BadInputError("is not an option of this task", where=sorted(options)[0])
+        codec, fields = host.language.need_codec(input.task), input.fields
+        result: dict[str, Json]
+        if input.task == "detokenize":
+            ids = [check_token_id(id, host.vocab_size, where="tokens") for id in fields["tokens"]]
+            result = {"prompt": codec.decode(ids, skip_special_tokens=False)}
+        else:
+            if fields.get("messages") is not None:
+                ids = host.language.render(fields["messages"])
+            else:
+                ids = codec.encode(fields["prompt"], add_special_tokens=fields.get("add_special_tokens", True))
+            strings = [codec.token(id) for id in ids]
+            result = {"tokens": ids, "token_strs": strings, "count": len(ids), "max_model_len": host.max_len}
+        stream = Stream()
+        stream.put(Part(result, last=True))
+        return stream
+
+    def _admit(self, host: _Host, request: Request) -> None:
+        """Count a request in. Raises CapacityError where too many wait."""
+        wanted = len(request.choices)
+        with self._lock:
+            if self._closing:
+                raise _shutting_down()
+            # A request for more choices than there is room for gets in when it is alone.
+            if self._outstanding and self._outstanding + wanted > self._room:
+                raise CapacityError(
+                    f"{self._outstanding} sequences are running or waiting, as many as this server takes",
+                    hint="try again later",
+                    retry_after=min(max(self._mean_seconds, 1.0), 60.0),
+                )
+            self._outstanding += wanted
+            host.running += 1
+        self._metrics.started(request.model, len(request.prompt))
+
+    # --- the engine's thread ------------------------------------------------------------------------------------
+
+    def _start(self, host: _Host, request: Request) -> None:
+        self._hosts_of[request] = host
+        if request.stream.cancelled:
+            self._end(request, "abort")
+            return
+        try:
+            for choice in request.choices:
+                if request.options.max_tokens is None:
+                    # What fits the model may be more than ever fits the memory.
+                    fits = self._engine.room(choice.sequence.model) - len(request.prompt)
+                    choice.sequence.max_tokens = max(min(choice.sequence.max_tokens, fits), 1)
+                self._engine.add(choice.sequence)
+                self._requests[choice.sequence.id] = request
+        except Exception as error:  # noqa: BLE001  the reader is told
+            self._fail(request, error)
+
+    def _deliver(self, emissions: Sequence[Emission]) -> None:
+        now = self._clock()
+        if now - self._published > PUBLISH_SECONDS or any(e.finish_reason is not None for e in emissions):
+            self._publish()
+        for emission in emissions:
+            request = self._requests.get(emission.sequence_id)
+            if request is None:
+                continue
+            choice = next(c for c in request.choices if c.sequence.id == emission.sequence_id)
+            try:
+                advance(request, choice, emission, now, self._metrics, self._engine.cancel)
+            except Exception as error:  # noqa: BLE001  the reader is told; others go on
+                self._fail(request, error)
+                continue
+            if choice.finish_reason is not None:
+                del self._requests[emission.sequence_id]
+                if not request.unfinished:
+                    self._end(request, choice.finish_reason)
+                    request.stream.put(usage_part(request))
+
+    def _cancelled(self, request: Request) -> None:
+        """The reader has gone (any thread)."""
+        self._loop.post(lambda: self._drop(request, "abort"))
+
+    def _drop(self, request: Request, reason: str) -> None:
+        for choice in request.choices:
+            if self._requests.pop(choice.sequence.id, None) is not None:
+                self._engine.cancel(choice.sequence.id)
+        self._end(request, reason)
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        try:
+            self._drop(request, "error")
+        finally:
+            request.stream.fail(failure(error))
+
+    def _fail_all(self, error: Exception) -> None:
+        """A step went wrong: whoever was in it is told, and the engine starts afresh with the next request."""
+        for request in set(self._requests.values()):
+            try:
+                self._fail(request, error)
+            except Exception:  # noqa: BLE001  its reader has been told; the others must be as well
+                continue
+
+    def _end(self, request: Request, reason: str) -> None:
+        """Give a request's room back, once."""
+        host = self._hosts_of.pop(request, None)
+        if request.ended or host is None:
+            return
+        request.ended = True
+        seconds = self._clock() - request.arrived
+        self._metrics.finished(request.model, reason, seconds)
+        with self._lock:
+            self._outstanding -= len(request.choices)
+            self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
+            host.running -= 1
+            if host.draining and not host.running and host in self._draining:
+                self._draining.remove(host)
+            self._lock.notify_all()
+
+    def _publish(self) -> None:
+        self._stats = self._engine.stats()
+        self._published = self._clock()
+
+    # --- how it stands ------------------------------------------------------------------------------------------
+
+    def samples(self) -> Sequence[Sample]:
+        """Metrics under vLLM's names beside our own."""
+        return self._metrics.samples(self._stats)
+
+    def status(self) -> Mapping[str, Json]:
+        """Models and who shares their blocks, the queue, the last batches, memory."""
+        from quiltwork.serving.picture import picture
+
+        with self._lock:
+            chains = {ref: host.chain for ref, host in self._hosts.items()}
+            outstanding = self._outstanding
+        return picture(chains, self._stats, outstanding=outstanding, room=self._room)
+
+    def close(self, *, drain_seconds: float = 0.0) -> None:
+        """Refuse new requests, let running ones finish for a while, cancel the rest, end the thread."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            self._lock.wait_for(lambda: self._outstanding == 0, timeout=drain_seconds)
+        self._loop.call(lambda: self._fail_all(_shutting_down()))
+        self._loop.stop()
+        closing = getattr(self._source, "close", None)
+        if closing is not None:
+            closing()
+
+
+def _info(host: _Host) -> dict[str, Json]:
+    model, language = host.chain.model, host.language
+    return {
+        "family": model.family,
+        "parent": str(model.base) if model.base is not None else None,
+        "max_model_len": host.max_len,
+        "version": model.version,
+        "tokenizer": str(language.tokenizer_from) if language.tokenizer_from is not None else None,
+        "chat": language.template_source is not None,
+        "defaults": dict(language.defaults),
+        "blocks": len({part.block.id for part in host.chain.links}),
+        "lossy": bool(model.lossy),
+        "notes": list(model.notes),
+    }
+
+
+def _max_tokens(options: RequestOptions, prompt: int, limit: int) -> int:
+    """Tokens to generate at most. Raises BadInputError where prompt and answer do not fit the model."""
+    wanted = options.max_tokens
+    if prompt >= limit:
+        raise _too_long(str(prompt), limit, "prompt")
+    if wanted is not None and prompt + wanted > limit:
+        raise BadInputError(
+            f"{wanted} and a prompt of {prompt} tokens are more than the model's {limit}",
+            where="max_tokens",
+            hint=f"at most {limit - prompt} fit",
+        )
+    if wanted is None and options.sampling.min_tokens > limit - prompt:
+        raise BadInputError(
+            f"{options.sampling.min_tokens} and a prompt of {prompt} tokens are more than the model's {limit}",
+            where="min_tokens",
+        )
+    return limit - prompt if wanted is None else max(wanted, 1)
+
+
+def _too_long(tokens: str, limit: int, where: str) -> BadInputError:
+    return BadInputError(
+        f"has {tokens} tokens; the model takes {limit}, of which the answer needs at least one", where=where
+    )
+
+
+def _not_loaded(ref: ModelRef) -> NotFoundError:
+    return NotFoundError(f"{ref} is not loaded", where="model")
+
+
+def _shutting_down() -> CapacityError:
+    return CapacityError("the server is shutting down", retry_after=5.0)
