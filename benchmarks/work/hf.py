@@ -1,0 +1,138 @@
+"""Transformers and PEFT as their documentation would have them run, to be measured against.
+
+Every class is built in a process of its own (``work.side``). Answers are greedy and as long as asked for: no end token
+stops them, and none is suppressed, so that both sides of a comparison do the same number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from quiltwork.core.errors import QuiltworkError
+
+Answers = list[list[int]]
+
+
+@dataclass(frozen=True)
+class HfSettings:
+    """What may be tuned about ``generate`` on a CPU."""
+
+    attention: str = "sdpa"
+    """``sdpa`` or ``eager``."""
+    cache: str = "dynamic"
+    """``dynamic`` or ``static``."""
+    compiled: bool = False
+    """torch.compile of the forward pass over a static cache, weights frozen into the code; needs a C++ compiler."""
+
+    def label(self) -> str:
+        """One cell of the sweep's table."""
+        return f"{self.attention}, {self.cache} cache" + (", compiled" if self.compiled else "")
+
+
+EAGER_SWEEP = tuple(HfSettings(attention, cache) for attention in ("sdpa", "eager") for cache in ("dynamic", "static"))
+"""The settings that need no compiler."""
+COMPILED = HfSettings("sdpa", "static", compiled=True)
+
+
+class HfModels:
+    """Whole models in memory, ``generate`` on one of them at a time."""
+
+    def __init__(self, models: Mapping[str, Path], settings: HfSettings | None = None) -> None:
+        self._models = {name: load(path) for name, path in models.items()}
+        self._settings = HfSettings()
+        self.configure(settings or HfSettings())
+
+    def configure(self, settings: HfSettings) -> None:
+        """Change how ``generate`` runs from now on."""
+        for model in self._models.values():
+            apply(model, self._settings, settings)
+        self._settings = settings
+
+    def generate(self, name: str, prompts: Sequence[Sequence[int]], new_tokens: int) -> Answers:
+        """One batch of equally long prompts on one model."""
+        return generate(self._models[name], prompts, new_tokens, self._settings)
+
+    def generate_each(self, requests: Iterable[tuple[str, Sequence[int]]], new_tokens: int) -> Answers:
+        """One call of batch 1 per (model, prompt): what serving one model per app comes to."""
+        return [self.generate(name, [prompt], new_tokens)[0] for name, prompt in requests]
+
+    def serve(self, requests: Iterable[tuple[str, Sequence[int], int]]) -> Answers:
+        """(model, prompt, new tokens) in order, one call each."""
+        return [self.generate(name, [prompt], count)[0] for name, prompt, count in requests]
+
+    @torch.inference_mode()
+    def next_logits(self, name: str, ids: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Logits (vocab,) for the token after ``ids``: the reference for ties."""
+        logits = self._models[name](torch.tensor([list(ids)])).logits[0, -1]
+        return logits.float().numpy()
+
+
+class PeftMixed:
+    """One base with many LoRA adapters, a different one for each row of the batch (``adapter_names``)."""
+
+    def __init__(self, base: Path, adapters: Mapping[str, Path], settings: HfSettings | None = None) -> None:
+        from peft import PeftModel
+
+        (first, path), *others = adapters.items()
+        self._model = PeftModel.from_pretrained(load(base), path, adapter_name=first)
+        for name, path in others:
+            self._model.load_adapter(path, adapter_name=name)
+        self._model.eval()
+        self._settings = HfSettings()
+        self.configure(settings or HfSettings())
+
+    def configure(self, settings: HfSettings) -> None:
+        """Change how ``generate`` runs from now on."""
+        apply(self._model.get_base_model(), self._settings, settings)
+        self._settings = settings
+
+    def generate(self, names: Sequence[str], prompts: Sequence[Sequence[int]], new_tokens: int) -> Answers:
+        """One batch of equally long prompts, row i on adapter ``names[i]``."""
+        return generate(self._model, prompts, new_tokens, self._settings, adapter_names=list(names))
+
+
+def load(path: Path) -> PreTrainedModel:
+    """A model in fp32, ready to generate."""
+    transformers.utils.logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model.generation_config.eos_token_id = None  # a call that names no end token would fall back on this one
+    return model
+
+
+def apply(model: PreTrainedModel, before: HfSettings, after: HfSettings) -> None:
+    """Switch a model from one setting to another."""
+    if after.attention != before.attention:
+        model.set_attn_implementation(after.attention)
+    if before.compiled and not after.compiled:
+        del model.forward  # uncovers the class's own method
+    if after.compiled and not before.compiled:
+        torch._inductor.config.freezing = True  # lets oneDNN keep packed weights; off by default
+        model.forward = torch.compile(model.forward)
+
+
+@torch.inference_mode()
+def generate(
+    model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, settings: HfSettings, **kwargs: Any
+) -> Answers:
+    """``model.generate``, greedy, exactly ``new_tokens`` tokens per prompt."""
+    ids = torch.tensor([list(p) for p in prompts])
+    config = GenerationConfig(
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        cache_implementation="static" if settings.cache == "static" else None,
+    )
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, **kwargs)
+    rows: Answers = out[:, ids.shape[1] :].tolist()
+    if any(len(row) != new_tokens for row in rows):
+        raise QuiltworkError(f"generate stopped before {new_tokens} tokens", where="transformers")
+    return rows
