@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -20,7 +20,8 @@ from quiltwork.serving.hosting import ModelSource
 from quiltwork.serving.servable import LanguageModels
 
 SETTINGS = ("zoo", "max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "threads",
-            "chat_template", "prefill_chunk", "step_tokens", "prefix_cache", "max_queue", "aliases", "seed")  # fmt: skip
+            "chat_template", "prefill_chunk", "step_tokens", "prefix_cache", "max_queue", "aliases",
+            "seed")  # fmt: skip
 _ENGINE = ("max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "prefill_chunk",
            "step_tokens", "prefix_cache")  # fmt: skip
 
@@ -82,9 +83,8 @@ def _engine_config(values: Mapping[str, Json]) -> EngineConfig:
     return EngineConfig(**values)
 
 
-def _of(values: Mapping[str, Json], name: str, kind: Callable[..., Value], default: Value) -> Value:
+def _of(values: Mapping[str, Json], name: str, kind: type[Value], default: Value) -> Value:
     value = values.get(name, default)
-    assert isinstance(kind, type)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise BadInputError(f"must be of type {kind.__name__}, not {value!r:.60}", where=name)
     return value

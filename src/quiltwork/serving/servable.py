@@ -127,11 +127,12 @@ class LanguageModels:
         """What is loaded, on its way in or out, and aliases of it."""
         with self._lock:
             hosts, draining, loading = dict(self._hosts), list(self._draining), set(self._loading)
+            aliases = dict(self._aliases)
         shown = [Hosted(ref, "ready", _info(host)) for ref, host in hosts.items()]
         shown += [Hosted(ref, "loading") for ref in loading - set(hosts)]
         known = set(hosts) | loading
         shown += [Hosted(h.language.ref, "draining", _info(h)) for h in draining if h.language.ref not in known]
-        for alias, target in self._aliases.items():
+        for alias, target in aliases.items():
             if target in hosts and alias not in hosts:
                 shown.append(Hosted(alias, "ready", {**_info(hosts[target]), "alias_of": str(target)}))
         return sorted(shown, key=lambda hosted: hosted.ref)
@@ -158,7 +159,11 @@ class LanguageModels:
             self._source = self._open_source()
             self._loader = LanguageLoader(self._source, self._chat_template, self._now)
         chain = self._source.chain(ref)
+        asked, ref = ref, chain.model.ref
         with self._lock:
+            if asked != ref:
+                # The zoo knows the model by this name as well.
+                self._aliases[asked] = ref
             present = self._hosts.get(ref)
         if present is not None and present.chain.model.version == chain.model.version:
             return
