@@ -95,7 +95,8 @@ def from_float32(values: npt.NDArray[np.float32], dtype: str) -> Bytes:
     if dtype == "F32":
         return np.ascontiguousarray(values).view(np.uint8).reshape(-1)
     if dtype == "F16":
-        return values.astype(np.float16).view(np.uint8).reshape(-1)
+        with np.errstate(over="ignore"):  # beyond the range of a half: infinity
+            return values.astype(np.float16).view(np.uint8).reshape(-1)
     if dtype != "BF16":
         raise BadInputError(f"float32 is not rounded to {dtype}", where="dtype")
     bits = np.ascontiguousarray(values).view(np.uint32)
@@ -174,7 +175,7 @@ def _to_f16(bits: Bits32) -> Bytes | None:
 def _f16_bits(bits: Bits32) -> Bits16:
     """The half that a float32 pattern would be if it is one exactly (anything where it is not)."""
     sign, exponent, mantissa = (bits >> 16) & 0x8000, (bits >> 23) & 0xFF, bits & 0x7FFFFF
-    normal = ((exponent - 112) << 10) | (mantissa >> 13)
+    normal = ((exponent - np.uint32(112)) << 10) | (mantissa >> 13)
     # exponent 103..112 are subnormal halves: the implicit one moves into the mantissa.
     shift = np.minimum(np.where(exponent <= 112, 126 - exponent, 0), 31).astype(np.uint32)
     subnormal = (mantissa | 0x800000) >> shift
@@ -185,4 +186,5 @@ def _f16_bits(bits: Bits32) -> Bits16:
 
 
 def _bf16_to_f16(half: Bits16) -> Bits16:
-    return _f16_bits(half.astype(np.uint32) << 16)
+    bits: Bits32 = half.astype(np.uint32) << np.uint32(16)
+    return _f16_bits(bits)

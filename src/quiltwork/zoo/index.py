@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from quiltwork.core.errors import CapacityError, CorruptionError, QuiltworkError, UnsupportedError
+from quiltwork.core.errors import CapacityError, ConflictError, CorruptionError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef
 from quiltwork.zoo.lock import FolderLock
 
 SCHEMA_VERSION = 1
 _APPLICATION = 0x51575A30  # "QWZ0": tells a zoo's index from any other SQLite file.
 _SCHEMA = """
-CREATE TABLE objects (content BLOB PRIMARY KEY, encoding TEXT NOT NULL, base BLOB, nbytes INTEGER NOT NULL,
+CREATE TABLE objects (content BLOB PRIMARY KEY, encoding TEXT NOT NULL, base BLOB, dtype TEXT, nbytes INTEGER NOT NULL,
                       stored INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE blocks  (id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE models  (tenant TEXT NOT NULL, name TEXT NOT NULL, version BLOB NOT NULL, manifest BLOB NOT NULL,
@@ -36,6 +36,8 @@ class ObjectRow:
     """A name in ``codec``."""
     base: str | None
     """Content id of the object a delta is against."""
+    dtype: str | None
+    """What the bytes were first stored as (a hint for deltas against them), None for files."""
     nbytes: int
     """Length of the decoded bytes."""
     stored: int
@@ -187,14 +189,15 @@ class Index:
 def object_row(connection: sqlite3.Connection, content: str) -> ObjectRow | None:
     """The row of one object, as this connection's transaction sees it."""
     row = connection.execute(
-        "SELECT content, encoding, base, nbytes, stored FROM objects WHERE content = ?", (bytes.fromhex(content),)
+        "SELECT content, encoding, base, dtype, nbytes, stored FROM objects WHERE content = ?",
+        (bytes.fromhex(content),),
     ).fetchone()
     return None if row is None else _object(row)
 
 
 def all_objects(connection: sqlite3.Connection) -> dict[str, ObjectRow]:
     """All objects by content id, as this connection's transaction sees them."""
-    rows = connection.execute("SELECT content, encoding, base, nbytes, stored FROM objects")
+    rows = connection.execute("SELECT content, encoding, base, dtype, nbytes, stored FROM objects")
     return {row.content: row for row in map(_object, rows)}
 
 
@@ -208,8 +211,8 @@ def insert_object(connection: sqlite3.Connection, row: ObjectRow) -> None:
     """Add an object's row."""
     base = None if row.base is None else bytes.fromhex(row.base)
     connection.execute(
-        "INSERT INTO objects VALUES (?, ?, ?, ?, ?)",
-        (bytes.fromhex(row.content), row.encoding, base, row.nbytes, row.stored),
+        "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?)",
+        (bytes.fromhex(row.content), row.encoding, base, row.dtype, row.nbytes, row.stored),
     )
 
 
@@ -218,14 +221,53 @@ def insert_block(connection: sqlite3.Connection, id: str, body: bytes) -> None:
     connection.execute("INSERT OR IGNORE INTO blocks VALUES (?, ?)", (bytes.fromhex(id), body))
 
 
+def delete_objects(connection: sqlite3.Connection, contents: Iterable[str]) -> None:
+    """Remove objects' rows."""
+    connection.executemany("DELETE FROM objects WHERE content = ?", [(bytes.fromhex(c),) for c in contents])
+
+
+def delete_blocks(connection: sqlite3.Connection, *, keep: Collection[str]) -> int:
+    """Remove all blocks but these; returns how many."""
+    ids = [bytes(row[0]) for row in connection.execute("SELECT id FROM blocks")]
+    dead = [(id,) for id in ids if id.hex() not in keep]
+    connection.executemany("DELETE FROM blocks WHERE id = ?", dead)
+    return len(dead)
+
+
+def model_version(connection: sqlite3.Connection, ref: ModelRef) -> str | None:
+    """The version that a name (not an alias) has now."""
+    key = (ref.tenant, ref.name)
+    row = connection.execute("SELECT version FROM models WHERE tenant = ? AND name = ?", key).fetchone()
+    return None if row is None else bytes(row[0]).hex()
+
+
+def put_alias(connection: sqlite3.Connection, alias: ModelRef, ref: ModelRef) -> None:
+    """Let ``alias`` stand for the model ``ref``. Raises ConflictError where a model has that name."""
+    if model_version(connection, alias) is not None:
+        raise ConflictError("a model has this name", where=f"alias {alias}")
+    connection.execute(
+        "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)", (alias.tenant, alias.name, ref.tenant, ref.name)
+    )
+
+
+def delete_name(connection: sqlite3.Connection, ref: ModelRef) -> bool:
+    """Remove a model and its aliases, else the alias of that name; whether there was either."""
+    key = (ref.tenant, ref.name)
+    if connection.execute("DELETE FROM models WHERE tenant = ? AND name = ?", key).rowcount:
+        connection.execute("DELETE FROM aliases WHERE model_tenant = ? AND model_name = ?", key)
+        return True
+    return connection.execute("DELETE FROM aliases WHERE tenant = ? AND name = ?", key).rowcount > 0
+
+
 def put_model(connection: sqlite3.Connection, row: ModelRow) -> None:
-    """Add a model, or replace the one of that name."""
+    """Add a model, or replace the one of that name; an alias of that name makes way."""
+    connection.execute("DELETE FROM aliases WHERE tenant = ? AND name = ?", (row.ref.tenant, row.ref.name))
     connection.execute(
         "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)",
         (row.ref.tenant, row.ref.name, bytes.fromhex(row.version), row.manifest),
     )
 
 
-def _object(row: tuple[bytes, str, bytes | None, int, int]) -> ObjectRow:
-    content, encoding, base, nbytes, stored = row
-    return ObjectRow(bytes(content).hex(), encoding, None if base is None else bytes(base).hex(), nbytes, stored)
+def _object(row: tuple[bytes, str, bytes | None, str | None, int, int]) -> ObjectRow:
+    content, encoding, base, dtype, nbytes, stored = row
+    return ObjectRow(bytes(content).hex(), encoding, None if base is None else bytes(base).hex(), dtype, nbytes, stored)

@@ -94,6 +94,12 @@ def named_blocks(parts: Iterable[Part]) -> list[Block]:
     return list(found.values())
 
 
+def contents_of(model: Model, recipe: str) -> set[str]:
+    """All objects a model needs, by content id; what those are differences from is not included."""
+    tensors = {tensor.content for block in named_blocks(model.parts) for tensor in block.tensors}
+    return tensors | set(model.files.values()) | {recipe}
+
+
 def _part_json(part: Part) -> list[Json]:
     return [part.name, part.block.id, [attachment.id for attachment in part.attachments]]
 

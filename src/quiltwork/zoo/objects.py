@@ -25,9 +25,14 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PIECE = 1 << 24
 
 
+def as_view(data: Data) -> memoryview:
+    """``data`` as a flat view of bytes; arrays have to be contiguous."""
+    return (data.data if isinstance(data, np.ndarray) else memoryview(data)).cast("B")
+
+
 def content_id(data: Data) -> str:
     """blake3 (hex, 64 characters) of ``data``."""
-    return blake3(memoryview(data)).hexdigest()
+    return blake3(as_view(data)).hexdigest()
 
 
 @contextmanager
@@ -56,7 +61,7 @@ def write_synced(path: Path, pieces: Iterable[Data]) -> int:
     try:
         with open(path, "xb", buffering=0) as file:
             for piece in pieces:
-                view = memoryview(piece).cast("B")
+                view = as_view(piece)
                 while view:
                     written = file.write(view[:_PIECE]) or 0
                     length += written

@@ -13,20 +13,30 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import zstandard
 
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Json
-from quiltwork.zoo import codec
+from quiltwork.zoo import codec, delta
+from quiltwork.zoo import lossy as lossy_code
 from quiltwork.zoo.dtypes import itemsize, narrowed
-from quiltwork.zoo.index import Index, ModelRow, ObjectRow, insert_block, insert_object, object_row, put_model
-from quiltwork.zoo.manifest import block_json, model_json, named_blocks, read_model
+from quiltwork.zoo.index import (
+    Index,
+    ModelRow,
+    ObjectRow,
+    insert_block,
+    insert_object,
+    model_version,
+    object_row,
+    put_alias,
+    put_model,
+)
+from quiltwork.zoo.manifest import block_json, contents_of, model_json, named_blocks, read_model
 from quiltwork.zoo.objects import (
     Bytes,
     Data,
@@ -38,10 +48,14 @@ from quiltwork.zoo.objects import (
     sync_folder,
     write_synced,
 )
+from quiltwork.zoo.packing import pack, packed_pieces
 from quiltwork.zoo.types import Model, Part, RawTensor
 
 _JOURNAL = "journal"
-_BASE_LEVEL = 9
+_DRAFT = "draft"
+_LEVEL, _LARGE, _LARGE_LEVEL = 9, 1 << 25, 3
+_DELTA_BELOW = 0.95
+"""A difference is kept only where it is this much smaller: reading it costs more than mapping the plain bytes."""
 
 
 class Stored(NamedTuple):
@@ -92,23 +106,28 @@ class Session:
                 f"{raw.data.size} bytes do not make a {raw.dtype} tensor of shape {list(raw.shape)} ({expected} bytes)",
                 where="tensor",
             )
-        stored_dtype, data = narrowed(raw.data, raw.dtype)
+        stored_dtype, data = narrowed(np.ascontiguousarray(raw.data), raw.dtype)
+        base = self._base(near)
         content = content_id(data)
+        if lossy is not None and base is not None and len(raw.shape) > 1 and not self._known(content):
+            stored = self._rounded(data, stored_dtype, raw.shape[-1], base, lossy)
+            if stored is not None:
+                return stored
         if not self._known(content):
-            self._write(ObjectRow(content, codec.RAW, None, data.size, data.size), [data])
+            fits = base is not None and _same_rows(data.size, raw.shape, stored_dtype, base)
+            if base is None or not fits or not self._delta(content, data, stored_dtype, base):
+                self._write(ObjectRow(content, codec.RAW, None, stored_dtype, data.size, 0), [data])
         return Stored(content, stored_dtype)
 
     def file(self, data: bytes | Path) -> str:
         """Put a small file or a run of residue bytes, compressed where that helps; returns its content id."""
         plain: Data = map_file(data) if isinstance(data, Path) else data
-        content = content_id(plain)
+        content, length = content_id(plain), len(plain)
         if not self._known(content):
-            length = len(plain)
-            packed = zstandard.ZstdCompressor(level=_BASE_LEVEL).compress(memoryview(plain))
-            if len(packed) < length:
-                self._write(ObjectRow(content, codec.ZSTD, None, length, len(packed)), [packed])
-            else:
-                self._write(ObjectRow(content, codec.RAW, None, length, length), [plain])
+            level = _LEVEL if length <= _LARGE else _LARGE_LEVEL
+            packed = self._write(ObjectRow(content, codec.ZSTD, None, None, length, 0), packed_pieces(plain, level))
+            if packed.row.stored >= length:
+                self._write(ObjectRow(content, codec.RAW, None, None, length, 0), [plain])
         return content
 
     def read(self, content: str) -> Bytes:
@@ -158,9 +177,7 @@ class Session:
         bodies = {block.id: block_json(block) for block in named_blocks(draft.parts)}
         # What comes back is what a later reader will get: the manifest, read again with all its checks.
         model, _ = read_model(manifest, ref, bodies.__getitem__)
-        contents = {tensor.content for part in model.parts for tensor in part.block.walk()}
-        contents.update(t.content for part in model.parts for block in part.attachments for t in block.walk())
-        contents.update(model.files.values(), [recipe_content])
+        contents = contents_of(model, recipe_content)
         with disk_full_is_capacity(self._files.root):
             self._publish(model, manifest, bodies, contents, aliases)
         return model
@@ -168,13 +185,75 @@ class Session:
     def _known(self, content: str) -> bool:
         return content in self._pending or self._index.object(content) is not None
 
-    def _write(self, row: ObjectRow, pieces: Iterable[Data]) -> None:
+    def _row(self, content: str) -> ObjectRow | None:
+        pending = self._pending.get(content)
+        return pending.row if pending else self._index.object(content)
+
+    def _base(self, near: str | None) -> ObjectRow | None:
+        """The object to take a difference from: never one that is a difference itself."""
+        row = None if near is None else self._row(near)
+        if near is not None and row is None:
+            raise BadInputError(f"content {near} was never stored", where="near")
+        return self._row(row.base) if row is not None and row.base is not None else row
+
+    def _delta(self, content: str, data: Bytes, dtype: str, base: ObjectRow) -> bool:
+        """Store the exact difference from ``base``; whether that was worth it."""
+        if base.dtype is None or not delta.comparable(dtype, base.dtype):
+            return False
+        near = self.read(base.content)
+        if not delta.worthwhile(data, dtype, near, base.dtype, below=_DELTA_BELOW):
+            return False
+        row = ObjectRow(content, codec.DELTA, base.content, dtype, data.size, 0)
+        written = self._write(row, delta.encode(data, dtype, near, base.dtype))
+        if written.row.stored < _DELTA_BELOW * data.size:
+            return True
+        self._drop(written)
+        written.path.unlink()
+        return False
+
+    def _rounded(self, data: Bytes, dtype: str, columns: int, base: ObjectRow, code: str) -> Stored | None:
+        """Store the rounded difference from ``base``; None where that is not possible or not smaller."""
+        if code not in lossy_code.CODES:
+            raise BadInputError(f"{code!r} is not one of {', '.join(lossy_code.CODES)}", where="lossy")
+        near = self.read(base.content)
+        if base.dtype is None or not lossy_code.possible(data, dtype, near, base.dtype):
+            return None
+        pieces = lossy_code.encode(data, dtype, near, base.dtype, columns=columns, code=code)
+        # The object's id is the hash of what it decodes to, which is known only once it is written.
+        draft = self._write(ObjectRow(_DRAFT, codec.ROUNDED, base.content, dtype, data.size, 0), pieces)
+        decoded = codec.decode(draft.row, map_file(draft.path), self.read)
+        error = lossy_code.relative_error(data, decoded, dtype)
+        self._drop(draft)
+        if not np.isfinite(error) or draft.row.stored >= _DELTA_BELOW * data.size:
+            draft.path.unlink()
+            return None
+        content = content_id(decoded)
+        if not self._known(content):
+            path = draft.path.with_name(content)
+            draft.path.rename(path)
+            self._pending[content] = _Pending(replace(draft.row, content=content), path)
+        return Stored(content, dtype, {"code": code, "relative_error": error})
+
+    def _write(self, row: ObjectRow, pieces: Iterable[Data]) -> _Pending:
+        """Write an object's file aside; the row comes back with its length."""
         path = self._folder / row.content
+        path.unlink(missing_ok=True)
         with disk_full_is_capacity(self._files.root):
             self._watch("object")
-            write_synced(path, pieces)
+            written = replace(row, stored=write_synced(path, pieces))
         self._watch("object written")
-        self._pending[row.content] = _Pending(row, path)
+        self._pending[row.content] = _Pending(written, path)
+        return self._pending[row.content]
+
+    def _drop(self, pending: _Pending) -> None:
+        del self._pending[pending.row.content]
+
+    def _write_journal(self, mine: Iterable[_Pending]) -> None:
+        journal = self._folder / _JOURNAL
+        journal.unlink(missing_ok=True)
+        with disk_full_is_capacity(self._files.root):
+            write_synced(journal, ["".join(f"{pending.row.content}\n" for pending in mine).encode()])
+        sync_folder(self._folder)
 
     def _publish(
         self,
@@ -187,7 +266,6 @@ class Session:
         contents |= {base for c in contents if c in self._pending and (base := self._pending[c].row.base)}
         mine = [self._pending[content] for content in sorted(contents) if content in self._pending]
         self._write_journal(mine)
-        compressor = zstandard.ZstdCompressor(level=_BASE_LEVEL)
         placed: list[_Pending] = []
         with self._index.transaction() as transaction:
             try:
@@ -204,18 +282,12 @@ class Session:
                 if placed:
                     self._files.sync(pending.row.content for pending in placed)
                 for id, body in bodies.items():
-                    insert_block(transaction, id, compressor.compress(body))
-                found = transaction.execute(
-                    "SELECT version FROM models WHERE tenant = ? AND name = ?", (model.ref.tenant, model.ref.name)
-                ).fetchone()
-                self.already = found is not None and bytes(found[0]).hex() == model.version
+                    insert_block(transaction, id, pack(body, _LEVEL))
+                self.already = model_version(transaction, model.ref) == model.version
                 if not self.already:
-                    put_model(transaction, ModelRow(model.ref, model.version, compressor.compress(manifest)))
+                    put_model(transaction, ModelRow(model.ref, model.version, pack(manifest, _LEVEL)))
                 for alias in aliases:
-                    transaction.execute(
-                        "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)",
-                        (alias.tenant, alias.name, model.ref.tenant, model.ref.name),
-                    )
+                    put_alias(transaction, alias, model.ref)
                 self._watch("rows inserted")
             except BaseException:
                 # Still the only writer: nobody can have come to rely on these files.
@@ -228,11 +300,13 @@ class Session:
             del self._pending[pending.row.content]
             pending.path.unlink(missing_ok=True)
 
-    def _write_journal(self, mine: Iterable[_Pending]) -> None:
-        journal = self._folder / _JOURNAL
-        journal.unlink(missing_ok=True)
-        write_synced(journal, ["".join(f"{pending.row.content}\n" for pending in mine).encode()])
-        sync_folder(self._folder)
+
+def _same_rows(nbytes: int, shape: tuple[int, ...], dtype: str, base: ObjectRow) -> bool:
+    """Whether ``base`` may be the same tensor, or the same with more or fewer rows."""
+    if base.dtype is None or not nbytes or not base.nbytes:
+        return False
+    elements, base_elements = nbytes // itemsize(dtype), base.nbytes // itemsize(base.dtype)
+    return elements == base_elements or (len(shape) > 1 and base_elements % (elements // shape[0]) == 0)
 
 
 @contextmanager
@@ -273,6 +347,12 @@ def recover(temporary: Path, index: Index, files: ObjectFiles) -> int:
         finally:
             os.close(descriptor)
     return cleared
+
+
+def clear_unnamed(temporary: Path) -> None:
+    """Remove the empty folders of sessions that were killed in their first moment; only while none can be starting."""
+    for folder in sorted(temporary.glob("*.new")):
+        shutil.rmtree(folder)
 
 
 def _undo(journal: Path, index: Index, files: ObjectFiles) -> None:

@@ -23,24 +23,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import zstandard
-
-from quiltwork.core.errors import BadInputError, CorruptionError, NotFoundError
+from quiltwork.core.errors import BadInputError, ConflictError, CorruptionError, NotFoundError
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.zoo import codec
 from quiltwork.zoo.dtypes import itemsize, widen
-from quiltwork.zoo.index import Index
+from quiltwork.zoo.fsck import Finding, check
+from quiltwork.zoo.fsck import repair as mend
+from quiltwork.zoo.gc import Freed, collect
+from quiltwork.zoo.index import Index, ModelRow, delete_name, put_alias
 from quiltwork.zoo.lock import FolderLock
 from quiltwork.zoo.manifest import read_model
 from quiltwork.zoo.objects import Bytes, ObjectFiles, Watch
+from quiltwork.zoo.packing import Malformed, unpack
 from quiltwork.zoo.session import Session, recover, session_folder
 from quiltwork.zoo.types import Chain, Model, RawTensor, TensorRef
 
 if TYPE_CHECKING:
     from quiltwork.zoo.diff import Difference
     from quiltwork.zoo.du import Usage
-    from quiltwork.zoo.fsck import Finding
-    from quiltwork.zoo.gc import Freed
     from quiltwork.zoo.ingest import Added
 
 _MANIFEST_BYTES = 1 << 28
@@ -98,11 +98,11 @@ class Zoo:
 
     def model(self, ref: ModelRef | str) -> Model:
         """A model by its name or an alias of it. Raises NotFoundError, CorruptionError."""
-        return self._manifest(ref)[0]
+        return self._read_row(self._row(ref))[0]
 
     def recipe(self, ref: ModelRef | str) -> bytes:
         """What export needs to write a model's files again, as given to ``Session.commit``."""
-        return self.content(self._manifest(ref)[1]).tobytes()
+        return self.content(self._read_row(self._row(ref))[1]).tobytes()
 
     def aliases(self) -> dict[ModelRef, ModelRef]:
         """Aliases and the models they stand for."""
@@ -171,20 +171,49 @@ class Zoo:
 
     def alias(self, alias: ModelRef, ref: ModelRef | str) -> None:
         """Let ``alias`` stand for a model. Raises NotFoundError, ConflictError where a model has that name."""
-        raise NotImplementedError
+        with self._index.transaction() as transaction:
+            put_alias(transaction, alias, self._row(ref).ref)
 
     def remove(self, ref: ModelRef | str) -> None:
         """Forget a model (and its aliases), or an alias. What only it used stays until ``gc``; readers go on."""
-        raise NotImplementedError
+        with self._index.transaction() as transaction:
+            if not delete_name(transaction, _ref(ref)):
+                raise _no_model(_ref(ref))
+
+    def gc(self, *, wait: bool = True) -> Freed:
+        """Remove what no model uses, once no addition is in progress (without ``wait``: ConflictError if one is).
+
+        Tensors already read stay valid. Raises CorruptionError, having removed nothing, where a manifest is damaged.
+        """
+        self._require_no_addition()
+        return collect(self._lock, self._index, self._files, self._temporary, self._read_row, wait=wait)
+
+    def fsck(self, *, repair: bool = False) -> list[Finding]:
+        """Check every byte; returns what is wrong, nothing for a sound zoo.
+
+        repair : remove extra files and forget damaged objects, so that adding the same model again stores them anew.
+        """
+        recover(self._temporary, self._index, self._files)
+        findings = check(self._index, self._files, self._read_row, self.content)
+        if not repair or not findings:
+            return findings
+        self._require_no_addition()
+        return mend(findings, self._lock, self._index, self._files)
+
+    def _require_no_addition(self) -> None:
+        if getattr(self._adding, "depth", 0):
+            raise ConflictError("this thread is adding a model", where=str(self.path), hint="finish that first")
 
     def _names(self) -> Iterable[str]:
         return (entry.name for entry in self.path.iterdir()) if self.path.is_dir() else ()
 
-    def _manifest(self, ref: ModelRef | str) -> tuple[Model, str]:
-        wanted = ModelRef(ref) if isinstance(ref, str) else ref
-        row = self._index.model(wanted)
+    def _row(self, ref: ModelRef | str) -> ModelRow:
+        row = self._index.model(_ref(ref))
         if row is None:
-            raise NotFoundError("no such model", where=str(wanted), hint="`quiltwork zoo ls` lists them")
+            raise _no_model(_ref(ref))
+        return row
+
+    def _read_row(self, row: ModelRow) -> tuple[Model, str]:
         where = f"manifest of {row.ref}"
         model, recipe = read_model(_unpacked(row.manifest, where), row.ref, self._body)
         if model.version != row.version:
@@ -223,21 +252,17 @@ class Zoo:
 
         return du(self)
 
-    def gc(self) -> Freed:
-        """Remove what no model uses; see ``quiltwork.zoo.gc.gc``."""
-        from quiltwork.zoo.gc import gc
 
-        return gc(self)
+def _ref(ref: ModelRef | str) -> ModelRef:
+    return ModelRef(ref) if isinstance(ref, str) else ref
 
-    def fsck(self) -> list[Finding]:
-        """Check every byte; see ``quiltwork.zoo.fsck.fsck``."""
-        from quiltwork.zoo.fsck import fsck
 
-        return fsck(self)
+def _no_model(ref: ModelRef) -> NotFoundError:
+    return NotFoundError("no such model", where=str(ref), hint="`quiltwork zoo ls` lists them")
 
 
 def _unpacked(data: bytes, where: str) -> bytes:
     try:
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=_MANIFEST_BYTES)
-    except zstandard.ZstdError as error:
+        return unpack(data, at_most=_MANIFEST_BYTES)
+    except Malformed as error:
         raise CorruptionError(f"cannot be decompressed: {error}", where=where) from error
