@@ -114,7 +114,7 @@ def attend_decode_torch(q: Tensor, runs: Runs, kv: PagedKV, shape: HeadShape, sc
     seen = tokens <= runs.positions[:, None]
     if shape.window is not None:
         seen &= tokens > runs.positions[:, None] - shape.window
-    k, v = together[0], torch.where(seen[:, None, :, None], together[1], 0)  # a page's unwritten tail may hold NaN
+    k, v = torch.where(seen[None, :, None, :, None], together, 0)  # a page's unwritten tail may hold NaN
     grouped = q.view(runs.rows, shape.num_kv_heads, -1, shape.head_dim)
     out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=seen[:, None, None], scale=scale)
     return out.flatten(1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -71,8 +71,13 @@ def _prefetch_line(typing_context, address):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def prefetch(array, size):  # type: ignore[no-untyped-def]
-    """Start loading the first ``size`` bytes of ``array`` into the cache."""
-    address = array.ctypes.data
+def prefetch_bytes(address, size):  # type: ignore[no-untyped-def]
+    """Start loading ``size`` bytes from an address into the cache."""
     for offset in range(0, size, 64):
         _prefetch_line(address + offset)
+
+
+@njit(inline="always")
+def prefetch(array, size):  # type: ignore[no-untyped-def]
+    """Start loading the first ``size`` bytes of ``array`` into the cache."""
+    prefetch_bytes(array.ctypes.data, size)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from quiltwork.layers.compiled import float32_at, kernel
 
 LONG_RUN = 16
 """Rows of one adapter from which two matrix products beat the compiled row-by-row loop."""
+
+
+def compilable(tensor: Tensor) -> bool:
+    """Whether compiled kernels can read and write ``tensor``."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 @dataclass(frozen=True)
@@ -44,24 +51,63 @@ class LowRank:
 
 
 @dataclass(frozen=True)
+class LowRanks:
+    """The updates one model makes to one projection, with what the compiled kernel reads of them."""
+
+    updates: tuple[LowRank, ...]
+
+    @cached_property
+    def compilable(self) -> bool:
+        """Whether the compiled kernel can read all of them."""
+        return all(compilable(u.down) and compilable(u.up) for u in self.updates)
+
+    @cached_property
+    def addresses(self) -> npt.NDArray[np.int64]:
+        """(n, 7): 0, 0 (rows, to be filled in), address of down, of up, r, offset, columns."""
+        rows = [(0, 0, u.down.data_ptr(), u.up.data_ptr(), u.rank, u.offset, u.columns) for u in self.updates]
+        return np.array(rows, np.int64).reshape(-1, 7)
+
+    @cached_property
+    def scales(self) -> npt.NDArray[np.float32]:
+        """(n,)."""
+        return np.array([u.scale for u in self.updates], np.float32)
+
+
+@dataclass(frozen=True)
 class Use:
-    """An update and the rows it is for: ``begin`` to ``end``."""
+    """A model's updates and the rows they are for: ``begin`` to ``end``."""
 
     begin: int
     end: int
-    update: LowRank
+    own: LowRanks
+
+
+@dataclass(frozen=True)
+class Padded:
+    """One update of each of n single rows, to the same columns, padded to the widest rank."""
+
+    rows: Tensor
+    """(n,) int64."""
+    down: Tensor
+    """(n, in, r)."""
+    up: Tensor
+    """(n, r, columns), scales folded in."""
+    columns: slice
 
 
 @dataclass(frozen=True)
 class LowRankBatch:
-    """All updates of a batch at one projection; ``short`` ones are applied by one compiled call."""
+    """All updates of a batch at one projection, by how they are applied."""
 
-    short: npt.NDArray[np.int64]
-    """(n, 7): begin, end, address of down, address of up, r, offset, columns."""
-    scales: npt.NDArray[np.float32]
+    short: npt.NDArray[np.int64] | None
+    """(n, 7) as in LowRanks, rows filled in: all of them in one compiled call."""
+    scales: npt.NDArray[np.float32] | None
+    padded: tuple[Padded, ...]
+    """Single rows where nothing is compiled."""
     long: tuple[Use, ...]
-    alive: tuple[Tensor, ...]
-    """The tensors behind the addresses."""
+    """Runs of many rows: two matrix products each."""
+    alive: tuple[Use, ...]
+    """Holds the tensors behind the addresses."""
 
 
 @kernel()
@@ -99,37 +145,49 @@ def _add_low_rank(x, y, table, scales):  # type: ignore[no-untyped-def]
                 k += 1
 
 
-def compilable(tensor: Tensor) -> bool:
-    """Whether compiled kernels can read and write ``tensor``."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+def _pad(uses: Sequence[Use]) -> tuple[Padded, ...]:
+    places: dict[tuple[int, int], list[tuple[int, LowRank]]] = {}
+    for use in uses:
+        for update in use.own.updates:
+            places.setdefault((update.offset, update.columns), []).append((use.begin, update))
+    padded = []
+    for (offset, columns), members in places.items():
+        rank = max(u.rank for _, u in members)
+        down = torch.stack([F.pad(u.down, (0, 0, 0, rank - u.rank)) for _, u in members]).transpose(1, 2)
+        up = torch.stack([F.pad(u.up * u.scale, (0, 0, 0, rank - u.rank)) for _, u in members])
+        rows = torch.tensor([row for row, _ in members], device=up.device)
+        padded.append(Padded(rows, down, up, slice(offset, offset + columns)))
+    return tuple(padded)
 
 
 def batch(uses: Sequence[Use]) -> LowRankBatch:
     """Arrange the updates of a batch; the result is good for any x and y of the same rows."""
-    short = [u for u in uses if u.end - u.begin < LONG_RUN and compilable(u.update.down)]
-    rows = [
-        (u.begin, u.end, own.down.data_ptr(), own.up.data_ptr(), own.rank, own.offset, own.columns)
-        for u in short
-        for own in (u.update,)
-    ]
-    return LowRankBatch(
-        short=np.array(rows, np.int64).reshape(-1, 7),
-        scales=np.array([u.update.scale for u in short], np.float32),
-        long=tuple(u for u in uses if u.end - u.begin >= LONG_RUN or not compilable(u.update.down)),
-        alive=tuple(t for u in short for t in (u.update.down, u.update.up)),
-    )
+    short = [u for u in uses if u.own.compilable and u.end - u.begin < LONG_RUN]
+    single = [u for u in uses if not u.own.compilable and u.end - u.begin == 1]
+    table = scales = None
+    if short:
+        table = np.concatenate([u.own.addresses for u in short])
+        scales = np.concatenate([u.own.scales for u in short])
+        rows = np.array([(u.begin, u.end) for u in short], np.int64)
+        table[:, :2] = np.repeat(rows, [len(u.own.updates) for u in short], axis=0)
+    chosen = {id(u) for u in (*short, *single)}
+    return LowRankBatch(table, scales, _pad(single), tuple(u for u in uses if id(u) not in chosen), tuple(short))
 
 
 def add_low_rank_torch(x: Tensor, y: Tensor, uses: Sequence[Use]) -> None:
     """The reference: add each update to its rows of y, in place."""
     for use in uses:
-        update = use.update
-        columns = y[use.begin : use.end, update.offset : update.offset + update.columns]
-        columns.addmm_(x[use.begin : use.end] @ update.down.t(), update.up, alpha=update.scale)
+        for update in use.own.updates:
+            columns = y[use.begin : use.end, update.offset : update.offset + update.columns]
+            columns.addmm_(x[use.begin : use.end] @ update.down.t(), update.up, alpha=update.scale)
 
 
 def add_low_rank(x: Tensor, y: Tensor, batched: LowRankBatch) -> None:
     """Add every update of the batch to y (rows, out) in place; x (rows, in) and y contiguous."""
-    if len(batched.scales):
+    if batched.short is not None:
         _add_low_rank(x.numpy(), y.numpy(), batched.short, batched.scales)
+    for group in batched.padded:
+        added = torch.bmm(torch.bmm(x[group.rows, None], group.down), group.up)[:, 0]
+        columns = y[:, group.columns]
+        columns.index_add_(0, group.rows, added)
     add_low_rank_torch(x, y, batched.long)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 from quiltwork.core.errors import BadInputError
 from quiltwork.layers.dora import Magnitude
 from quiltwork.layers.linear import Matrix, fuse
-from quiltwork.layers.lora import LowRank, LowRankBatch, Use, add_low_rank, batch
+from quiltwork.layers.lora import LowRank, LowRankBatch, LowRanks, Use, add_low_rank, batch
 from quiltwork.layers.protocol import Runs, Weights
 
 
@@ -37,6 +37,15 @@ class Replacement:
     columns: slice
     weight: Tensor
     bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What a ProjectionDelta amounts to at one request's scale: ``factor * y + shift + low-rank updates``."""
+
+    low_ranks: LowRanks
+    factor: Tensor | None
+    shift: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,16 @@ class ProjectionDelta:
             + sum(r.weight.nbytes for r in self.replacements)
         )
 
-    def scaled(self, scale: float) -> tuple[list[LowRank], Tensor | None, Tensor | None]:
-        """(low-rank updates, factor, shift) for a request that asks for ``scale`` times the low-rank change."""
-        updates = [LowRank(u.down, u.up, u.offset, u.scale * scale) for u in self.updates if scale != 0.0]
+    def at(self, scale: float) -> Scaled:
+        """For a request that asks for ``scale`` times the low-rank change; kept for the usual 1."""
+        return self._whole if scale == 1.0 else self._scaled(scale)
+
+    @cached_property
+    def _whole(self) -> Scaled:
+        return self._scaled(1.0)
+
+    def _scaled(self, scale: float) -> Scaled:
+        updates = [replace(u, scale=u.scale * scale) for u in self.updates if scale != 0.0]
         factor, shift = self.factor, self.shift
         if self.scaled_shift is not None:
             added = self.scaled_shift * scale
@@ -77,7 +93,7 @@ class ProjectionDelta:
         for magnitude in self.magnitudes:
             update, factor, shift = magnitude.fold(scale, factor, shift)
             updates.append(update)
-        return updates, factor, shift
+        return Scaled(LowRanks(tuple(updates)), factor, shift)
 
 
 @dataclass(frozen=True)
@@ -108,24 +124,28 @@ def gather_projection(
     deltas: Sequence[ProjectionDelta | None], scales: Sequence[float], runs: Runs
 ) -> ProjectionBatch | None:
     """Arrange one projection's attachments for a batch; None where no sequence has any."""
-    if all(delta is None for delta in deltas):
+    present = [(s, delta) for s, delta in enumerate(deltas) if delta is not None]
+    if not present:
         return None
     starts = runs.starts.tolist()
-    uses: list[Use] = []
-    factors: list[Tensor | None] = []
-    shifts: list[Tensor | None] = []
-    replaced: list[tuple[int, int, Replacement]] = []
-    for s, delta in enumerate(deltas):
-        updates, factor, shift = ([], None, None) if delta is None else delta.scaled(scales[s])
-        uses += [Use(starts[s], starts[s + 1], update) for update in updates]
-        factors.append(factor)
-        shifts.append(shift)
-        replaced += [(starts[s], starts[s + 1], r) for r in (delta.replacements if delta else ())]
+    scaled: list[Scaled | None] = [None] * len(deltas)
+    inputs: list[Tensor | None] = [None] * len(deltas)
+    uses, replaced, vectors = [], [], False
+    for s, delta in present:
+        scaled[s] = own = delta.at(scales[s])
+        inputs[s] = delta.input_factor
+        if own.low_ranks.updates:
+            uses.append(Use(starts[s], starts[s + 1], own.low_ranks))
+        vectors = vectors or own.factor is not None or own.shift is not None or delta.input_factor is not None
+        replaced += [(starts[s], starts[s + 1], r) for r in delta.replacements]
+    low_rank = batch(uses) if uses else None
+    if not vectors:
+        return ProjectionBatch(low_rank, None, None, None, tuple(replaced))
     return ProjectionBatch(
-        low_rank=batch(uses) if uses else None,
-        factor=_spread(factors, 1.0, runs),
-        shift=_spread(shifts, 0.0, runs),
-        input_factor=_spread([d.input_factor if d else None for d in deltas], 1.0, runs),
+        low_rank,
+        factor=_spread([own.factor if own else None for own in scaled], 1.0, runs),
+        shift=_spread([own.shift if own else None for own in scaled], 0.0, runs),
+        input_factor=_spread(inputs, 1.0, runs),
         replaced=tuple(replaced),
     )
 
