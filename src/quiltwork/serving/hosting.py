@@ -14,7 +14,7 @@ from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Json
 from quiltwork.serving.chat import ChatTemplate, no_template
 from quiltwork.serving.grammar import GrammarCompiler, TokenGrammar, schema_of
-from quiltwork.serving.options import OPTIONS_SCHEMA, parse_options
+from quiltwork.serving.options import parse_options
 from quiltwork.serving.text import TOKENIZER_FILES, TextCodec, load_codec
 from quiltwork.zoo.types import Chain, Model, RawTensor, TensorRef
 
@@ -48,6 +48,8 @@ class Language:
 
     model: Model
     codec: TextCodec | None
+    no_codec: str
+    """Why there is no codec."""
     tokenizer_from: ModelRef | None
     """Whose tokenizer it is: the model's own, or that of the model it was made from."""
     eos_ids: frozenset[int]
@@ -64,7 +66,9 @@ class Language:
         """The codec; raises BadInputError naming ``where`` if there is none."""
         if self.codec is None:
             raise BadInputError(
-                f"{self.ref} has no tokenizer", where=where, hint="send token ids, or add the model with its tokenizer"
+                f"{self.ref} has no tokenizer{self.no_codec}",
+                where=where,
+                hint="send token ids, or add the model with its tokenizer",
             )
         return self.codec
 
@@ -111,7 +115,13 @@ class LanguageLoader:
     def load(self, model: Model) -> Language:
         """Everything about a model's text. Raises BadInputError or UnsupportedError naming the file at fault."""
         owner = self._tokenizer_owner(model)
-        codec = self._codec(owner) if owner is not None else None
+        codec, no_codec = None, ""
+        if owner is not None:
+            try:
+                codec = self._codec(owner)
+            except UnsupportedError as error:
+                # Token ids work all the same.
+                no_codec = f" that can be used: {error}"
         settings = self._generation_settings(model)
         template = self._chat_template or (codec.chat_template if codec is not None else None)
         if self._chat_template is None and "chat_template.jinja" in model.files and model is not owner:
@@ -119,7 +129,8 @@ class LanguageLoader:
         return Language(
             model=model,
             codec=codec,
-            tokenizer_from=owner.ref if owner is not None else None,
+            no_codec=no_codec,
+            tokenizer_from=owner.ref if owner is not None and codec is not None else None,
             eos_ids=_eos_ids(model, settings, codec),
             defaults=_defaults(settings),
             template_source=template,
@@ -191,6 +202,3 @@ def _defaults(settings: Mapping[str, Json]) -> Mapping[str, Json]:
             raise UnsupportedError(f"{name} {error.what}", where="generation_config.json") from error
         good[name] = value
     return good
-
-
-SAMPLING_OPTIONS = tuple(OPTIONS_SCHEMA["properties"])

@@ -6,17 +6,18 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer
 
 from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.servable import Json
 from quiltwork.serving.detokenize import ByteDetokenizer, ByteTable, Detokenizer, WindowDetokenizer, byte_table
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-OTHER_TOKENIZER_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
+SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+OTHER_TOKENIZER_FILES = (*SENTENCEPIECE_FILES, "vocab.json", "vocab.txt",
                          "tekken.json")  # fmt: skip
 TOKENIZER_FILES = ("tokenizer.json", *OTHER_TOKENIZER_FILES)
 """Any of these means that a model brings its own tokenizer."""
@@ -109,11 +110,6 @@ class TextCodec:
         data = self._table.pieces[id]
         return TokenText(data.decode(errors="replace"), data)
 
-    @cached_property
-    def special_in_vocabulary(self) -> Mapping[str, int]:
-        """Special tokens by text."""
-        return {self.token(id): id for id in sorted(self.special_ids)}
-
 
 def load_codec(read: Callable[[str], bytes | None]) -> TextCodec | None:
     """The codec from a model's files, or None where there is no tokenizer among them.
@@ -134,8 +130,7 @@ def load_codec(read: Callable[[str], bytes | None]) -> TextCodec | None:
     tokenizer.no_padding()
     named = {**_named(named_in_map), **_named(config)}
     _add_tokens(tokenizer, config, named_in_map, named)
-    if "add_bos_token" in config or "add_eos_token" in config or tokenizer.post_processor is None:
-        _set_post_processor(tokenizer, config, named)
+    # ``add_bos_token`` and ``add_eos_token`` count for nothing beside a tokenizer.json: its post-processor decides.
     return TextCodec(tokenizer, named, _chat_template(read, config))
 
 
@@ -150,6 +145,13 @@ def _convert(read: Callable[[str], bytes | None]) -> Tokenizer:
     """Through transformers, which knows the older formats."""
     from transformers import AutoTokenizer
 
+    pieces = [name for name in SENTENCEPIECE_FILES if read(name) is not None]
+    if pieces and find_spec("sentencepiece") is None:
+        raise UnsupportedError(
+            "needs the package sentencepiece to be read",
+            where=pieces[0],
+            hint="install it, save the model with a tokenizer.json, or send token ids",
+        )
     with tempfile.TemporaryDirectory() as folder:
         found = [name for name in (*OTHER_TOKENIZER_FILES, *_BESIDE) if read(name) is not None]
         for name in found:
@@ -195,15 +197,6 @@ def _added(value: Json) -> AddedToken | None:
         flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
         return AddedToken(value["content"], **{flag: bool(value[flag]) for flag in flags if flag in value})
     return None
-
-
-def _set_post_processor(tokenizer: Tokenizer, config: Mapping[str, Json], named: Mapping[str, str]) -> None:
-    """What transformers does where ``add_bos_token`` or ``add_eos_token`` is written: they decide alone."""
-    before = named.get("bos_token") if config.get("add_bos_token") else None
-    after = named.get("eos_token") if config.get("add_eos_token") else None
-    ids = [(token, tokenizer.token_to_id(token)) for token in (before, after) if token]
-    single = [f"{before}:0"] * bool(before) + ["$A:0"] + [f"{after}:0"] * bool(after)
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
 
 
 def _named(config: Mapping[str, Json]) -> dict[str, str]:
