@@ -15,7 +15,6 @@ from quiltwork.core.servable import Json
 from quiltwork.zoo.dtypes import itemsize, narrowed
 from quiltwork.zoo.families import FAMILIES
 from quiltwork.zoo.formats import peft
-from quiltwork.zoo.formats.weights import read_slice
 from quiltwork.zoo.intake import BESIDE, Intake
 from quiltwork.zoo.manifest import make_block
 from quiltwork.zoo.objects import content_id
@@ -54,7 +53,7 @@ def resolve_base(
     bases = [model for model in _models(zoo, ref) if model.base is None]
     if named:
         for folder in _folders(source.root, named):
-            found = _made_from(bases, folder, named)
+            found = _made_from(bases, folder)
             if found is not None:
                 return _fit(found, source, config)
             raise NotFoundError(
@@ -120,14 +119,14 @@ def _folders(root: Path, named: str) -> Iterator[Path]:
             yield found
 
 
-def _made_from(bases: list[Model], folder: Path, named: str) -> Model | None:
+def _made_from(bases: list[Model], folder: Path) -> Model | None:
     """The model whose every tensor is the folder's."""
     source = scan(folder)
     remaining = [(model, {t.content for t in _all_tensors(model)}) for model in bases]
-    for path, item in source.tensors.values():
+    for name in source.tensors:
         if not remaining:
             return None
-        raw = read_slice(source.weights[path].map(), item)
+        raw = source.read(name)
         content = content_id(narrowed(raw.data, raw.dtype)[1])
         remaining = [(model, contents) for model, contents in remaining if content in contents]
     return remaining[0][0] if remaining else None
@@ -186,8 +185,7 @@ def adapter_parts(base: Model, adapter: peft.Adapter, intake: Intake) -> list[Pa
 def _attached(intake: Intake, name: str, where: peft.Source) -> TensorRef:
     if where.prefix_cut is None:
         return intake.tensor(where.name, name, where.shape)
-    path, item = intake.source.tensors[where.name]
-    raw = read_slice(intake.source.weights[path].map(), item)
+    raw = intake.source.read(where.name)
     tokens, row = where.shape[0], int(np.prod(where.shape[1:])) * itemsize(raw.dtype)
     cut = raw.data.reshape(tokens, -1)[:, where.prefix_cut * row : (where.prefix_cut + 1) * row]
     return intake.derived(RawTensor(raw.dtype, where.shape, np.ascontiguousarray(cut).reshape(-1)), name)

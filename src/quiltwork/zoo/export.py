@@ -16,7 +16,7 @@ from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, Q
 from quiltwork.core.names import ModelRef
 from quiltwork.zoo.dtypes import widen
 from quiltwork.zoo.formats.rotary_rows import interleaved
-from quiltwork.zoo.objects import FULL, Bytes
+from quiltwork.zoo.objects import FULL
 from quiltwork.zoo.recipe import FileRecipe, Recipe, TensorPiece, load
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def export(
     model = zoo.model(ref)
     if model.lossy and not lossy:
         raise BadInputError(
-            f"{len(model.lossy)} of its tensors are kept with rounded differences, so its files cannot be written exactly",
+            f"{len(model.lossy)} of its tensors are kept rounded, so its files cannot be written exactly",
             where=str(model.ref),
             hint="--lossy writes what is kept",
         )
@@ -116,7 +116,7 @@ def _write(zoo: Zoo, recipe: Recipe, root: Path, report: Callable[[int], None]) 
         else:
             with path.open("xb") as file:
                 for piece in _pieces(zoo, entry):
-                    file.write(memoryview(piece))
+                    file.write(piece)
                     total += len(piece)
                     report(len(piece))
                 file.flush()
@@ -124,14 +124,14 @@ def _write(zoo: Zoo, recipe: Recipe, root: Path, report: Callable[[int], None]) 
     return len(recipe.files), total
 
 
-def _pieces(zoo: Zoo, entry: FileRecipe) -> Iterator[Bytes | bytes]:
+def _pieces(zoo: Zoo, entry: FileRecipe) -> Iterator[bytes | memoryview]:
     if entry.content is not None:
-        yield zoo.content(entry.content)
+        yield zoo.content(entry.content).data
     for piece in entry.pieces or ():
         if isinstance(piece, TensorPiece):
             data = widen(zoo.content(piece.content), piece.stored_dtype, piece.dtype)
             if data.size != piece.nbytes:
                 raise QuiltworkError(f"{data.size} bytes instead of {piece.nbytes}", where=f"object {piece.content}")
-            yield interleaved(data, piece.rows, piece.rope_heads) if piece.rope_heads else data
+            yield (interleaved(data, piece.rows, piece.rope_heads) if piece.rope_heads else data).data
         else:
             yield piece.data

@@ -43,7 +43,7 @@ class Family:
     """Sliding window of a layer."""
     must_be: Mapping[str, Json] = field(default_factory=dict)
     """Fields that change the maths and are implemented for this value only."""
-    buffers: str = r"(.*\.)?rotary_emb\.inv_freq"
+    buffers: str = r"(.*\.)?rotary_emb\.inv_freq|rope_freqs\.weight"
     """Names that some checkpoints carry though no maths reads them, as a regular expression."""
 
     def is_buffer(self, name: str) -> bool:

@@ -17,10 +17,9 @@ from quiltwork.zoo import similar
 from quiltwork.zoo.adapters import adapter_parts, resolve_base
 from quiltwork.zoo.checkpoint import TOKENIZER_FILES, Understood, build_parts, has_tokenizer, understand
 from quiltwork.zoo.config import read_json
-from quiltwork.zoo.formats.weights import read_slice
 from quiltwork.zoo.intake import Intake, Report
 from quiltwork.zoo.source import Source, scan
-from quiltwork.zoo.types import Model, Part, RawTensor
+from quiltwork.zoo.types import Model, Part
 
 if TYPE_CHECKING:
     from quiltwork.zoo.session import Session
@@ -108,13 +107,14 @@ def add(
         report=progress or (lambda nbytes: None),
     )
     if path.is_file():
-        from quiltwork.zoo.gguf_model import add_gguf
+        from quiltwork.zoo.formats.gguf import read_gguf
 
-        return add_gguf(zoo, path, request)
+        model = read_gguf(path)
+        return _add_model(zoo, model.source, model.config, request)
     scanned = scan(path)
     if (path / "adapter_config.json").is_file():
         return _add_adapter(zoo, scanned, request)
-    return _add_model(zoo, scanned, request)
+    return _add_model(zoo, scanned, read_json(path / "config.json"), request)
 
 
 def _locate(source: str | PathLike[str]) -> tuple[Path, str]:
@@ -159,8 +159,8 @@ def _visible(zoo: Zoo, base: ModelRef | str, tenant: str) -> ModelRef:
     raise NotFoundError("no such base", where=base, hint="`quiltwork zoo ls` lists the models")
 
 
-def _add_model(zoo: Zoo, source: Source, request: Request) -> Added:
-    understood = understand(source, read_json(source.root / "config.json"))
+def _add_model(zoo: Zoo, source: Source, config: Mapping[str, Json], request: Request) -> Added:
+    understood = understand(source, config)
     existing = _existing(zoo, request.ref)
     if existing is not None and request.lossy is None:
         same = _unchanged(zoo, existing, source, understood, request)
@@ -204,14 +204,10 @@ def _find_base(zoo: Zoo, source: Source, understood: Understood, request: Reques
     if request.base is not None:
         return similar.Found(zoo.model(request.base), 1.0)
 
-    def read(place: similar.Place) -> RawTensor:
-        path, item = source.tensors[understood.names[place]]
-        return read_slice(source.weights[path].map(), item)
-
     refs = [ref for ref in zoo.models(request.ref.tenant) if ref != request.ref]
     models = (zoo.model(ref) for ref in refs)
     candidates = (model for model in models if model.family == understood.family and model.base is None)
-    return similar.find(zoo, candidates, understood.shapes(), read)
+    return similar.find(zoo, candidates, understood.shapes(), lambda place: source.read(understood.names[place]))
 
 
 def _draft(intake: Intake, understood: Understood, found: similar.Found | None) -> Draft:

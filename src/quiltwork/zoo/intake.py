@@ -51,7 +51,7 @@ class Intake:
                 self.files[entry.path] = self.session.file(entry.file)
                 self.report(entry.file.stat().st_size)
                 made.append(FileRecipe(entry.path, content=self.files[entry.path]))
-        return Recipe("directory", tuple(made))
+        return Recipe(self.source.kind, tuple(made))
 
     def _put_weights(self, path: str, file: WeightsFile) -> tuple[TensorPiece | Residue, ...]:
         data, at = file.map(), 0
@@ -60,8 +60,10 @@ class Intake:
         for item in file.ranges():
             if item.offset > at:
                 pieces.append(Residue(data[at : item.offset].tobytes()))
-            stored = self._put(path, item, data, names.get((item.offset, item.nbytes), item.name))
-            pieces.append(TensorPiece(stored.content, stored.stored_dtype, item.dtype, item.nbytes))
+            name = names.get((item.offset, item.nbytes), item.name)
+            stored, heads = self._put(path, item, data, name), self.source.rope_heads.get(name, 0)
+            rows = item.shape[0] if heads else 0
+            pieces.append(TensorPiece(stored.content, stored.stored_dtype, item.dtype, item.nbytes, heads, rows))
             self._pieces.setdefault(stored.content, (path, item, stored))
             at = item.offset + item.nbytes
         if at < file.size:
@@ -71,7 +73,8 @@ class Intake:
     def _put(self, path: str, item: Slice, data: Bytes, name: str) -> Stored:
         key = (path, item.offset, item.nbytes, item.dtype)
         if item.strides is not None or key not in self._stored:
-            stored = self.session.tensor(read_slice(data, item), self.near.get(name), self.lossy)
+            raw = self.source.ordered(name, read_slice(data, item))
+            stored = self.session.tensor(raw, self.near.get(name), self.lossy)
             if stored.loss is not None:
                 self.losses[name] = dict(stored.loss)
             self.report(item.nbytes)

@@ -1,4 +1,4 @@
-"""From a configuration and a row of the family table to the parts a checkpoint must have: names, shapes and ``arch``."""
+"""From a configuration and a row of the family table to the parts of a checkpoint: names, shapes and ``arch``."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ _MUST_BE_UNSET = (
     "num_experts",
     "num_local_experts",
     "is_encoder_decoder",
+    "gguf_rope_freqs",
 )
 """Fields that change the maths of some model or other and are never implemented here."""
 

@@ -1,17 +1,19 @@
-"""A directory that a model comes in: its files, links and the tensors in its weight files, before anything is stored."""
+"""What a model comes in: its files, links and the tensors in its weight files, before anything is stored."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from quiltwork.core.errors import BadInputError, NotFoundError, UnsupportedError
 from quiltwork.zoo.config import read_json
 from quiltwork.zoo.formats import safetensors, torch_bin
-from quiltwork.zoo.formats.weights import Slice, WeightsFile
+from quiltwork.zoo.formats.rotary_rows import half_split
+from quiltwork.zoo.formats.weights import Slice, WeightsFile, read_slice
+from quiltwork.zoo.types import RawTensor
 
 _MODEL_WEIGHTS = (
     "model.safetensors",
@@ -48,10 +50,24 @@ class Source:
     tensors: Mapping[str, tuple[str, Slice]]
     """The model's or adapter's tensors: name -> (file's relative path, slice)."""
     notes: tuple[str, ...]
+    kind: str = "directory"
+    """``directory``, or ``file`` for a model that is one file."""
+    rope_heads: Mapping[str, int] = field(default_factory=dict)
+    """Tensors whose rows stand in interleaved order, and how many heads they are for."""
 
     def slices(self) -> dict[str, Slice]:
         """The tensors without their files."""
         return {name: item for name, (_, item) in self.tensors.items()}
+
+    def read(self, name: str) -> RawTensor:
+        """One of the model's tensors, in the row order of Hugging Face."""
+        path, item = self.tensors[name]
+        return self.ordered(name, read_slice(self.weights[path].map(), item))
+
+    def ordered(self, name: str, raw: RawTensor) -> RawTensor:
+        """A tensor just read, its rows put in the order of Hugging Face where they are not."""
+        heads = self.rope_heads.get(name)
+        return raw if heads is None else RawTensor(raw.dtype, raw.shape, half_split(raw.data, raw.shape[0], heads))
 
     @property
     def nbytes(self) -> int:

@@ -30,9 +30,9 @@ from quiltwork.zoo.dtypes import itemsize, widen
 from quiltwork.zoo.fsck import Finding, check
 from quiltwork.zoo.fsck import repair as mend
 from quiltwork.zoo.gc import Freed, collect
-from quiltwork.zoo.index import Index, ModelRow, delete_name, put_alias
+from quiltwork.zoo.index import Index, ModelRow, ObjectRow, delete_name, put_alias
 from quiltwork.zoo.lock import FolderLock
-from quiltwork.zoo.manifest import read_model
+from quiltwork.zoo.manifest import contents_of, read_model
 from quiltwork.zoo.objects import Bytes, ObjectFiles, Watch
 from quiltwork.zoo.packing import Malformed, unpack
 from quiltwork.zoo.session import Session, recover, session_folder
@@ -41,6 +41,7 @@ from quiltwork.zoo.types import Chain, Model, RawTensor, TensorRef
 if TYPE_CHECKING:
     from quiltwork.zoo.diff import Difference
     from quiltwork.zoo.du import Usage
+    from quiltwork.zoo.export import Exported
     from quiltwork.zoo.ingest import Added
 
 _MANIFEST_BYTES = 1 << 28
@@ -143,6 +144,14 @@ class Zoo:
             raise NotFoundError(f"no file {name!r}", where=f"model {model.ref}")
         return self.content(model.files[name]).tobytes()
 
+    def objects(self) -> dict[str, ObjectRow]:
+        """How every object is kept, by content id."""
+        return self._index.objects()
+
+    def needs(self, ref: ModelRef | str) -> set[str]:
+        """Content ids of the objects that a model is made of; what those are differences from is not included."""
+        return contents_of(*self._read_row(self._row(ref)))
+
     def stored_bytes(self) -> int:
         """Bytes of all files in the folder, index included; only the empty lock file is not counted."""
         self._index.close()
@@ -234,7 +243,7 @@ class Zoo:
 
         return add(self, source, **options)
 
-    def export(self, ref: ModelRef | str, dest: str | PathLike[str], **options: Any) -> Any:
+    def export(self, ref: ModelRef | str, dest: str | PathLike[str], **options: Any) -> Exported:
         """Write a model's files again; see ``quiltwork.zoo.export.export``."""
         from quiltwork.zoo.export import export
 

@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Source:
-    """Where an attachment's tensor comes from: a saved tensor, in a shape of its own, or one layer's cut of a prefix."""
+    """Where an attachment's tensor comes from: a saved tensor in a shape of its own, or one layer's cut of a prefix."""
 
     name: str
     shape: Shape
@@ -240,7 +240,7 @@ def _in_layers(fields: Fields, path: str) -> bool:
 
 
 def _pattern(fields: Fields, name: str, path: str, default: float) -> float:
-    """The value of ``rank_pattern`` or ``alpha_pattern`` for a module: the first key that ends its path, else default."""
+    """What ``rank_pattern`` or ``alpha_pattern`` says of a module: the first key that ends its path, else default."""
     patterns = fields.get(name) or {}
     if not isinstance(patterns, dict):
         raise fields.error(name, "must be an object")
@@ -253,7 +253,7 @@ def _pattern(fields: Fields, name: str, path: str, default: float) -> float:
 
 
 def _read_lora(reading: _Reading, tensors: Mapping[str, Slice]) -> None:
-    fields, base = reading.fields, reading.base
+    fields = reading.fields
     bias = fields.get("bias")
     if bias not in ("none", "all", "lora_only"):
         raise fields.error("bias", f"{str(bias)[:40]!r} is not none, all or lora_only")
@@ -285,7 +285,7 @@ def _read_lora_module(reading: _Reading, path: str, items: Mapping[str, Slice]) 
     table = role in ("tokens", "positions")
     if table:
         # An embedding maps a row number to a row: its "in" is the vocabulary.
-        expected = {"lora_embedding_A": (rank, out), "lora_embedding_B": (into, rank)}
+        expected: dict[str, Shape] = {"lora_embedding_A": (rank, out), "lora_embedding_B": (into, rank)}
         width = into
     else:
         expected = {"lora_A.weight": (rank, into), "lora_B.weight": (out, rank)}

@@ -1,4 +1,4 @@
-"""PyTorch's zip checkpoints (``pytorch_model.bin``, ``adapter_model.bin``) read without torch and without pickle's powers.
+"""PyTorch's zip checkpoints (``pytorch_model.bin``, ``adapter_model.bin``), without torch and pickle's powers.
 
 The pickle inside names tensors as views of storages; storages are stored zip entries, hence byte ranges of the file.
 The unpickler here knows the few names that weights need and refuses every other, so that a file cannot run code.
