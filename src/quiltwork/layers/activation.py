@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from quiltwork.core.errors import UnsupportedError
-from quiltwork.layers.compiled import exp32, kernel
+from quiltwork.layers.compiled import compilable, exp32, kernel
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ def _silu_gate(gate_up, out):  # type: ignore[no-untyped-def]
 def gated(name: str, gate_up: Tensor) -> Tensor:
     """``act(gate) * up`` of contiguous (rows, 2 * width) with the gate's half first -> (rows, width)."""
     width = gate_up.shape[1] // 2
-    if name != "silu" or gate_up.device.type != "cpu" or gate_up.dtype != torch.float32:
+    if name != "silu" or not compilable(gate_up):
         return activation(name)(gate_up[:, :width]) * gate_up[:, width:]
     out = gate_up.new_empty(gate_up.shape[0], width)
     _silu_gate(gate_up.numpy(), out.numpy())

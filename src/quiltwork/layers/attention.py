@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numba import prange
 from torch import Tensor
 
-from quiltwork.layers.compiled import exp32, kernel, prefetch
+from quiltwork.layers.compiled import compilable, exp32, kernel, numba_threads, parallel_is_safe, prefetch
 from quiltwork.layers.norm import rms_norm_torch
 from quiltwork.layers.protocol import PAGE_TOKENS, PagedKV, Runs
 from quiltwork.layers.rope import rotate, rotate_head
 
-LONG_RUN = 16
+_WORTH_SHARING = 1 << 18
+"""Key elements below which one thread is done before others have started."""
+
+LONG_RUN = 24
 """Rows from which gathering a sequence's pages for torch's blocked attention beats going over the pages row by row."""
 
 
@@ -168,88 +173,110 @@ def _place(heads, num_heads, positions, starts, table, pool, cos, sin, q_norm, k
                     pool[page, 1, h, slot, j] = heads[i, num_heads + kv_heads + h, j]
 
 
-@kernel()
-def _attend(heads, num_heads, positions, starts, table, pool, window, scale, longest_run, out):  # type: ignore[no-untyped-def]
+def _attend(heads, num_heads, positions, starts, table, pool, window, scale, longest_run, splits, out):  # type: ignore[no-untyped-def]
     """Softmax kept online over pages; runs longer than ``longest_run`` are left to the caller.
 
-    Pages are read in the order they lie in memory (all key heads of one page), the next head's keys and values being
-    fetched meanwhile: a decode step reads the whole cache once and waits for memory more than it computes.
+    The key heads of a row are divided among ``splits`` units of work. Pages are read in the order they lie in memory,
+    the next head's keys and values being fetched meanwhile: a decode step reads the whole cache once and waits for
+    memory more than it computes.
     """
     kv_heads, page_tokens, width = pool.shape[2], pool.shape[3], pool.shape[4]
     group, chunk = num_heads // kv_heads, page_tokens * width * 4
-    scores = np.empty(page_tokens, np.float32)
-    highest, total = np.empty(num_heads, np.float32), np.empty(num_heads, np.float32)
+    owner = np.empty(heads.shape[0], np.int64)
     for s in range(starts.shape[0] - 1):
-        if starts[s + 1] - starts[s] > longest_run:
+        owner[starts[s] : starts[s + 1]] = s if starts[s + 1] - starts[s] <= longest_run else -1
+    for unit in prange(heads.shape[0] * splits):
+        i, split = unit // splits, unit % splits
+        s = owner[i]
+        if s < 0:
             continue
-        for i in range(starts[s], starts[s + 1]):
-            last = positions[i]
-            first = max(0, last - window + 1) if window > 0 else 0
-            final = last // page_tokens
-            highest[:] = np.float32(-3e38)
-            total[:] = np.float32(0)
-            out[i] = np.float32(0)
-            for p in range(first // page_tokens, final + 1):
-                page = table[s, p]
-                low = max(0, first - p * page_tokens)
-                high = min(page_tokens, last - p * page_tokens + 1)
-                whole = low + (high - low) // 4 * 4
-                for kh in range(kv_heads):
-                    if kh + 1 < kv_heads:
-                        prefetch(pool[page, 0, kh + 1 :], chunk)
-                        prefetch(pool[page, 1, kh + 1 :], chunk)
-                    elif p < final:
-                        prefetch(pool[table[s, p + 1], 0], chunk)
-                        prefetch(pool[table[s, p + 1], 1], chunk)
-                    keys, values = pool[page, 0, kh], pool[page, 1, kh]
-                    for h in range(kh * group, kh * group + group):
-                        query, result = heads[i, h], out[i, h]
-                        above = highest[h]
-                        for t in range(low, whole, 4):
-                            a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-                            for j in range(width):
-                                x = query[j]
-                                a += x * keys[t, j]
-                                b += x * keys[t + 1, j]
-                                c += x * keys[t + 2, j]
-                                d += x * keys[t + 3, j]
-                            scores[t], scores[t + 1] = a * scale, b * scale
-                            scores[t + 2], scores[t + 3] = c * scale, d * scale
-                        for t in range(whole, high):
-                            a = np.float32(0)
-                            for j in range(width):
-                                a += query[j] * keys[t, j]
-                            scores[t] = a * scale
-                        for t in range(low, high):
-                            above = max(above, scores[t])
-                        if above > highest[h]:
-                            shrink = exp32(highest[h] - above)
-                            total[h] *= shrink
-                            for j in range(width):
-                                result[j] *= shrink
-                            highest[h] = above
-                        added = np.float32(0)
-                        for t in range(low, high):
-                            scores[t] = exp32(scores[t] - above)
-                            added += scores[t]
-                        total[h] += added
-                        for t in range(low, whole, 4):
-                            a, b, c, d = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
-                            for j in range(width):
-                                result[j] += (
-                                    a * values[t, j]
-                                    + b * values[t + 1, j]
-                                    + c * values[t + 2, j]
-                                    + d * values[t + 3, j]
-                                )
-                        for t in range(whole, high):
-                            a = scores[t]
-                            for j in range(width):
-                                result[j] += a * values[t, j]
-            for h in range(num_heads):
-                share = np.float32(1) / total[h]
-                for j in range(width):
-                    out[i, h, j] *= share
+        from_kv, to_kv = kv_heads * split // splits, kv_heads * (split + 1) // splits
+        scores = np.empty(page_tokens, np.float32)
+        highest = np.full(num_heads, np.float32(-3e38))
+        total = np.zeros(num_heads, np.float32)
+        last = positions[i]
+        first = max(0, last - window + 1) if window > 0 else 0
+        final = last // page_tokens
+        for h in range(from_kv * group, to_kv * group):
+            for j in range(width):
+                out[i, h, j] = np.float32(0)
+        for p in range(first // page_tokens, final + 1):
+            page = table[s, p]
+            low = max(0, first - p * page_tokens)
+            high = min(page_tokens, last - p * page_tokens + 1)
+            whole = low + (high - low) // 4 * 4
+            for kh in range(from_kv, to_kv):
+                if kh + 1 < to_kv:
+                    prefetch(pool[page, 0, kh + 1 :], chunk)
+                    prefetch(pool[page, 1, kh + 1 :], chunk)
+                elif p < final:
+                    prefetch(pool[table[s, p + 1], 0, from_kv:], chunk)
+                    prefetch(pool[table[s, p + 1], 1, from_kv:], chunk)
+                keys, values = pool[page, 0, kh], pool[page, 1, kh]
+                for h in range(kh * group, kh * group + group):
+                    query, result = heads[i, h], out[i, h]
+                    above = highest[h]
+                    for t in range(low, whole, 4):
+                        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                        for j in range(width):
+                            x = query[j]
+                            a += x * keys[t, j]
+                            b += x * keys[t + 1, j]
+                            c += x * keys[t + 2, j]
+                            d += x * keys[t + 3, j]
+                        scores[t], scores[t + 1] = a * scale, b * scale
+                        scores[t + 2], scores[t + 3] = c * scale, d * scale
+                    for t in range(whole, high):
+                        a = np.float32(0)
+                        for j in range(width):
+                            a += query[j] * keys[t, j]
+                        scores[t] = a * scale
+                    for t in range(low, high):
+                        above = max(above, scores[t])
+                    if above > highest[h]:
+                        shrink = exp32(highest[h] - above)
+                        total[h] *= shrink
+                        for j in range(width):
+                            result[j] *= shrink
+                        highest[h] = above
+                    added = np.float32(0)
+                    for t in range(low, high):
+                        scores[t] = exp32(scores[t] - above)
+                        added += scores[t]
+                    total[h] += added
+                    for t in range(low, whole, 4):
+                        a, b, c, d = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
+                        for j in range(width):
+                            result[j] += (
+                                a * values[t, j] + b * values[t + 1, j] + c * values[t + 2, j] + d * values[t + 3, j]
+                            )
+                    for t in range(whole, high):
+                        a = scores[t]
+                        for j in range(width):
+                            result[j] += a * values[t, j]
+        for h in range(from_kv * group, to_kv * group):
+            share = np.float32(1) / total[h]
+            for j in range(width):
+                out[i, h, j] *= share
+
+
+_attend_serial = kernel()(_attend)
+_attend_parallel = kernel(parallel=True)(_attend)
+
+
+def _attend_rows(shape: HeadShape, tokens: int, *arguments: Any) -> None:
+    """``_attend`` on as many threads as torch uses, where there is enough to read for it to pay.
+
+    tokens : at least as many as a row sees.
+    """
+    *given, result = arguments
+    threads, rows = torch.get_num_threads(), result.shape[0]
+    if threads == 1 or rows * tokens * shape.num_kv_heads * shape.head_dim < _WORTH_SHARING or not parallel_is_safe():
+        _attend_serial(*given, 1, result)
+        return
+    splits = min(shape.num_kv_heads, -(-2 * threads // rows))
+    with numba_threads(threads):
+        _attend_parallel(*given, splits, result)
 
 
 def _compiled(
@@ -265,7 +292,7 @@ def _compiled(
     heads_width = shape.num_heads * shape.head_dim
     heads = qkv.view(runs.rows, -1, shape.head_dim)
     rows, positions, starts = heads.numpy(), runs.positions.numpy(), runs.starts.numpy()
-    table, pool = kv.table.numpy(), kv.pool.numpy()
+    table, pool = kv.table.contiguous().numpy(), kv.pool.numpy()
     none = np.empty((0, shape.head_dim), np.float32)
     cos, sin = (none, none) if angles is None else (angles[0].numpy(), angles[1].numpy())
     q_norm, k_norm = (none, none) if norms is None else (w.view(-1, shape.head_dim).numpy() for w in (norms.q, norms.k))
@@ -274,7 +301,9 @@ def _compiled(
     result = out.numpy().reshape(runs.rows, shape.num_heads, shape.head_dim)
     window = shape.window or 0
     longest = runs.rows if runs.decode_only else long_run - 1
-    _attend(rows, shape.num_heads, positions, starts, table, pool, window, np.float32(scale), longest, result)
+    tokens = table.shape[1] * PAGE_TOKENS
+    given = (rows, shape.num_heads, positions, starts, table, pool, window, np.float32(scale), longest)
+    _attend_rows(shape, tokens, *given, result)
     if not runs.decode_only:
         begins, lengths = runs.starts.tolist(), runs.lengths.tolist()
         for s, (begin, end) in enumerate(pairwise(begins)):
@@ -299,7 +328,7 @@ def attend_paged(
 
     qkv : contiguous; its queries may be overwritten. angles : None where positions are not rotary.
     """
-    if qkv.device.type == "cpu" and qkv.dtype == torch.float32 and kv.pool.dtype == torch.float32:
+    if compilable(qkv) and compilable(kv.pool) and kv.pool.is_contiguous():
         return _compiled(qkv, runs, kv, shape, angles, norms, scale, long_run)
     q = place_torch(qkv, runs, kv, shape, angles, norms)
     return attend_torch(q, runs, kv, shape, scale)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 import numpy as np
+import torch
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import config, get_num_threads, njit, set_num_threads, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from torch import Tensor
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -20,12 +26,44 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         settings = {"fastmath": True, "error_model": "numpy", "nogil": True, **options}
+        if options.get("parallel"):  # numba's cache tells functions apart by name and line, not by their options
+            code, scope = function.__code__, function.__globals__
+            function = FunctionType(code, scope, function.__name__, function.__defaults__, function.__closure__)
+            function.__qualname__ += "_parallel"
         try:
             return njit(cache=True, **settings)(function)
         except RuntimeError:  # numba: "no locator available"
             return njit(**settings)(function)
 
     return decorate
+
+
+def compilable(tensor: Tensor) -> bool:
+    """Whether compiled kernels can read and write ``tensor``: float32 on a CPU."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
+@cache
+def parallel_is_safe() -> bool:
+    """Whether numba has a thread pool that two Python threads may use at once (its own work queue ends the process)."""
+    for pool in ("omppool", "tbbpool"):
+        try:
+            import_module(f"numba.np.ufunc.{pool}")
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+@contextmanager
+def numba_threads(count: int) -> Iterator[None]:
+    """Run kernels compiled with ``parallel=True`` on at most ``count`` threads, then as many as before."""
+    before = get_num_threads()
+    set_num_threads(min(count, config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        set_num_threads(before)
 
 
 @njit(fastmath=True, inline="always")

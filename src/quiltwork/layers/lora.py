@@ -12,15 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quiltwork.layers.compiled import float32_at, kernel
+from quiltwork.layers.compiled import compilable, float32_at, kernel
 
 LONG_RUN = 16
 """Rows of one adapter from which two matrix products beat the compiled row-by-row loop."""
-
-
-def compilable(tensor: Tensor) -> bool:
-    """Whether compiled kernels can read and write ``tensor``."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quiltwork.layers.arch import choice, count, number
 from quiltwork.layers.arch import weight as role_tensor
-from quiltwork.layers.compiled import kernel
+from quiltwork.layers.compiled import compilable, kernel
 from quiltwork.layers.protocol import Weights
 
 
@@ -40,7 +40,7 @@ def _rms_norm(x, weight, eps, out):  # type: ignore[no-untyped-def]
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """``rms_norm_torch``, in one pass where x is float32 on a CPU; x is contiguous."""
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if not compilable(x):
         return rms_norm_torch(x, weight, eps)
     out = torch.empty_like(x)
     _rms_norm(x.numpy(), weight.view(-1, x.shape[1]).numpy(), np.float32(eps), out.numpy())
