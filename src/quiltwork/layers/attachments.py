@@ -115,7 +115,7 @@ class _Attaching:
         return self.deltas.get(projection.name, ProjectionDelta())
 
     def lora(self, arch: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        for role, target in arch.get("targets", {}).items():
+        for role, target in _targets(arch):
             rank = _positive(target, "r", role)
             scale = _finite(target, "scale", role)
             if role == "tokens" and self.shape.tokens is not None:
@@ -154,7 +154,7 @@ class _Attaching:
         self.result = replace(self.result, tokens=EmbeddingUpdate(down, update, vocab))
 
     def ia3(self, arch: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        for role, target in arch.get("targets", {}).items():
+        for role, target in _targets(arch):
             projection, place = self.projection("ia3", role)
             delta, side = self.delta(projection), target.get("side")
             if side == "output":
@@ -174,7 +174,7 @@ class _Attaching:
             self.deltas[projection.name] = delta
 
     def bias(self, arch: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        for name in arch.get("targets", {}):
+        for name, _ in _targets(arch):
             if name in self.shape.norms:
                 self._norm(name, tensors)
                 continue
@@ -189,7 +189,7 @@ class _Attaching:
             self.deltas[projection.name] = replace(delta, shift=_add(delta.shift, wide))
 
     def norm(self, arch: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        for name in arch.get("targets", {}):
+        for name, _ in _targets(arch):
             roles = [name] if name in self.shape.norms else [f"{name}.weight", f"{name}.bias"]
             present = [r for r in roles if r in tensors and r in self.shape.norms]
             if not present:
@@ -228,6 +228,14 @@ class _Attaching:
         wide = value.new_full((projection.matrix.out_features,), missing)
         wide[place.columns] = value
         return wide
+
+
+def _targets(arch: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    targets = arch.get("targets")
+    good = isinstance(targets, Mapping) and all(isinstance(target, Mapping) for target in targets.values())
+    if not good or not targets:
+        raise BadInputError(f"must map roles to their settings, is {targets!r}"[:200], where="arch.targets")
+    return [(str(role), target) for role, target in targets.items()]
 
 
 def _add(a: Tensor | None, b: Tensor) -> Tensor:
