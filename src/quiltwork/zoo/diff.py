@@ -32,7 +32,7 @@ class Change:
     changed_bytes: int
     """Bytes of the changed tensors."""
     relative: float | None
-    """L2 norm of the difference over that of ``a``, over the changed tensors of equal shape; None where there is none."""
+    """L2 norm of the difference over that of ``a``, over changed tensors of equal shape; None where there is none."""
     attachments: tuple[str, ...]
     """Kinds that hang on the part in only one of the two, or differ: ``+lora`` in b, ``-lora`` in a, ``~lora``."""
 

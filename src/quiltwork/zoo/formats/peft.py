@@ -185,8 +185,8 @@ def _texts(fields: Fields, name: str) -> list[str] | None:
 
 
 def _is_saved(path: str, fields: Fields) -> bool:
-    """Whether ``modules_to_save`` names a module (PEFT: the end of its path)."""
-    return any(path == m or path.endswith(f".{m}") for m in _saved_modules(fields))
+    """Whether ``modules_to_save`` names a module: as in PEFT by the end of its path, inside a word too."""
+    return any(path.endswith(m) for m in _saved_modules(fields))
 
 
 def _matches(pattern: str, text: str, fields: Fields, name: str, whole: bool = True) -> bool:
