@@ -17,6 +17,9 @@ from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.servable import Json
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+# What Python raises for a template's own mistakes.
+_TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError,
+                    RecursionError, MemoryError)  # fmt: skip
 MESSAGES_SCHEMA: Mapping[str, Json] = {
     "type": "array",
     "minItems": 1,
@@ -126,8 +129,10 @@ class ChatTemplate:
             # OpenAI's newer name of the same role.
             checked = [{**m, "role": "system"} if m["role"] == "developer" else m for m in checked]
         try:
-            return self._template.render(messages=checked, add_generation_prompt=True, **self._tokens)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
+            return self._template.render(
+                messages=checked, tools=None, documents=None, add_generation_prompt=True, **self._tokens
+            )
+        except _TEMPLATE_ERRORS as error:
             raise BadInputError(
                 f"the model's chat template refuses these: {str(error)[:300]}", where="messages"
             ) from error

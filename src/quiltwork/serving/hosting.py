@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Protocol
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.names import ModelRef
@@ -15,7 +16,7 @@ from quiltwork.core.servable import Json
 from quiltwork.serving.chat import ChatTemplate, no_template
 from quiltwork.serving.grammar import GrammarCompiler, TokenGrammar, schema_of
 from quiltwork.serving.options import parse_options
-from quiltwork.serving.text import TOKENIZER_FILES, TextCodec, load_codec
+from quiltwork.serving.text import CODEC_FILES, TOKENIZER_FILES, TextCodec, load_codec
 from quiltwork.zoo.types import Chain, Model, RawTensor, TensorRef
 
 DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -56,6 +57,8 @@ class Language:
     defaults: Mapping[str, Json]
     template_source: str | None
     now: Callable[[], datetime]
+    compilers: MutableMapping[frozenset[int], GrammarCompiler]
+    """Grammar compilers by end tokens, shared by all models with this codec."""
 
     @property
     def ref(self) -> ModelRef:
@@ -85,15 +88,15 @@ class Language:
         # A template writes its own beginning-of-sequence token.
         return codec.encode(self._template.render(messages), add_special_tokens=False, where="messages")
 
-    @cached_property
-    def _grammars(self) -> GrammarCompiler:
-        return GrammarCompiler(self.need_codec("response_format").to_json(), self.eos_ids)
-
     def grammar(self, response_format: Mapping[str, Json] | None) -> TokenGrammar | None:
         """What a response format holds the output to; None for plain text. Raises BadInputError."""
         if response_format is None or schema_of(response_format) is None:
             return None
-        return self._grammars.compile(response_format)
+        compiler = self.compilers.get(self.eos_ids)
+        if compiler is None:
+            compiler = GrammarCompiler(self.need_codec("response_format").to_json(), self.eos_ids)
+            self.compilers[self.eos_ids] = compiler
+        return compiler.compile(response_format)
 
 
 class LanguageLoader:
@@ -110,7 +113,9 @@ class LanguageLoader:
         self._source = source
         self._chat_template = chat_template
         self._now = now
-        self._codecs: dict[tuple[tuple[str, str], ...], TextCodec | None] = {}
+        # Held by the models that use them: what nobody serves any more is freed.
+        self._codecs: WeakValueDictionary[tuple[tuple[str, str], ...], TextCodec] = WeakValueDictionary()
+        self._compilers: WeakKeyDictionary[TextCodec, dict[frozenset[int], GrammarCompiler]] = WeakKeyDictionary()
 
     def load(self, model: Model) -> Language:
         """Everything about a model's text. Raises BadInputError or UnsupportedError naming the file at fault."""
@@ -135,6 +140,7 @@ class LanguageLoader:
             defaults=_defaults(settings),
             template_source=template,
             now=self._now,
+            compilers=self._compilers.setdefault(codec, {}) if codec is not None else {},
         )
 
     def _tokenizer_owner(self, model: Model) -> Model | None:
@@ -149,16 +155,20 @@ class LanguageLoader:
         return None
 
     def _codec(self, owner: Model) -> TextCodec | None:
-        key = tuple(sorted(owner.files.items()))
-        if key not in self._codecs:
+        names = CODEC_FILES if "tokenizer.json" in owner.files else (*CODEC_FILES, "config.json")
+        key = tuple((name, owner.files[name]) for name in names if name in owner.files)
+        codec = self._codecs.get(key)
+        if codec is None:
 
             def read(name: str) -> bytes | None:
                 if name == "config.json" and name not in owner.files:
                     return json.dumps(dict(owner.config)).encode()
                 return self._source.read_file(owner, name) if name in owner.files else None
 
-            self._codecs[key] = load_codec(read)
-        return self._codecs[key]
+            codec = load_codec(read)
+            if codec is not None:
+                self._codecs[key] = codec
+        return codec
 
     def _generation_settings(self, model: Model) -> Mapping[str, Json]:
         """The model's generation_config.json, else its base's."""

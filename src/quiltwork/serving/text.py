@@ -21,6 +21,9 @@ OTHER_TOKENIZER_FILES = (*SENTENCEPIECE_FILES, "vocab.json", "vocab.txt",
                          "tekken.json")  # fmt: skip
 TOKENIZER_FILES = ("tokenizer.json", *OTHER_TOKENIZER_FILES)
 """Any of these means that a model brings its own tokenizer."""
+CODEC_FILES = (*TOKENIZER_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
+               "chat_template.jinja")  # fmt: skip
+"""Everything a codec is made from, where there is a tokenizer.json."""
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "config.json")
 
 
