@@ -10,7 +10,7 @@ from quiltwork.zoo.index import Index, ModelRow, all_models, all_objects, delete
 from quiltwork.zoo.lock import FolderLock
 from quiltwork.zoo.manifest import contents_of, named_blocks
 from quiltwork.zoo.objects import ObjectFiles
-from quiltwork.zoo.session import clear_unnamed, recover
+from quiltwork.zoo.staging import clear_unnamed, recover
 from quiltwork.zoo.types import Model
 
 

@@ -1,18 +1,13 @@
 """One addition to a zoo: objects are written aside, and become part of it all at once, or not at all.
 
-Order on the disk: every object is written under ``tmp/`` and synced; a journal of the names about to be given is
-synced; then, inside one SQLite transaction, the files are moved to their names and the rows inserted. Whoever finds
-the folder of a dead session removes it, and with it the files of its journal that no row speaks of (``recover``).
+Order on the disk: every object is written aside and synced; a journal of the names about to be given is synced; then,
+inside one SQLite transaction, the files are moved to their names and the rows inserted (see ``staging``).
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -45,13 +40,12 @@ from quiltwork.zoo.objects import (
     content_id,
     disk_full_is_capacity,
     map_file,
-    sync_folder,
     write_synced,
 )
 from quiltwork.zoo.packing import pack, packed_pieces
+from quiltwork.zoo.staging import write_journal
 from quiltwork.zoo.types import Model, Part, RawTensor
 
-_JOURNAL = "journal"
 _DRAFT = "draft"
 _LEVEL, _LARGE, _LARGE_LEVEL = 9, 1 << 25, 3
 _DELTA_BELOW = 0.95
@@ -100,8 +94,8 @@ class Session:
         Raises BadInputError where the bytes do not fit dtype and shape, UnsupportedError for an unknown dtype,
         CapacityError where the disk is full.
         """
-        expected = itemsize(raw.dtype) * int(np.prod(raw.shape, dtype=np.int64))
-        if raw.data.size != expected:
+        expected = itemsize(raw.dtype) * math.prod(raw.shape)
+        if raw.data.size != expected or any(size < 0 for size in raw.shape):
             raise BadInputError(
                 f"{raw.data.size} bytes do not make a {raw.dtype} tensor of shape {list(raw.shape)} ({expected} bytes)",
                 where="tensor",
@@ -241,19 +235,12 @@ class Session:
         with disk_full_is_capacity(self._files.root):
             self._watch("object")
             written = replace(row, stored=write_synced(path, pieces))
-        self._watch("object written")
+            self._watch("object written")
         self._pending[row.content] = _Pending(written, path)
         return self._pending[row.content]
 
     def _drop(self, pending: _Pending) -> None:
         del self._pending[pending.row.content]
-
-    def _write_journal(self, mine: Iterable[_Pending]) -> None:
-        journal = self._folder / _JOURNAL
-        journal.unlink(missing_ok=True)
-        with disk_full_is_capacity(self._files.root):
-            write_synced(journal, ["".join(f"{pending.row.content}\n" for pending in mine).encode()])
-        sync_folder(self._folder)
 
     def _publish(
         self,
@@ -265,40 +252,35 @@ class Session:
     ) -> None:
         contents |= {base for c in contents if c in self._pending and (base := self._pending[c].row.base)}
         mine = [self._pending[content] for content in sorted(contents) if content in self._pending]
-        self._write_journal(mine)
+        write_journal(self._folder, (pending.row.content for pending in mine))
         placed: list[_Pending] = []
         with self._index.transaction() as transaction:
-            try:
-                self._watch("commit")
-                for content in sorted(contents - self._pending.keys()):
-                    if object_row(transaction, content) is None:
-                        raise BadInputError(f"content {content} was never stored", where=f"model {model.ref}")
-                for pending in mine:
-                    if object_row(transaction, pending.row.content) is None:
-                        placed.append(pending)
-                        self._files.place(pending.path, pending.row.content)
-                        self._watch("object placed")
-                        insert_object(transaction, pending.row)
-                if placed:
-                    self._files.sync(pending.row.content for pending in placed)
-                for id, body in bodies.items():
-                    insert_block(transaction, id, pack(body, _LEVEL))
-                self.already = model_version(transaction, model.ref) == model.version
-                if not self.already:
-                    put_model(transaction, ModelRow(model.ref, model.version, pack(manifest, _LEVEL)))
-                for alias in aliases:
-                    put_alias(transaction, alias, model.ref)
-                self._watch("rows inserted")
-            except BaseException:
-                # Still the only writer: nobody can have come to rely on these files.
-                for pending in placed:
-                    self._files.path(pending.row.content).unlink(missing_ok=True)
-                raise
+            self._watch("commit")
+            for content in sorted(contents - self._pending.keys()):
+                if object_row(transaction, content) is None:
+                    raise BadInputError(f"content {content} was never stored", where=f"model {model.ref}")
+            for pending in mine:
+                # From here on a failure ends in the journal being undone; this session has the file no more.
+                del self._pending[pending.row.content]
+                if object_row(transaction, pending.row.content) is None:
+                    self._files.place(pending.path, pending.row.content)
+                    self._watch("object placed")
+                    insert_object(transaction, pending.row)
+                    placed.append(pending)
+                else:
+                    pending.path.unlink()
+            if placed:
+                self._files.sync(pending.row.content for pending in placed)
+            for id, body in bodies.items():
+                insert_block(transaction, id, pack(body, _LEVEL))
+            self.already = model_version(transaction, model.ref) == model.version
+            if not self.already:
+                put_model(transaction, ModelRow(model.ref, model.version, pack(manifest, _LEVEL)))
+            for alias in aliases:
+                put_alias(transaction, alias, model.ref)
+            self._watch("rows inserted")
         self._watch("committed")
         self.new_bytes += sum(pending.row.stored for pending in placed)
-        for pending in mine:
-            del self._pending[pending.row.content]
-            pending.path.unlink(missing_ok=True)
 
 
 def _same_rows(nbytes: int, shape: tuple[int, ...], dtype: str, base: ObjectRow) -> bool:
@@ -307,60 +289,3 @@ def _same_rows(nbytes: int, shape: tuple[int, ...], dtype: str, base: ObjectRow)
         return False
     elements, base_elements = nbytes // itemsize(dtype), base.nbytes // itemsize(base.dtype)
     return elements == base_elements or (len(shape) > 1 and base_elements % (elements // shape[0]) == 0)
-
-
-@contextmanager
-def session_folder(temporary: Path) -> Iterator[Path]:
-    """A folder for one session, locked while it lives; gone at the end."""
-    token = f"{os.getpid()}-{secrets.token_hex(8)}"
-    fresh, folder = temporary / f"{token}.new", temporary / token
-    with disk_full_is_capacity(temporary):
-        fresh.mkdir(parents=True)
-    descriptor = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Locked before it has its name, so that a folder with a name and no lock is a dead session's.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        fresh.rename(folder)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
-
-
-def recover(temporary: Path, index: Index, files: ObjectFiles) -> int:
-    """Clear away what killed sessions left; living ones are not touched. Returns how many were cleared."""
-    cleared = 0
-    for folder in sorted(temporary.iterdir()) if temporary.is_dir() else ():
-        if folder.suffix == ".new" or not folder.is_dir():
-            continue
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _undo(folder / _JOURNAL, index, files)
-            shutil.rmtree(folder)
-            cleared += 1
-        except (BlockingIOError, FileNotFoundError):
-            continue
-        finally:
-            os.close(descriptor)
-    return cleared
-
-
-def clear_unnamed(temporary: Path) -> None:
-    """Remove the empty folders of sessions that were killed in their first moment; only while none can be starting."""
-    for folder in sorted(temporary.glob("*.new")):
-        shutil.rmtree(folder)
-
-
-def _undo(journal: Path, index: Index, files: ObjectFiles) -> None:
-    try:
-        contents = journal.read_text().split()
-    except FileNotFoundError:
-        return
-    with index.transaction() as transaction:
-        for content in contents:
-            if object_row(transaction, content) is None:
-                files.path(content).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ everything is immutable but the names of models. Files come first and rows last:
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ from quiltwork.zoo.lock import FolderLock
 from quiltwork.zoo.manifest import contents_of, read_model
 from quiltwork.zoo.objects import Bytes, ObjectFiles, Watch
 from quiltwork.zoo.packing import Malformed, unpack
-from quiltwork.zoo.session import Session, recover, session_folder
+from quiltwork.zoo.session import Session
+from quiltwork.zoo.staging import recover, session_folder
 from quiltwork.zoo.types import Chain, Model, RawTensor, TensorRef
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ class Zoo:
         The result stays valid whatever happens to the model. Raises NotFoundError, CorruptionError.
         """
         stored = self.content(ref.content)
-        expected = ref.nbytes // itemsize(ref.dtype) * itemsize(ref.stored_dtype)
+        expected = math.prod(ref.shape) * itemsize(ref.stored_dtype)
         if stored.size != expected:
             raise CorruptionError(f"{stored.size} bytes instead of {expected}", where=f"tensor {ref.name}")
         return RawTensor(ref.dtype, ref.shape, widen(stored, ref.stored_dtype, ref.dtype))
@@ -171,7 +173,7 @@ class Zoo:
 
         Waits while garbage is being collected.
         """
-        with self._lock.shared(), session_folder(self._temporary) as folder:
+        with self._lock.shared(), session_folder(self._temporary, self._index, self._files) as folder:
             self._adding.depth = getattr(self._adding, "depth", 0) + 1
             try:
                 yield Session(folder, self._index, self._files, self._watch)
