@@ -119,7 +119,7 @@ def test_any_bytes_are_read_consistently_or_refused(tmp_path_factory: pytest.Tem
     try:
         file = read_header(path)
     except BadInputError as error:
-        assert "fuzzed.safetensors" in str(error)
+        assert "fuzzed.safetensors" in str(error)  # noqa: PT017 - either outcome is right
         return
     end = 0
     for item in file.ranges():

@@ -120,7 +120,7 @@ def test_changed_bytes_are_read_in_bounds_or_refused(
     try:
         file = read_checkpoint(path)
     except BadInputError as error:
-        assert "fuzzed.bin" in str(error)
+        assert "fuzzed.bin" in str(error)  # noqa: PT017 - either outcome is right
         return
     for name in file.tensors:
         raw = file.read(name)

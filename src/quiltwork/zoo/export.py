@@ -100,8 +100,8 @@ def _fresh(target: Path, *, folder: bool) -> Iterator[Path]:
     finally:
         if fresh.is_dir():
             shutil.rmtree(fresh, ignore_errors=True)
-        else:
-            fresh.unlink(missing_ok=True)
+        elif fresh.exists():
+            fresh.unlink()
 
 
 def _write(zoo: Zoo, recipe: Recipe, root: Path, report: Callable[[int], None]) -> tuple[int, int]:

@@ -141,7 +141,9 @@ def _walk(folder: Path, top: Path, prefix: str, notes: list[str], above: tuple[s
             real = Path(os.path.realpath(item.path))
             if not real.exists():
                 raise BadInputError(f"is a link to {target!r}, which does not exist", where=where)
-            if real.is_relative_to(top) and not os.path.isabs(target):
+            # One step only: a link to a file that is itself a link out of here is a link inside.
+            step = Path(os.path.realpath((Path(folder) / target).parent)) / Path(target).name
+            if not os.path.isabs(target) and step.is_relative_to(top):
                 yield Entry(path, link=target)
                 continue
         try:
