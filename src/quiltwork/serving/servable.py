@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
 
-from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError
+from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, QuiltworkError
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Caller, Hosted, Input, Json, Part, Sample, Stream, TaskSchema
 from quiltwork.serving.engine import EngineStats
@@ -18,7 +18,8 @@ from quiltwork.serving.hosting import Language, LanguageLoader, ModelSource
 from quiltwork.serving.loop import EngineLoop
 from quiltwork.serving.metrics import Metrics
 from quiltwork.serving.options import RequestOptions, check_token_id, parse_options
-from quiltwork.serving.request import Request, advance, empty_choice, failure, new_choice, usage_part
+from quiltwork.serving.picture import picture
+from quiltwork.serving.request import Choice, Request, advance, empty_choice, failure, new_choice, usage_part
 from quiltwork.serving.sampling import SamplerState
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
@@ -111,7 +112,7 @@ class LanguageModels:
         self._source: ModelSource | None = None
         self._loader: LanguageLoader | None = None
         # Of the engine thread: sequence id -> whose it is.
-        self._requests: dict[int, Request] = {}
+        self._running: dict[int, tuple[Request, Choice]] = {}
         self._hosts_of: dict[Request, _Host] = {}
         self._stats = engine.stats()
         self._published = clock()
@@ -257,7 +258,11 @@ class LanguageModels:
             )
             request.choices.append(new_choice(language, index, sequence, stops))
         self._admit(host, request)
-        self._loop.post(lambda: self._start(host, request))
+        try:
+            self._loop.post(lambda: self._start(host, request))
+        except QuiltworkError as error:
+            self._give_back(host, request)
+            raise _shutting_down() from error
         return request.stream
 
     def _prompt(self, host: _Host, input: Input) -> list[int]:
@@ -329,7 +334,7 @@ class LanguageModels:
                     fits = self._engine.room(choice.sequence.model) - len(request.prompt)
                     choice.sequence.max_tokens = max(min(choice.sequence.max_tokens, fits), 1)
                 self._engine.add(choice.sequence)
-                self._requests[choice.sequence.id] = request
+                self._running[choice.sequence.id] = (request, choice)
         except Exception as error:  # noqa: BLE001  the reader is told
             self._fail(request, error)
 
@@ -338,17 +343,17 @@ class LanguageModels:
         if now - self._published > PUBLISH_SECONDS or any(e.finish_reason is not None for e in emissions):
             self._publish()
         for emission in emissions:
-            request = self._requests.get(emission.sequence_id)
-            if request is None:
+            running = self._running.get(emission.sequence_id)
+            if running is None:
                 continue
-            choice = next(c for c in request.choices if c.sequence.id == emission.sequence_id)
+            request, choice = running
             try:
                 advance(request, choice, emission, now, self._metrics, self._engine.cancel)
             except Exception as error:  # noqa: BLE001  the reader is told; others go on
                 self._fail(request, error)
                 continue
             if choice.finish_reason is not None:
-                del self._requests[emission.sequence_id]
+                del self._running[emission.sequence_id]
                 if not request.unfinished:
                     self._end(request, choice.finish_reason)
                     request.stream.put(usage_part(request))
@@ -359,7 +364,7 @@ class LanguageModels:
 
     def _drop(self, request: Request, reason: str) -> None:
         for choice in request.choices:
-            if self._requests.pop(choice.sequence.id, None) is not None:
+            if self._running.pop(choice.sequence.id, None) is not None:
                 self._engine.cancel(choice.sequence.id)
         self._end(request, reason)
 
@@ -371,7 +376,7 @@ class LanguageModels:
 
     def _fail_all(self, error: Exception) -> None:
         """A step went wrong: whoever was in it is told, and the engine starts afresh with the next request."""
-        for request in set(self._requests.values()):
+        for request in {request for request, _ in self._running.values()}:
             try:
                 self._fail(request, error)
             except Exception:  # noqa: BLE001  its reader has been told; the others must be as well
@@ -386,8 +391,12 @@ class LanguageModels:
         seconds = self._clock() - request.arrived
         self._metrics.finished(request.model, reason, seconds)
         with self._lock:
-            self._outstanding -= len(request.choices)
             self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
+        self._give_back(host, request)
+
+    def _give_back(self, host: _Host, request: Request) -> None:
+        with self._lock:
+            self._outstanding -= len(request.choices)
             host.running -= 1
             if host.draining and not host.running and host in self._draining:
                 self._draining.remove(host)
@@ -405,8 +414,6 @@ class LanguageModels:
 
     def status(self) -> Mapping[str, Json]:
         """Models and who shares their blocks, the queue, the last batches, memory."""
-        from quiltwork.serving.picture import picture
-
         with self._lock:
             chains = {ref: host.chain for ref, host in self._hosts.items()}
             outstanding = self._outstanding
@@ -421,6 +428,8 @@ class LanguageModels:
             self._lock.wait_for(lambda: self._outstanding == 0, timeout=drain_seconds)
         self._loop.call(lambda: self._fail_all(_shutting_down()))
         self._loop.stop()
+        # The thread has ended: whatever slipped in after the last look is told here.
+        self._fail_all(_shutting_down())
         closing = getattr(self._source, "close", None)
         if closing is not None:
             closing()
