@@ -18,8 +18,10 @@ from torch import Tensor
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.serving.options import SamplingOptions
 
-FIRST_CANDIDATES = 512
+FIRST_CANDIDATES = 256
 """How many of the most likely tokens a nucleus is first looked for among."""
+STRIDE = 128
+"""Tokens whose weights are summed before the cumulated weight is looked at."""
 
 
 class Sampled(NamedTuple):
@@ -294,7 +296,7 @@ def _keep_nucleus(weights: Tensor, options: Sequence[SamplingOptions]) -> None:
     limit = torch.tensor(top_k, device=device).unsqueeze(1)
     top_p = _column([o.top_p for o in options], device).double().unsqueeze(1)
     # A row with top-k is settled by its k largest; for the others the nucleus is mostly far smaller than V.
-    width = min(vocab, max([FIRST_CANDIDATES, *(k for k in top_k if k < vocab)]))
+    width = min(vocab, max(k if k < vocab else FIRST_CANDIDATES for k in top_k))
     while True:
         largest = weights.topk(width, dim=-1).values.double()
         largest.masked_fill_(torch.arange(width, device=device) >= limit, 0.0)
@@ -322,12 +324,26 @@ def _invert(weights: Tensor, draws: Sequence[float]) -> list[int]:
     In vocabulary order, not in order of likelihood: rounding that swaps two nearly equal logits then moves the
     result by that rounding's mass only.
     """
-    mass = weights.cumsum(dim=-1, dtype=torch.float64)
-    total = mass[:, -1]
-    target = torch.tensor(draws, dtype=torch.float64, device=weights.device) * total
-    # Strictly below the total, so that some weight passes it and no token of weight 0 is ever drawn.
+    rows, vocab = weights.shape
+    spare = -vocab % STRIDE
+    strides = (torch.nn.functional.pad(weights, (0, spare)) if spare else weights).view(rows, -1, STRIDE)
+    # Two levels: sums of strides first, then one stride of each row.
+    draw = torch.tensor(draws, dtype=torch.float64, device=weights.device).unsqueeze(1)
+    sums = strides.sum(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    stride, rest = _passes(sums, draw * sums[:, -1:])
+    inner = strides.gather(1, stride.unsqueeze(2).expand(-1, 1, STRIDE)).squeeze(1).cumsum(dim=-1, dtype=torch.float64)
+    token, _ = _passes(inner, rest)
+    return [int(found) for found in (stride * STRIDE + token).squeeze(1).tolist()]
+
+
+def _passes(mass: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Where cumulated ``mass`` (n, m) first passes ``target`` (n, 1), and what of the target is left there."""
+    # Strictly below the total, so that something passes it and nothing of weight 0 is ever found.
+    total = mass[:, -1:]
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    return [int(token) for token in torch.searchsorted(mass, target.unsqueeze(1), right=True).squeeze(1).tolist()]
+    at = torch.searchsorted(mass, target, right=True)
+    before = torch.where(at > 0, mass.gather(1, (at - 1).clamp(min=0)), 0.0)
+    return at, target - before
 
 
 def _flat(per_row: Sequence[npt.NDArray[np.int64]], device: torch.device) -> tuple[Tensor, Tensor]:
