@@ -35,12 +35,16 @@ class PlainWeights:
         self.shared: dict = {} if shared is None else shared
 
     def get(self, role: str) -> Tensor | None:
-        return self.tensors.get(role)
+        tensor = self.tensors.get(role)
+        assert tensor is None or tensor.dim() == 1 or role in ("tokens.weight", "positions.weight"), (
+            f"{role} would be held unpacked beside its packed form"
+        )
+        return tensor
 
     def prepared(self, key: tuple[str, ...], roles: Sequence[str], prepare: Any) -> Any:
         held = (key, tuple(id(self.tensors.get(r)) for r in roles))
         if held not in self.shared:
-            self.shared[held] = (prepare(*(self.get(r) for r in roles)), [self.get(r) for r in roles])
+            self.shared[held] = (prepare(*map(self.tensors.get, roles)), [*map(self.tensors.get, roles)])
         return self.shared[held][0]
 
 

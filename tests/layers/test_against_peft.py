@@ -235,25 +235,50 @@ def test_each_kind_alone_and_all_mixed_in_one_batch(toy: ModuleType, family: str
     kinds, base = (LLAMA, llama()) if family == "llama" else (GPT2, gpt2())
     parts = (toy.llama_parts if family == "llama" else toy.gpt2_parts)(base.config, base.state_dict())
     ours = toy.ToyModel(parts)
-    prompts, attached, expected, names = [], [], [], []
+    prompts, attached, expected, names, blocks = [], [], [], [], []
     for name, kind in kinds.items():
         model = adapted(base, kind.config())
-        own = ours.attach(kind.blocks(model))
+        made = kind.blocks(model)
+        own = ours.attach(made)
         theirs = [peft_logits(model, prompt) for prompt in PROMPTS]
         assert (theirs[0] - peft_logits(base, PROMPTS[0])).abs().max() > 0.01, f"{name} changes nothing"
         for prompt, wanted, got in zip(PROMPTS, theirs, ours.logits(PROMPTS, [own, own]), strict=True):
             torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
             prompts.append(prompt)
             attached.append(own)
+            blocks.append(made)
             expected.append(wanted)
             names.append(name)
     for prompt in PROMPTS:
         prompts.append(prompt)
         attached.append(None)
+        blocks.append({})
         expected.append(peft_logits(base, prompt))
         names.append("bare")
     for name, wanted, got in zip(names, expected, ours.logits(prompts, attached), strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0, msg=lambda m, n=name: f"{n}, mixed: {m}")
+    _check_other_precisions(toy, parts, blocks, prompts, expected, names)
+
+
+def _check_other_precisions(
+    toy: ModuleType,
+    parts: Sequence[Any],
+    blocks: Sequence[Blocks],
+    prompts: Sequence[Sequence[int]],
+    expected: Sequence[Tensor],
+    names: Sequence[str],
+) -> None:
+    """The uncompiled path, which other devices take too: float64 agrees closely, bfloat16 on what it is sure of."""
+    for dtype in (torch.float64, torch.bfloat16):
+        other = toy.ToyModel(parts, toy.Placement(torch.device("cpu"), dtype))
+        mixed = other.logits(prompts, [other.attach(own) for own in blocks])
+        for name, wanted, got in zip(names, expected, mixed, strict=True):
+            assert got.dtype == dtype
+            if dtype == torch.float64:
+                torch.testing.assert_close(got.float(), wanted, atol=1e-4, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+            else:
+                away = (got.float() - wanted).norm() / wanted.norm()
+                assert away < 0.05, f"{name}: relative error {away}"
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"lora_bias": True}])

@@ -163,6 +163,9 @@ def test_an_arch_that_is_not_possible_is_refused_by_name(
     assert names in str(caught.value)
 
 
+WRONG = torch.ones(3)
+
+
 def low_rank(role: str, out: int = 8, width: int = 8, r: int = 2, **target: Any) -> tuple[str, dict, dict]:
     held = {f"{role}.lora_A": torch.randn(r, width), f"{role}.lora_B": torch.randn(out, r)}
     return "lora", {"targets": {role: {"r": r, "scale": 1.0, "dora": False, **target}}}, held
@@ -183,7 +186,7 @@ def low_rank(role: str, out: int = 8, width: int = 8, r: int = 2, **target: Any)
         ("attn", ("lora", {"targets": ["q_proj"]}, {}), BadInputError, "targets"),
         ("attn", ("lora", {}, {}), BadInputError, "targets"),
         ("ffn", ("ia3", {"targets": {"up_proj": {"side": "both"}}}, {}), UnsupportedError, "up_proj.side"),
-        ("ffn", ("ia3", {"targets": {"up_proj": {"side": "input"}}}, {"up_proj.ia3": torch.ones(3)}), BadInputError, "3"),
+        ("ffn", ("ia3", {"targets": {"up_proj": {"side": "input"}}}, {"up_proj.ia3": WRONG}), BadInputError, "(3,)"),
         ("ffn", ("norm", {"targets": {"q_norm.weight": {}}}, {}), UnsupportedError, "q_norm"),
         ("ffn", ("norm", {"targets": {"norm.weight": {}}}, {"norm.weight": torch.ones(9)}), BadInputError, "norm.we"),
         ("ffn", ("prefix", {"num_virtual_tokens": 1}, {}), UnsupportedError, "prefix"),

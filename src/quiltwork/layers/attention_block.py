@@ -73,10 +73,8 @@ def attention_executor(arch: Mapping[str, Any], weights: Weights, placement: Pla
     norm = load_norm(arch, weights)
     heads = HeadShape(num_heads, num_kv_heads, head_dim, window, norm.eps)
     q_width, kv_width = num_heads * head_dim, num_kv_heads * head_dim
-    if weights.get("qkv_proj.weight") is not None:
-        outputs = {"qkv_proj": q_width + 2 * kv_width}
-    else:
-        outputs = {"q_proj": q_width, "k_proj": kv_width, "v_proj": kv_width}
+    fused = {"qkv_proj": q_width + 2 * kv_width}
+    apart = {"q_proj": q_width, "k_proj": kv_width, "v_proj": kv_width}
     head_norms = None
     if arch.get("qk_norm"):
         head_norms = HeadNorms(*(weight(weights, f"{name}_norm.weight", head_dim) for name in ("q", "k")))
@@ -86,8 +84,8 @@ def attention_executor(arch: Mapping[str, Any], weights: Weights, placement: Pla
         table = weights.prepared(key, (), lambda: RopeTable(rope, head_dim, placement.device))
     return AttentionExecutor(
         norm,
-        load_projection("qkv", weights, layout, outputs, width),
-        load_projection("o", weights, layout, {"o_proj": width}, q_width),
+        load_projection("qkv", weights, layout, (fused, apart), width),
+        load_projection("o", weights, layout, ({"o_proj": width},), q_width),
         heads,
         head_norms,
         table,

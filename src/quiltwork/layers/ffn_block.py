@@ -47,8 +47,8 @@ def ffn_executor(arch: Mapping[str, Any], weights: Weights, placement: Placement
     outputs = {"gate_proj": inner, "up_proj": inner} if is_gated else {"up_proj": inner}
     return FfnExecutor(
         load_norm(arch, weights),
-        load_projection("up", weights, layout, outputs, width),
-        load_projection("down", weights, layout, {"down_proj": width}, inner),
+        load_projection("up", weights, layout, (outputs,), width),
+        load_projection("down", weights, layout, ({"down_proj": width},), inner),
         str(arch.get("activation")),
         is_gated,
         placement,

@@ -38,6 +38,6 @@ def head_executor(arch: Mapping[str, Any], weights: Weights, placement: Placemen
     width, vocab = count(arch, "hidden_size"), count(arch, "vocab_size")
     return HeadExecutor(
         load_norm(arch, weights),
-        load_projection("lm_head", weights, "linear", {"lm_head": vocab}, width),
+        load_projection("lm_head", weights, "linear", ({"lm_head": vocab},), width),
         placement,
     )

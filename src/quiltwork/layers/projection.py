@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -197,28 +198,45 @@ def _check(role: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
         raise BadInputError(f"has shape {tuple(tensor.shape)}, expected {shape}", where=role)
 
 
-def _checked_fuse(layout: str, roles: Sequence[str], shapes: Sequence[tuple[int, int]], *tensors: Tensor) -> Matrix:
-    for role, shape, tensor in zip(roles, shapes, tensors, strict=True):
-        _check(role, tensor, shape if layout == "linear" else shape[::-1])
-    return fuse(layout, *tensors)
+Outputs = Mapping[str, int]
+"""Role -> output features, in the order they stand in a fused projection."""
+
+
+def _fuse_first(
+    layout: str, choices: Sequence[Outputs], in_features: int, *tensors: Tensor | None
+) -> tuple[int, Matrix]:
+    """(which choice, its matrix) for the first of ``choices`` whose first role is there."""
+    rest = list(tensors)
+    for index, outputs in enumerate(choices):
+        own, rest = rest[: len(outputs)], rest[len(outputs) :]
+        if own[0] is None and rest:
+            continue
+        for (role, size), tensor in zip(outputs.items(), own, strict=True):
+            shape = (size, in_features)
+            _check(f"{role}.weight", tensor, shape if layout == "linear" else shape[::-1])
+        return index, fuse(layout, *(tensor for tensor in own if tensor is not None))
+    raise AssertionError("the last choice is always taken")
 
 
 def load_projection(
-    name: str, weights: Weights, layout: str, outputs: Mapping[str, int], in_features: int
+    name: str, weights: Weights, layout: str, choices: Sequence[Outputs], in_features: int
 ) -> Projection:
-    """Build a projection of ``outputs`` (role -> output features) from ``{role}.weight`` and ``{role}.bias``.
+    """Build a projection from the ``{role}.weight`` and ``{role}.bias`` of the first of ``choices`` that is there.
 
+    The matrices are only asked for through ``Weights.prepared``, so that nobody holds them as they were.
     Raises BadInputError naming a role that is missing or has another shape.
     """
+    names = [f"{role}.weight" for outputs in choices for role in outputs]
+    chosen, matrix = weights.prepared(
+        ("matrix", layout, str(in_features), json.dumps(choices)),
+        names,
+        partial(_fuse_first, layout, choices, in_features),
+    )
+    outputs = choices[chosen]
     slices, offset = {}, 0
     for role, size in outputs.items():
         slices[role] = Slice(offset, size)
         offset += size
-    names = [f"{role}.weight" for role in outputs]
-    prepare: Callable[..., Matrix] = partial(
-        _checked_fuse, layout, names, [(size, in_features) for size in outputs.values()]
-    )
-    matrix: Matrix = weights.prepared(("matrix", layout), names, prepare)
     biases = {role: weights.get(f"{role}.bias") for role in outputs}
     for role, vector in biases.items():
         if vector is not None:
