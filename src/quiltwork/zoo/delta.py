@@ -26,6 +26,7 @@ _HEADER = struct.Struct("<2sBB")
 _MAGIC = b"D1"
 _LEVEL = 1
 _SAMPLE = 1 << 15
+_HELPS = 0.95
 
 Unsigned = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -37,10 +38,10 @@ def comparable(dtype: str, base_dtype: str) -> bool:
     return dtype == base_dtype or "F64" not in (dtype, base_dtype)
 
 
-def worthwhile(data: Bytes, dtype: str, base: Bytes, base_dtype: str, *, below: float) -> bool:
-    """Whether a sample of the delta is smaller than ``below`` times the plain bytes, and thanks to the base.
+def expected_ratio(data: Bytes, dtype: str, base: Bytes, base_dtype: str) -> float:
+    """Size of the delta over the size of the plain bytes, from a sample; 1.0 where the base is of no help.
 
-    Floats of any kind shrink a little when their bytes are packed apart; a base that adds nothing to that is no reason
+    Floats of any kind shrink a little when their bytes are packed apart. A base that adds little to that is no reason
     to give up reading the tensor as a memory map.
     """
     size, base_size = itemsize(dtype), itemsize(base_dtype)
@@ -53,7 +54,7 @@ def worthwhile(data: Bytes, dtype: str, base: Bytes, base_dtype: str, *, below: 
         packed += sum(map(len, encode(piece, dtype, near, base_dtype)))
         alone += sum(map(len, encode(piece, dtype, nothing, base_dtype)))
         plain += (stop - start) * size
-    return packed < below * min(plain, alone)
+    return packed / plain if plain and packed < _HELPS * alone else 1.0
 
 
 def encode(data: Bytes, dtype: str, base: Bytes, base_dtype: str) -> Iterator[bytes]:

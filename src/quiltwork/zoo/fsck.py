@@ -36,11 +36,13 @@ def check(
     files: ObjectFiles,
     manifest: Callable[[ModelRow], tuple[Model, str]],
     read: Callable[[str], Bytes],
+    report: Callable[[int], None],
 ) -> list[Finding]:
     """Everything that is wrong; empty for a sound zoo. Additions and readers may go on meanwhile.
 
     manifest : reads a model's row, as ``Zoo`` does.
     read : decodes an object, as ``Zoo.content`` does.
+    report : told the length of each object's file once it has been read.
     """
     findings = [Finding("index", str(index.path), what) for what in index.check()]
     # Files are moved to their names only by whoever is the writer, so that no addition is half placed in this view.
@@ -49,6 +51,7 @@ def check(
     findings += _check_models(models, objects, manifest, index)
     for row in objects.values():
         findings += _check_object(row, objects, present, read, index)
+        report(row.stored)
     findings += [
         Finding("extra", str(path), "belongs to no object")
         for content, path in present.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator
@@ -60,12 +61,16 @@ class Index:
         self.path = path
         self._busy_seconds = busy_seconds
         self._idle: list[sqlite3.Connection] = []
+        self._inherited: list[sqlite3.Connection] = []
+        self._owner = os.getpid()
         self._guard = threading.Lock()
         with self._connection() as connection:
             if self._version(connection) == 0:
                 # Turning WAL on is the one statement that does not wait for another process doing the same.
                 with lock.exclusive():
                     if self._version(connection) == 0:
+                        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                            raise CorruptionError("not the index of a zoo", where=str(path))
                         connection.execute("PRAGMA journal_mode = WAL")
                         connection.executescript(
                             f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION};"
@@ -87,6 +92,9 @@ class Index:
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with self._guard:
+            if self._owner != os.getpid():
+                # After a fork: these connections are the parent's, and SQLite forbids using or closing them here.
+                self._owner, self._inherited, self._idle = os.getpid(), [*self._inherited, *self._idle], []
             connection = self._idle.pop() if self._idle else None
         try:
             if connection is None:

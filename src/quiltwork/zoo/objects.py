@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from quiltwork.core.errors import CapacityError, CorruptionError
+from quiltwork.core.errors import CapacityError, CorruptionError, QuiltworkError
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Data: TypeAlias = bytes | bytearray | memoryview | Bytes
@@ -36,14 +36,17 @@ def content_id(data: Data) -> str:
 
 
 @contextmanager
-def disk_full_is_capacity(folder: Path) -> Iterator[None]:
-    """Turn "no space left" and its relatives into CapacityError; other OSErrors pass."""
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn "no space left" and its relatives into CapacityError, other OSErrors into QuiltworkError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise CapacityError("the disk is full", where=str(folder), hint="free some space; nothing was added") from error
+        if error.errno in FULL:
+            hint = "free some space; nothing was added"
+            raise CapacityError("the disk is full", where=str(folder), hint=hint) from error
+        raise QuiltworkError(
+            f"cannot be used: {error.strerror or error}", where=error.filename or str(folder)
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -112,11 +115,11 @@ class ObjectFiles:
             return map_file(self.path(content))
         except FileNotFoundError as error:
             raise CorruptionError("the object's file is missing", where=f"object {content}") from error
+        except OSError as error:
+            raise QuiltworkError(f"cannot be read: {error.strerror or error}", where=f"object {content}") from error
 
     def __iter__(self) -> Iterator[tuple[str, Path]]:
         """Every file in the folder with the content id its name stands for (which may be no id at all)."""
-        for fan in sorted(self.root.iterdir()) if self.root.is_dir() else ():
-            if fan.is_dir():
-                yield from ((fan.name + file.name, file) for file in sorted(fan.iterdir()))
-            else:
-                yield fan.name, fan
+        for path in sorted(self.root.rglob("*")):
+            if not path.is_dir():
+                yield "".join(path.relative_to(self.root).parts), path

@@ -38,7 +38,7 @@ from quiltwork.zoo.objects import (
     ObjectFiles,
     Watch,
     content_id,
-    disk_full_is_capacity,
+    disk_errors,
     map_file,
     write_synced,
 )
@@ -101,6 +101,8 @@ class Session:
                 where="tensor",
             )
         stored_dtype, data = narrowed(np.ascontiguousarray(raw.data), raw.dtype)
+        if lossy is not None and lossy not in lossy_code.CODES:
+            raise BadInputError(f"{lossy!r} is not one of {', '.join(lossy_code.CODES)}", where="lossy")
         base = self._base(near)
         content = content_id(data)
         if lossy is not None and base is not None and len(raw.shape) > 1 and not self._known(content):
@@ -172,7 +174,7 @@ class Session:
         # What comes back is what a later reader will get: the manifest, read again with all its checks.
         model, _ = read_model(manifest, ref, bodies.__getitem__)
         contents = contents_of(model, recipe_content)
-        with disk_full_is_capacity(self._files.root):
+        with disk_errors(self._files.root):
             self._publish(model, manifest, bodies, contents, aliases)
         return model
 
@@ -190,49 +192,49 @@ class Session:
             raise BadInputError(f"content {near} was never stored", where="near")
         return self._row(row.base) if row is not None and row.base is not None else row
 
+    def _delta_ratio(self, data: Bytes, dtype: str, near: Bytes, base: ObjectRow) -> float:
+        if base.dtype is None or not delta.comparable(dtype, base.dtype):
+            return 1.0
+        return delta.expected_ratio(data, dtype, near, base.dtype)
+
     def _delta(self, content: str, data: Bytes, dtype: str, base: ObjectRow) -> bool:
         """Store the exact difference from ``base``; whether that was worth it."""
-        if base.dtype is None or not delta.comparable(dtype, base.dtype):
-            return False
         near = self.read(base.content)
-        if not delta.worthwhile(data, dtype, near, base.dtype, below=_DELTA_BELOW):
+        if base.dtype is None or self._delta_ratio(data, dtype, near, base) >= _DELTA_BELOW:
             return False
         row = ObjectRow(content, codec.DELTA, base.content, dtype, data.size, 0)
         written = self._write(row, delta.encode(data, dtype, near, base.dtype))
         if written.row.stored < _DELTA_BELOW * data.size:
             return True
         self._drop(written)
-        written.path.unlink()
         return False
 
     def _rounded(self, data: Bytes, dtype: str, columns: int, base: ObjectRow, code: str) -> Stored | None:
-        """Store the rounded difference from ``base``; None where that is not possible or not smaller."""
-        if code not in lossy_code.CODES:
-            raise BadInputError(f"{code!r} is not one of {', '.join(lossy_code.CODES)}", where="lossy")
+        """Store the rounded difference from ``base``; None where that is impossible, or no smaller than an exact one
+        (8 bits for each half-precision element are not)."""
         near = self.read(base.content)
         if base.dtype is None or not lossy_code.possible(data, dtype, near, base.dtype):
             return None
         pieces = lossy_code.encode(data, dtype, near, base.dtype, columns=columns, code=code)
         # The object's id is the hash of what it decodes to, which is known only once it is written.
         draft = self._write(ObjectRow(_DRAFT, codec.ROUNDED, base.content, dtype, data.size, 0), pieces)
+        at_most = min(_DELTA_BELOW, self._delta_ratio(data, dtype, near, base)) * data.size
         decoded = codec.decode(draft.row, map_file(draft.path), self.read)
         error = lossy_code.relative_error(data, decoded, dtype)
-        self._drop(draft)
-        if not np.isfinite(error) or draft.row.stored >= _DELTA_BELOW * data.size:
-            draft.path.unlink()
-            return None
         content = content_id(decoded)
-        if not self._known(content):
-            path = draft.path.with_name(content)
-            draft.path.rename(path)
-            self._pending[content] = _Pending(replace(draft.row, content=content), path)
-        return Stored(content, dtype, {"code": code, "relative_error": error})
+        if not np.isfinite(error) or draft.row.stored >= at_most or self._known(content):
+            self._drop(draft)
+            return Stored(content, dtype, _loss(code, error)) if self._known(content) else None
+        path = draft.path.rename(draft.path.with_name(content))
+        del self._pending[_DRAFT]
+        self._pending[content] = _Pending(replace(draft.row, content=content), path)
+        return Stored(content, dtype, _loss(code, error))
 
     def _write(self, row: ObjectRow, pieces: Iterable[Data]) -> _Pending:
         """Write an object's file aside; the row comes back with its length."""
         path = self._folder / row.content
         path.unlink(missing_ok=True)
-        with disk_full_is_capacity(self._files.root):
+        with disk_errors(self._files.root):
             self._watch("object")
             written = replace(row, stored=write_synced(path, pieces))
             self._watch("object written")
@@ -241,6 +243,7 @@ class Session:
 
     def _drop(self, pending: _Pending) -> None:
         del self._pending[pending.row.content]
+        pending.path.unlink()
 
     def _publish(
         self,
@@ -281,6 +284,10 @@ class Session:
             self._watch("rows inserted")
         self._watch("committed")
         self.new_bytes += sum(pending.row.stored for pending in placed)
+
+
+def _loss(code: str, error: float) -> Mapping[str, Json]:
+    return {"code": code, "relative_error": error}
 
 
 def _same_rows(nbytes: int, shape: tuple[int, ...], dtype: str, base: ObjectRow) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.zoo.index import Index, object_row
-from quiltwork.zoo.objects import ObjectFiles, disk_full_is_capacity, sync_folder, write_synced
+from quiltwork.zoo.objects import ObjectFiles, disk_errors, sync_folder, write_synced
 
 _JOURNAL = "journal"
 _LINE = re.compile(rb"^[0-9a-f]{64}\n", re.MULTILINE)
@@ -29,7 +29,7 @@ def session_folder(temporary: Path, index: Index, files: ObjectFiles) -> Iterato
     """A folder for one session, locked while it lives; gone at the end, with what a failed commit placed."""
     token = f"{os.getpid()}-{secrets.token_hex(8)}"
     fresh, folder = temporary / f"{token}.new", temporary / token
-    with disk_full_is_capacity(temporary):
+    with disk_errors(temporary):
         fresh.mkdir(parents=True)
     descriptor = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -34,7 +34,7 @@ from quiltwork.zoo.gc import Freed, collect
 from quiltwork.zoo.index import Index, ModelRow, ObjectRow, delete_name, put_alias
 from quiltwork.zoo.lock import FolderLock
 from quiltwork.zoo.manifest import contents_of, read_model
-from quiltwork.zoo.objects import Bytes, ObjectFiles, Watch
+from quiltwork.zoo.objects import Bytes, ObjectFiles, Watch, disk_errors, sync_folder
 from quiltwork.zoo.packing import Malformed, unpack
 from quiltwork.zoo.session import Session
 from quiltwork.zoo.staging import recover, session_folder
@@ -70,13 +70,16 @@ class Zoo:
                 raise BadInputError(f"is not a zoo: holds {foreign[0]!r}", where=str(self.path))
             if not create:
                 raise NotFoundError("no zoo here", where=str(self.path), hint="`quiltwork zoo add` makes one")
-            self.path.mkdir(parents=True, exist_ok=True)
+            with disk_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
         self._watch = watch
         self._lock = FolderLock(self.path / "lock")
         self._files = ObjectFiles(self.path / "objects")
         self._temporary = self.path / "tmp"
         self._adding = threading.local()
-        self._files.root.mkdir(exist_ok=True)
+        with disk_errors(self.path):
+            self._files.root.mkdir(exist_ok=True)
+            sync_folder(self.path)
         self._index = Index(index, self._lock)
         recover(self._temporary, self._index, self._files)
 
@@ -199,13 +202,14 @@ class Zoo:
         self._require_no_addition()
         return collect(self._lock, self._index, self._files, self._temporary, self._read_row, wait=wait)
 
-    def fsck(self, *, repair: bool = False) -> list[Finding]:
+    def fsck(self, *, repair: bool = False, progress: Callable[[int], None] | None = None) -> list[Finding]:
         """Check every byte; returns what is wrong, nothing for a sound zoo.
 
         repair : remove extra files and forget damaged objects, so that adding the same model again stores them anew.
+        progress : told how many bytes of object files have been read since it was last told.
         """
         recover(self._temporary, self._index, self._files)
-        findings = check(self._index, self._files, self._read_row, self.content)
+        findings = check(self._index, self._files, self._read_row, self.content, progress or (lambda nbytes: None))
         if not repair or not findings:
             return findings
         self._require_no_addition()
