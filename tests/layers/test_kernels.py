@@ -140,3 +140,19 @@ def test_half_precision_and_small_builds_fall_back(monkeypatch: pytest.MonkeyPat
 def test_unknown_layout_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="layout"):
         fuse("blocked", torch.randn(2, 2))
+
+
+def test_low_rank_updates_on_several_threads_equal_one() -> None:
+    def use(row: int) -> Use:
+        updates = tuple(LowRank(torch.randn(9, 300), torch.randn(9, 400), k * 400, 0.1) for k in range(2))
+        return Use(row, row + 1, LowRanks(updates))
+
+    batched, x, one, two = batch([use(row) for row in range(16)]), torch.randn(16, 300), *torch.zeros(2, 16, 800)
+    before = torch.get_num_threads()
+    try:
+        for threads, y in ((1, one), (2, two)):
+            torch.set_num_threads(threads)
+            add_low_rank(x, y, batched)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-5)

@@ -10,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from numba import prange
 from torch import Tensor
 
-from quiltwork.layers.compiled import compilable, float32_at, kernel
+from quiltwork.layers.compiled import compilable, float32_at, kernel, numba_threads, parallel_is_safe
 
 LONG_RUN = 16
 """Rows of one adapter from which two matrix products beat the compiled row-by-row loop."""
+
+
+_WORTH_SHARING = 1 << 17
+"""Multiplications below which one thread is done before others have started."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class LowRanks:
     def compilable(self) -> bool:
         """Whether the compiled kernel can read all of them."""
         return all(compilable(u.down) and compilable(u.up) for u in self.updates)
+
+    @cached_property
+    def work(self) -> int:
+        """Multiplications per row."""
+        return sum(u.down.numel() + u.up.numel() for u in self.updates)
 
     @cached_property
     def addresses(self) -> npt.NDArray[np.int64]:
@@ -97,6 +107,10 @@ class LowRankBatch:
     short: npt.NDArray[np.int64] | None
     """(n, 7) as in LowRanks, rows filled in: all of them in one compiled call."""
     scales: npt.NDArray[np.float32] | None
+    bounds: npt.NDArray[np.int64] | None
+    """(uses + 1,): where each use's rows of ``short`` begin."""
+    work: int
+    """Multiplications of all of ``short``."""
     padded: tuple[Padded, ...]
     """Single rows where nothing is compiled."""
     long: tuple[Use, ...]
@@ -105,39 +119,52 @@ class LowRankBatch:
     """Holds the tensors behind the addresses."""
 
 
-@kernel()
-def _add_low_rank(x, y, table, scales):  # type: ignore[no-untyped-def]
+def _add_low_rank(x, y, table, scales, bounds):  # type: ignore[no-untyped-def]
+    """Updates ``bounds[u]`` to ``bounds[u + 1]`` are one use; uses touch different rows, so they run in parallel."""
     width = x.shape[1]
     most = 0
     for e in range(table.shape[0]):
         most = max(most, table[e, 4])
-    inner = np.empty(most, np.float32)
-    for e in range(table.shape[0]):
-        down, up, rank = float32_at(table[e, 2]), float32_at(table[e, 3]), table[e, 4]
-        offset, columns = table[e, 5], table[e, 6]
-        for i in range(table[e, 0], table[e, 1]):
-            row, result = x[i], y[i]
-            for k in range(rank):
-                total = np.float32(0)
-                for j in range(width):
-                    total += row[j] * down[k * width + j]
-                inner[k] = total * scales[e]
-            k = 0
-            while k + 4 <= rank:
-                a, b, c, d = inner[k], inner[k + 1], inner[k + 2], inner[k + 3]
-                at = k * columns
-                for j in range(columns):
-                    result[offset + j] += (
-                        a * up[at + j]
-                        + b * up[at + columns + j]
-                        + c * up[at + 2 * columns + j]
-                        + d * up[at + 3 * columns + j]
-                    )
-                k += 4
-            while k < rank:
-                for j in range(columns):
-                    result[offset + j] += inner[k] * up[k * columns + j]
-                k += 1
+    for use in prange(bounds.shape[0] - 1):
+        inner = np.empty(most, np.float32)
+        for e in range(bounds[use], bounds[use + 1]):
+            down, up, rank = float32_at(table[e, 2]), float32_at(table[e, 3]), table[e, 4]
+            offset, columns = table[e, 5], table[e, 6]
+            for i in range(table[e, 0], table[e, 1]):
+                row, result = x[i], y[i]
+                for k in range(rank):
+                    total = np.float32(0)
+                    for j in range(width):
+                        total += row[j] * down[k * width + j]
+                    inner[k] = total * scales[e]
+                whole = rank // 4 * 4
+                for k in range(0, whole, 4):
+                    a, b, c, d = inner[k], inner[k + 1], inner[k + 2], inner[k + 3]
+                    at = k * columns
+                    for j in range(columns):
+                        result[offset + j] += (
+                            a * up[at + j]
+                            + b * up[at + columns + j]
+                            + c * up[at + 2 * columns + j]
+                            + d * up[at + 3 * columns + j]
+                        )
+                for k in range(whole, rank):
+                    for j in range(columns):
+                        result[offset + j] += inner[k] * up[k * columns + j]
+
+
+_add_serial = kernel()(_add_low_rank)
+_add_parallel = kernel(parallel=True)(_add_low_rank)
+
+
+def _add_short(x: Tensor, y: Tensor, batched: LowRankBatch) -> None:
+    threads = torch.get_num_threads()
+    arguments = (x.numpy(), y.numpy(), batched.short, batched.scales, batched.bounds)
+    if threads == 1 or batched.work < _WORTH_SHARING or not parallel_is_safe():
+        _add_serial(*arguments)
+        return
+    with numba_threads(threads):
+        _add_parallel(*arguments)
 
 
 def _pad(uses: Sequence[Use]) -> tuple[Padded, ...]:
@@ -159,14 +186,22 @@ def batch(uses: Sequence[Use]) -> LowRankBatch:
     """Arrange the updates of a batch; the result is good for any x and y of the same rows."""
     short = [u for u in uses if u.own.compilable and u.end - u.begin < LONG_RUN]
     single = [u for u in uses if not u.own.compilable and u.end - u.begin == 1]
-    table = scales = None
-    if short:
-        table = np.concatenate([u.own.addresses for u in short])
-        scales = np.concatenate([u.own.scales for u in short])
-        rows = np.array([(u.begin, u.end) for u in short], np.int64)
-        table[:, :2] = np.repeat(rows, [len(u.own.updates) for u in short], axis=0)
     chosen = {id(u) for u in (*short, *single)}
-    return LowRankBatch(table, scales, _pad(single), tuple(u for u in uses if id(u) not in chosen), tuple(short))
+    padded, long = _pad(single), tuple(u for u in uses if id(u) not in chosen)
+    if not short:
+        return LowRankBatch(None, None, None, 0, padded, long, ())
+    table = np.concatenate([u.own.addresses for u in short])
+    counts = [len(u.own.updates) for u in short]
+    table[:, :2] = np.repeat(np.array([(u.begin, u.end) for u in short], np.int64), counts, axis=0)
+    return LowRankBatch(
+        short=table,
+        scales=np.concatenate([u.own.scales for u in short]),
+        bounds=np.concatenate([[0], np.cumsum(counts)]),
+        work=sum((u.end - u.begin) * u.own.work for u in short),
+        padded=padded,
+        long=long,
+        alive=tuple(short),
+    )
 
 
 def add_low_rank_torch(x: Tensor, y: Tensor, uses: Sequence[Use]) -> None:
@@ -180,7 +215,7 @@ def add_low_rank_torch(x: Tensor, y: Tensor, uses: Sequence[Use]) -> None:
 def add_low_rank(x: Tensor, y: Tensor, batched: LowRankBatch) -> None:
     """Add every update of the batch to y (rows, out) in place; x (rows, in) and y contiguous."""
     if batched.short is not None:
-        _add_low_rank(x.numpy(), y.numpy(), batched.short, batched.scales)
+        _add_short(x, y, batched)
     for group in batched.padded:
         added = torch.bmm(torch.bmm(x[group.rows, None], group.down), group.up)[:, 0]
         columns = y[:, group.columns]

@@ -1,0 +1,157 @@
+"""Attention over pages as compiled loops, for float32 on a CPU (see ``attention`` for what is computed)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import prange
+
+from quiltwork.layers.compiled import exp32, kernel, numba_threads, parallel_is_safe, prefetch
+from quiltwork.layers.rope import rotate_head
+
+_WORTH_SHARING = 1 << 18
+"""Key elements below which one thread is done before others have started."""
+
+
+@kernel(inline="always")
+def _norm_head(head, weight, eps):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for j in range(head.shape[0]):
+        total += head[j] * head[j]
+    factor = np.float32(1) / np.sqrt(total / np.float32(head.shape[0]) + eps)
+    for j in range(head.shape[0]):
+        head[j] = head[j] * factor * weight[j]
+
+
+@kernel()
+def place(heads, num_heads, positions, starts, table, pool, cos, sin, q_norm, k_norm, eps):  # type: ignore[no-untyped-def]
+    kv_heads, page_tokens, width = pool.shape[2], pool.shape[3], pool.shape[4]
+    for s in range(starts.shape[0] - 1):
+        for i in range(starts[s], starts[s + 1]):
+            position = positions[i]
+            page, slot = table[s, position // page_tokens], position % page_tokens
+            if q_norm.shape[0] > 0:
+                for h in range(num_heads):
+                    _norm_head(heads[i, h], q_norm[i if q_norm.shape[0] > 1 else 0], eps)
+                for h in range(num_heads, num_heads + kv_heads):
+                    _norm_head(heads[i, h], k_norm[i if k_norm.shape[0] > 1 else 0], eps)
+            if cos.shape[0] > 0:
+                for h in range(num_heads):
+                    rotate_head(heads[i, h], cos[position], sin[position], heads[i, h])
+                for h in range(kv_heads):
+                    rotate_head(heads[i, num_heads + h], cos[position], sin[position], pool[page, 0, h, slot])
+            else:
+                for h in range(kv_heads):
+                    for j in range(width):
+                        pool[page, 0, h, slot, j] = heads[i, num_heads + h, j]
+            for h in range(kv_heads):
+                for j in range(width):
+                    pool[page, 1, h, slot, j] = heads[i, num_heads + kv_heads + h, j]
+
+
+def _attend(heads, num_heads, positions, starts, table, pool, window, scale, longest_run, splits, out):  # type: ignore[no-untyped-def]
+    """Softmax kept online over pages; runs longer than ``longest_run`` are left to the caller.
+
+    The key heads of a row are divided among ``splits`` units of work. Pages are read in the order they lie in memory,
+    the next head's keys and values being fetched meanwhile: a decode step reads the whole cache once and waits for
+    memory more than it computes.
+    """
+    kv_heads, page_tokens, width = pool.shape[2], pool.shape[3], pool.shape[4]
+    group, chunk = num_heads // kv_heads, page_tokens * width * 4
+    owner = np.empty(heads.shape[0], np.int64)
+    for s in range(starts.shape[0] - 1):
+        owner[starts[s] : starts[s + 1]] = s if starts[s + 1] - starts[s] <= longest_run else -1
+    for unit in prange(heads.shape[0] * splits):
+        i, split = unit // splits, unit % splits
+        s = owner[i]
+        if s < 0:
+            continue
+        from_kv, to_kv = kv_heads * split // splits, kv_heads * (split + 1) // splits
+        scores = np.empty(page_tokens, np.float32)
+        highest = np.full(num_heads, np.float32(-3e38))
+        total = np.zeros(num_heads, np.float32)
+        last = positions[i]
+        first = max(0, last - window + 1) if window > 0 else 0
+        final = last // page_tokens
+        for h in range(from_kv * group, to_kv * group):
+            for j in range(width):
+                out[i, h, j] = np.float32(0)
+        for p in range(first // page_tokens, final + 1):
+            page = table[s, p]
+            low = max(0, first - p * page_tokens)
+            high = min(page_tokens, last - p * page_tokens + 1)
+            whole = low + (high - low) // 4 * 4
+            for kh in range(from_kv, to_kv):
+                if kh + 1 < to_kv:
+                    prefetch(pool[page, 0, kh + 1 :], chunk)
+                    prefetch(pool[page, 1, kh + 1 :], chunk)
+                elif p < final:
+                    prefetch(pool[table[s, p + 1], 0, from_kv:], chunk)
+                    prefetch(pool[table[s, p + 1], 1, from_kv:], chunk)
+                keys, values = pool[page, 0, kh], pool[page, 1, kh]
+                for h in range(kh * group, kh * group + group):
+                    query, result = heads[i, h], out[i, h]
+                    above = highest[h]
+                    for t in range(low, whole, 4):
+                        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                        for j in range(width):
+                            x = query[j]
+                            a += x * keys[t, j]
+                            b += x * keys[t + 1, j]
+                            c += x * keys[t + 2, j]
+                            d += x * keys[t + 3, j]
+                        scores[t], scores[t + 1] = a * scale, b * scale
+                        scores[t + 2], scores[t + 3] = c * scale, d * scale
+                    for t in range(whole, high):
+                        a = np.float32(0)
+                        for j in range(width):
+                            a += query[j] * keys[t, j]
+                        scores[t] = a * scale
+                    for t in range(low, high):
+                        above = max(above, scores[t])
+                    if above > highest[h]:
+                        shrink = exp32(highest[h] - above)
+                        total[h] *= shrink
+                        for j in range(width):
+                            result[j] *= shrink
+                        highest[h] = above
+                    added = np.float32(0)
+                    for t in range(low, high):
+                        scores[t] = exp32(scores[t] - above)
+                        added += scores[t]
+                    total[h] += added
+                    for t in range(low, whole, 4):
+                        a, b, c, d = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
+                        for j in range(width):
+                            result[j] += (
+                                a * values[t, j] + b * values[t + 1, j] + c * values[t + 2, j] + d * values[t + 3, j]
+                            )
+                    for t in range(whole, high):
+                        a = scores[t]
+                        for j in range(width):
+                            result[j] += a * values[t, j]
+        for h in range(from_kv * group, to_kv * group):
+            share = np.float32(1) / total[h]
+            for j in range(width):
+                out[i, h, j] *= share
+
+
+_attend_serial = kernel()(_attend)
+_attend_parallel = kernel(parallel=True)(_attend)
+
+
+def attend(tokens: int, *arguments: Any) -> None:
+    """``_attend`` on as many threads as torch uses, where there is enough to read for it to pay.
+
+    tokens : at least as many as a row sees. arguments : those of ``_attend`` without ``splits``.
+    """
+    *given, pool, window, scale, longest_run, result = arguments
+    threads, rows, kv_heads = torch.get_num_threads(), result.shape[0], pool.shape[2]
+    if threads == 1 or rows * tokens * kv_heads * pool.shape[4] < _WORTH_SHARING or not parallel_is_safe():
+        _attend_serial(*given, pool, window, scale, longest_run, 1, result)
+        return
+    splits = min(kv_heads, -(-2 * threads // rows))
+    with numba_threads(threads):
+        _attend_parallel(*given, pool, window, scale, longest_run, splits, result)
