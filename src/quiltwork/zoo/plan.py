@@ -184,6 +184,10 @@ def make_plan(family: Family, values: Mapping[str, Json], *, where: str = "confi
             PartPlan(f"{name}.attn", "attn", attention, tensors(f"{name}.attn", matrices, {"norm": d, **qk_norms}))
         )
         parts.append(PartPlan(f"{name}.ffn", "ffn", forward, tensors(f"{name}.ffn", ffn, {"norm": d})))
+    types = config.get("layer_types")
+    implied = ["full_attention" if family.window(config, i) is None else "sliding_attention" for i in range(layers)]
+    if types is not None and types != implied:
+        unservable.append(f"{where}: layer_types is not implemented for {family.name}")
     head = tensors("head", {"lm_head": (vocab, d)}, {"norm": d})
     parts.append(PartPlan("head", "head", common | {"vocab_size": vocab}, head))
     return Plan(family, tuple(parts), _modules(family, layers), tuple(unservable))

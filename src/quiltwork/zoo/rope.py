@@ -35,7 +35,8 @@ def normalise(config: Fields) -> tuple[dict[str, Json], list[str]]:
     written = config.get(name) or {}
     if not isinstance(written, dict):
         raise config.error(name, "must be an object")
-    inner = Fields(written, {"rope_theta": config.get("rope_theta")}, f"{config.where}: {name}")
+    outside = {key: config.get(key) for key in ("rope_theta", "partial_rotary_factor")}
+    inner = Fields(written, outside, f"{config.where}: {name}")
     kind = written.get("rope_type", written.get("type", "default"))
     rope: dict[str, Json] = {"type": kind, "max_position_embeddings": config.size("max_position_embeddings")}
     if any(isinstance(value, dict) for value in written.values()):
