@@ -1,0 +1,148 @@
+"""The real engine behind the one door, under change: nothing is lost, mixed up or kept."""
+
+import dataclasses
+import itertools
+import random
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import pytest
+
+from quiltwork.core.errors import NotFoundError, QuiltworkError
+from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Caller, Input
+from quiltwork.serving import Engine, EngineConfig, LanguageModels
+
+PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19]
+
+
+class Chains:
+    """A zoo of chains held in memory."""
+
+    def __init__(self, bench):
+        self.bench, self.chains = bench, {}
+
+    def put(self, twin, version="1"):
+        ref = twin.chain.model.ref
+        self.chains[ref] = dataclasses.replace(twin.chain, model=dataclasses.replace(twin.chain.model, version=version))
+        return ref
+
+    def chain(self, ref):
+        if ref not in self.chains:
+            raise NotFoundError(f"no model {ref}")
+        return self.chains[ref]
+
+    def model(self, ref):
+        return self.chain(ref).model
+
+    def read(self, ref):
+        return self.bench.read(ref)
+
+    def read_file(self, model, name):
+        raise AssertionError("these models have no files")
+
+
+@pytest.fixture
+def served(family):
+    clock = itertools.count()
+    shelf = Chains(family.bench)
+    engine = Engine(EngineConfig(max_num_seqs=6, prefill_chunk=16, step_tokens=64), lambda: float(next(clock)))
+    servable = LanguageModels(engine, lambda: shelf, clock=lambda: float(next(clock)), now=lambda: datetime(2026, 1, 1))
+    servable.shelf = shelf
+    yield servable
+    servable.close()
+
+
+def ask(served, ref, prompt=PROMPT, **options):
+    options = {"temperature": 0, "max_tokens": 12, **options}
+    return served.submit(ref, Input("completion", {"prompt": prompt}), options, caller=Caller())
+
+
+def tokens(stream):
+    return [token for part in stream if not part.last for token in part.fields["token_ids"]]
+
+
+def test_reloading_and_cancelling_under_load_gives_no_wrong_token_and_keeps_nothing(served, family):
+    twins = [family.base("m"), family.changed("m", "layers.3.", seed=5), family.lora("m", seed=3)]
+    other = family.changed("other", "lm_head", seed=6)
+    ref, steady = served.shelf.put(twins[0]), served.shelf.put(other)
+    served.load(ref)
+    served.load(steady)
+    answers = {}
+    for at, twin in enumerate(twins):
+        served.shelf.put(twin, version=str(at))
+        served.load(ref)
+        answers[str(at)] = tokens(ask(served, ref))
+    expected = tokens(ask(served, steady))
+    assert len(set(map(tuple, answers.values()))) == 3
+
+    def one(at):
+        chance = random.Random(at)
+        if chance.random() < 0.3:
+            assert tokens(ask(served, steady)) == expected
+            return
+        stream, made = ask(served, ref), []
+        for part in stream:
+            if part.last:
+                assert made == answers[part.fields["served"]["version"]]
+            else:
+                made += part.fields["token_ids"]
+            if chance.random() < 0.05:
+                stream.cancel()
+
+    def reload(at):
+        served.shelf.put(twins[at % 3], version=str(at % 3))
+        served.load(ref)
+
+    with ThreadPoolExecutor(6) as pool:
+        work = [pool.submit(one, at) for at in range(80)] + [pool.submit(reload, at) for at in range(12)]
+        for item in work:
+            item.result()
+    served.unload(ref)
+    served.unload(steady)
+    served._loop.call(served._publish)
+    status = served.status()
+    assert status["queue"] == {"running": 0, "waiting": 0, "outstanding": 0, "room": status["queue"]["room"]}
+    assert status["kv"]["held_bytes"] == 0
+    assert status["weights"]["bytes"] == 0
+    assert served.models() == []
+
+
+def test_a_stop_token_and_a_length_beyond_memory_and_broken_weights_do_no_harm(served, family):
+    twin = family.base("m")
+    ref = served.shelf.put(twin)
+    served.load(ref)
+    expected = tokens(ask(served, ref))
+    assert tokens(ask(served, ref, stop_token_ids=[expected[4]])) == expected[: expected.index(expected[4]) + 1]
+    broken = family.changed("broken", ".", seed=9)
+    weights = {name: tensor * float("nan") for name, tensor in broken.weights.items()}
+    chain = family.bench.chain("broken", weights)
+    bad = served.shelf.put(dataclasses.replace(broken, chain=chain))
+    served.load(bad)
+    beside = ask(served, ref)
+    with pytest.raises(QuiltworkError, match="not finite"):
+        tokens(ask(served, bad))
+    assert tokens(beside) == expected
+    assert served.status()["queue"]["outstanding"] == 0
+
+
+def test_n_choices_share_the_prompt(served, family):
+    ref = served.shelf.put(family.base("m"))
+    served.load(ref)
+    stream = ask(served, ref, n=3, temperature=1.0, seed=4)
+    by_choice = {}
+    for part in stream:
+        if not part.last:
+            by_choice.setdefault(part.fields["index"], []).extend(part.fields["token_ids"])
+    assert {index: len(made) for index, made in by_choice.items()} == {0: 12, 1: 12, 2: 12}
+    assert len(set(map(tuple, by_choice.values()))) == 3
+    assert served._loop.call(served._engine.stats).cached_prompt_tokens >= 16
+
+
+def test_anothers_model_is_not_found(served, family):
+    ref = served.shelf.put(family.base("mine", tenant="acme"))
+    served.load(ref)
+    with pytest.raises(NotFoundError):
+        ask(served, ModelRef("mine"))
+    with pytest.raises(NotFoundError):
+        ask(served, ref)
