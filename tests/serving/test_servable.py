@@ -8,6 +8,8 @@ from datetime import datetime
 
 import jsonschema
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scripted_engine import ScriptedEngine, Shelf
 from tiny_text import byte_level, files
 
@@ -346,6 +348,34 @@ def test_bad_input_is_refused_by_name_and_leaves_nothing(host, prompt, options, 
     assert collect(ask(servable))[0][0][0] == TEXT
 
 
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@given(
+    task=st.sampled_from(["completion", "chat", "tokenize", "detokenize", "banana"]),
+    fields=st.dictionaries(st.sampled_from(["prompt", "messages", "tokens", "add_special_tokens", "x"]), anything),
+    options=st.dictionaries(st.sampled_from(["max_tokens", "n", "stop", "logit_bias", "seed", "top_p", "x"]), anything),
+)
+def test_nonsense_is_refused_as_bad_input_or_answered(host, task, fields, options):
+    servable = getattr(host, "kept", None) or host(chat_template="{{ messages[0].content }}")
+    host.kept = servable
+    try:
+        stream = servable.submit(ModelRef("m"), Input(task, fields), options, caller=Caller())
+    except BadInputError as error:
+        where = error.where
+    else:
+        parts = list(stream)
+        assert parts[-1].last
+        json.dumps([part.fields for part in parts], allow_nan=False)
+        return
+    assert where
+
+
 def test_an_over_long_prompt_names_its_length_and_the_limit(host):
     with pytest.raises(BadInputError, match=r"70 tokens.*64"):
         ask(host(), [5] * 70)
@@ -497,7 +527,7 @@ def test_more_choices_than_the_room_get_in_alone(host):
 
 
 def test_cancelling_frees_the_sequences_and_the_room(host):
-    servable = host([5] * 60, max_queue=0)
+    servable = host(engine=ScriptedEngine(max_len=10**8), max_queue=0)
     stream = ask(servable, n=4, ignore_eos=True)
     parts = iter(stream)
     next(parts)

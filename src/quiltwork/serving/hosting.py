@@ -149,10 +149,18 @@ class LanguageLoader:
         at: Model | None = model
         while at is not None and at.ref not in seen:
             if any(name in at.files for name in TOKENIZER_FILES):
-                return at
+                return self._first_with(at)
             seen.add(at.ref)
             at = self._source.model(at.base) if at.base is not None else None
         return None
+
+    def _first_with(self, model: Model) -> Model:
+        """Where a model's tokenizer came from: its base if that has the very same files."""
+        if model.base is None:
+            return model
+        base = self._source.model(model.base)
+        same = all(base.files.get(name) == model.files.get(name) for name in CODEC_FILES)
+        return base if same else model
 
     def _codec(self, owner: Model) -> TextCodec | None:
         names = CODEC_FILES if "tokenizer.json" in owner.files else (*CODEC_FILES, "config.json")

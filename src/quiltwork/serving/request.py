@@ -16,6 +16,9 @@ from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
 from quiltwork.serving.stop import StopScanner, StopStrings
 
+LEAST_LOGPROB = -9999.0
+"""What stands for minus infinity, which JSON does not have."""
+
 
 @dataclass(eq=False)
 class Choice:
@@ -43,6 +46,8 @@ class Request:
     stream: Stream
     arrived: float
     """Clock time."""
+    prompt_text: str | None = None
+    """As it was given; None where it was given as token ids or messages."""
     choices: list[Choice] = field(default_factory=list)
     cached_tokens: int = 0
     ended: bool = False
@@ -182,7 +187,9 @@ def _part(
 
 def _prompt_part(request: Request, logprobs: Sequence[Sampled | None]) -> dict[str, Json]:
     language = request.language
-    text = language.codec.decode(request.prompt, skip_special_tokens=False) if language.codec is not None else ""
+    text = request.prompt_text or ""
+    if request.prompt_text is None and language.codec is not None:
+        text = language.codec.decode(request.prompt, skip_special_tokens=False)
     return {
         "index": 0,
         "prompt_logprobs": [_entry(language, item) if item is not None else None for item in logprobs],
@@ -198,6 +205,7 @@ def _entry(language: Language, sampled: Sampled) -> dict[str, Json]:
 
 
 def _token(language: Language, id: int, logprob: float) -> dict[str, Json]:
+    logprob = max(logprob, LEAST_LOGPROB)
     if language.codec is None:
         return {"id": id, "token": "", "bytes": [], "logprob": logprob}
     shown = language.codec.shown(id)

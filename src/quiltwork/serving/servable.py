@@ -225,7 +225,10 @@ class LanguageModels:
         prompt = self._prompt(host, input)
         max_tokens = _max_tokens(parsed, len(prompt), host.max_len)
         grammar = language.grammar(parsed.response_format)
-        request = Request(language, str(model), prompt, parsed, Stream(), self._clock())
+        text = input.fields.get("prompt")
+        request = Request(
+            language, str(model), prompt, parsed, Stream(), self._clock(), text if isinstance(text, str) else None
+        )
         if parsed.max_tokens == 0 and parsed.prompt_logprobs is None:
             for index in range(parsed.n):
                 request.stream.put(empty_choice(index))
