@@ -1,1 +1,1 @@
-"""What several benchmarks share: the fleet of models, the sides that serve it, the requests, the comparison of answers."""
+"""What benchmarks share: the fleet of models, the sides that serve it, the requests, the comparison of answers."""

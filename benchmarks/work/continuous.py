@@ -13,7 +13,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from quiltwork.core.errors import QuiltworkError
 from work.hf import load
-from work.replay import OnDemand, Replayed, Request, replay
+from work.replay import OnDemand, Replayed, Request, replay, warm
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,3 @@ class ContinuousFleet:
             return Replayed(done.replies, done.seconds, fleet.loads - before)
         finally:
             fleet.close()
-
-
-def warm(app: str) -> Request:
-    """A request that loads an application and runs it once."""
-    return Request(f"warm/{app}", app, 0.0, list(range(3, 35)), 4)

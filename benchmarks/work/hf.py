@@ -31,10 +31,13 @@ class HfSettings:
     """``dynamic`` or ``static``."""
     compiled: bool = False
     """torch.compile of the forward pass over a static cache, weights frozen into the code; needs a C++ compiler."""
+    threads: int | None = None
+    """Compute threads; None leaves what the process was started with."""
 
     def label(self) -> str:
         """One cell of the sweep's table."""
-        return f"{self.attention}, {self.cache} cache" + (", compiled" if self.compiled else "")
+        words = [self.attention, f"{self.cache} cache"] + ["compiled, frozen"] * self.compiled
+        return ", ".join(words + [f"{self.threads} threads"] * (self.threads is not None))
 
 
 EAGER_SWEEP = tuple(HfSettings(attention, cache) for attention in ("sdpa", "eager") for cache in ("dynamic", "static"))
@@ -45,10 +48,17 @@ COMPILED = HfSettings("sdpa", "static", compiled=True)
 class HfModels:
     """Whole models in memory, ``generate`` on one of them at a time."""
 
-    def __init__(self, models: Mapping[str, Path], settings: HfSettings | None = None) -> None:
-        self._models = {name: load(path) for name, path in models.items()}
+    def __init__(self, models: Mapping[str, Path] | None = None, *, merge: bool = True) -> None:
+        self._merge = merge
+        self._models: dict[str, PreTrainedModel] = {}
         self._settings = HfSettings()
-        self.configure(settings or HfSettings())
+        self.load(models or {})
+
+    def load(self, models: Mapping[str, Path]) -> None:
+        """Bring models into memory; a PEFT folder becomes its base with the adapter merged into it, or hung on it."""
+        for name, path in models.items():
+            self._models[name] = load(path, merge=self._merge)
+            apply(self._models[name], HfSettings(), self._settings)
 
     def configure(self, settings: HfSettings) -> None:
         """Change how ``generate`` runs from now on."""
@@ -78,7 +88,7 @@ class HfModels:
 class PeftMixed:
     """One base with many LoRA adapters, a different one for each row of the batch (``adapter_names``)."""
 
-    def __init__(self, base: Path, adapters: Mapping[str, Path], settings: HfSettings | None = None) -> None:
+    def __init__(self, base: Path, adapters: Mapping[str, Path]) -> None:
         from peft import PeftModel
 
         (first, path), *others = adapters.items()
@@ -87,7 +97,6 @@ class PeftMixed:
             self._model.load_adapter(path, adapter_name=name)
         self._model.eval()
         self._settings = HfSettings()
-        self.configure(settings or HfSettings())
 
     def configure(self, settings: HfSettings) -> None:
         """Change how ``generate`` runs from now on."""
@@ -99,9 +108,15 @@ class PeftMixed:
         return generate(self._model, prompts, new_tokens, self._settings, adapter_names=list(names))
 
 
-def load(path: Path) -> PreTrainedModel:
-    """A model in fp32, ready to generate."""
+def load(path: Path, *, merge: bool = True) -> PreTrainedModel:
+    """A model in fp32, ready to generate; of a PEFT folder, its base with the adapter merged into it or hung on it."""
     transformers.utils.logging.disable_progress_bar()
+    if (path / "adapter_config.json").exists():
+        from peft import PeftConfig, PeftModel
+
+        base = load(Path(PeftConfig.from_pretrained(path).base_model_name_or_path))
+        model = PeftModel.from_pretrained(base, path)
+        return (model.merge_and_unload() if merge else model).eval()
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa").eval()
     model.generation_config.eos_token_id = None  # a call that names no end token would fall back on this one
     return model
@@ -109,6 +124,8 @@ def load(path: Path) -> PreTrainedModel:
 
 def apply(model: PreTrainedModel, before: HfSettings, after: HfSettings) -> None:
     """Switch a model from one setting to another."""
+    if after.threads is not None:
+        torch.set_num_threads(after.threads)
     if after.attention != before.attention:
         model.set_attn_implementation(after.attention)
     if before.compiled and not after.compiled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 
-def prompts(count: int, length: int, vocab: int, *, seed: int, repeat: int = 0) -> list[list[int]]:
+def prompts(count: int, length: int, vocab: int, *, seed: int, repeat: int | str = 0) -> list[list[int]]:
     """``count`` prompts of ``length`` tokens; the first three ids (unk, bos, eos) do not occur."""
     rng = random.Random(f"{seed}/{repeat}")
     return [[rng.randrange(3, vocab) for _ in range(length)] for _ in range(count)]

@@ -186,3 +186,8 @@ class OnDemand:
                 _, future, _ = queue.popleft()
                 if not future.done():
                     future.set_exception(QuiltworkError(f"loading or serving failed: {error!r}", where="replay"))
+
+
+def warm(app: str) -> Request:
+    """A request that loads an application and runs it once."""
+    return Request(f"warm/{app}", app, 0.0, list(range(3, 35)), 4)

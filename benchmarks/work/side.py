@@ -1,6 +1,6 @@
 """A side of a comparison, alone in its own process: its threads, its memory and its imports are its own.
 
-``Side("work.hf:PeftMixed", threads=1, fleet=...)`` starts a process, builds ``PeftMixed(fleet=...)`` in it, and forwards
+``Side("work.hf:PeftMixed", threads=1, fleet=...)`` starts a process, builds ``PeftMixed(fleet=...)`` there, forwards
 calls: ``side.call("generate", prompts)``. Arguments and results must pickle.
 """
 

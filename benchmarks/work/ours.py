@@ -1,0 +1,147 @@
+"""Quiltwork through its public Python calls: a zoo stocked from folders, and the host that serves from it.
+
+Every class is built in a process of its own (``work.side``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Caller, Input, Stream
+from quiltwork.serving import Engine, EngineConfig, SamplerState, SamplingOptions, language_servable
+from quiltwork.serving import Sequence as TokenSequence
+from quiltwork.zoo import Zoo
+from work.fleet import Fleet
+from work.replay import OnDemand, Replayed, Request, replay, warm
+
+Answers = list[list[int]]
+CALLER = Caller()
+
+
+def stock(zoo: Path, fleet: Fleet, *, lossy: str | None = None) -> int:
+    """Add a fleet's folders to a zoo, the base first. Returns the bytes the zoo takes."""
+    with Zoo(zoo) as opened:
+        for app in fleet.apps:
+            base = None if app is fleet.base else ModelRef(fleet.base.name)
+            opened.add(app.path, name=app.name, base=base, lossy=None if app is fleet.base else lossy)
+        return opened.stored_bytes()
+
+
+class OurModels:
+    """Many models of a zoo in one engine, asked through the language servable."""
+
+    def __init__(self, zoo: Path, models: Sequence[str] = (), **settings: Any) -> None:
+        self._host = language_servable({"zoo": str(zoo), "max_queue": 100_000, "seed": 0} | settings)
+        self.load(models)
+
+    def load(self, models: Sequence[str]) -> None:
+        """Make models of the zoo ready."""
+        for name in models:
+            self._host.load(ModelRef(name))
+
+    def generate(self, requests: Iterable[tuple[str, Sequence[int]]], new_tokens: int) -> Answers:
+        """Greedy answers to (model, prompt) pairs, all asked at once."""
+        return self.serve([(name, prompt, new_tokens) for name, prompt in requests])
+
+    def serve(self, requests: Iterable[tuple[str, Sequence[int], int]]) -> Answers:
+        """Greedy answers to (model, prompt, new tokens), all asked at once."""
+        streams = [self._submit(name, prompt, count) for name, prompt, count in requests]
+        return [[token for part in stream for token in part.fields.get("token_ids", ())] for stream in streams]
+
+    def token_times(self, name: str, prompt: Sequence[int], new_tokens: int) -> tuple[list[int], list[float]]:
+        """One greedy answer, and when each of its tokens arrived (seconds)."""
+        tokens: list[int] = []
+        times: list[float] = []
+        for part in self._submit(name, prompt, new_tokens):
+            now = time.perf_counter()
+            for token in part.fields.get("token_ids", ()):
+                tokens.append(token)
+                times.append(now)
+        return tokens, times
+
+    def segments(self, name: str) -> int:
+        """Into how many segments a model is cut."""
+        count: int = next(row["segments"] for row in self._host.status()["models"] if row["name"] == name)
+        return count
+
+    def weight_bytes(self) -> int:
+        """Bytes of weights in memory, by the engine's own account."""
+        count: int = self._host.status()["weights"]["bytes"]
+        return count
+
+    def replay(self, requests: Sequence[Request]) -> Replayed:
+        """Serve timed requests."""
+        return asyncio.run(replay(requests, self.answer))
+
+    async def answer(self, request: Request) -> list[int]:
+        """Serve one request."""
+        stream = self._submit(request.app, request.prompt, request.new_tokens)
+        return [token async for part in stream for token in part.fields.get("token_ids", ())]
+
+    def close(self) -> None:
+        """Stop the engine."""
+        self._host.close()
+
+    def _submit(self, name: str, prompt: Sequence[int], new_tokens: int) -> Stream:
+        options = {"max_tokens": new_tokens, "temperature": 0, "ignore_eos": True}
+        return self._host.submit(ModelRef(name), Input("completion", {"prompt": list(prompt)}), options, caller=CALLER)
+
+
+class OurModelsApart:
+    """One engine per application, loaded on demand: what sharing is worth to the same engine."""
+
+    def __init__(self, zoo: Path, models: Sequence[str], resident: int, **settings: Any) -> None:
+        self._zoo, self._models, self._resident, self._settings = zoo, list(models), resident, settings
+
+    def replay(self, requests: Sequence[Request]) -> Replayed:
+        """Serve timed requests."""
+        return asyncio.run(self._replay(requests))
+
+    async def _replay(self, requests: Sequence[Request]) -> Replayed:
+        fleet = OnDemand(lambda app: OurModels(self._zoo, [app], **self._settings), self._resident)
+        try:
+            await replay([warm(app) for app in self._models[-self._resident :]], fleet.answer)
+            before = fleet.loads
+            done = await replay(requests, fleet.answer)
+            return Replayed(done.replies, done.seconds, fleet.loads - before)
+        finally:
+            fleet.close()
+
+
+class OurEngine:
+    """The engine itself, for what it counts. Single-threaded: a call returns when all its sequences have ended."""
+
+    def __init__(self, zoo: Path, models: Sequence[str], **config: Any) -> None:
+        self._engine = Engine(EngineConfig(**config), time.monotonic)
+        self._ids = 0
+        with Zoo(zoo) as opened:
+            for name in models:
+                self._engine.install(self._engine.prepare(opened.chain(ModelRef(name)), opened.read))
+
+    def generate(self, requests: Iterable[tuple[str, Sequence[int]]], new_tokens: int) -> Answers:
+        """Greedy answers to (model, prompt) pairs, all asked at once."""
+        answers: dict[int, list[int]] = {}
+        for name, prompt in requests:
+            self._ids += 1
+            answers[self._ids] = []
+            sampler = SamplerState(SamplingOptions(temperature=0.0), list(prompt))
+            self._engine.add(TokenSequence(self._ids, ModelRef(name), list(prompt), sampler, new_tokens))
+        while self._engine.has_work:
+            for emission in self._engine.step():
+                if emission.token is not None:
+                    answers[emission.sequence_id].append(emission.token.token)
+        return list(answers.values())
+
+    def counters(self) -> Mapping[str, int]:
+        """Prompt tokens asked, those no attention block computed, and attention blocks run summed over them."""
+        stats = self._engine.stats()
+        return {
+            "prompt_tokens": stats.prompt_tokens,
+            "cached_prompt_tokens": stats.cached_prompt_tokens,
+            "prefill_token_layers": stats.prefill_token_layers,
+        }
