@@ -1,6 +1,6 @@
 """Puts small made-up models into a zoo; run as a program it can be stopped at any step or given a small disk.
 
-    python adder.py ZOO NAME SEED [--stop-at STEP] [--file-limit BYTES] [--base NAME]
+    python adder.py ZOO NAME SEED [--stop-at STEP] [--file-limit BYTES] [--base NAME] [--remove]
 
 Prints how many steps there were. Exits with 7 where the disk was full.
 """
@@ -65,6 +65,7 @@ def main():
     parser.add_argument("--stop-at", type=int, default=0)
     parser.add_argument("--file-limit", type=int)
     parser.add_argument("--base")
+    parser.add_argument("--remove", action="store_true", help="remove the model NAME and collect garbage instead")
     options = parser.parse_args()
     steps = []
 
@@ -78,7 +79,11 @@ def main():
         with Zoo(options.zoo, watch=watch) as zoo:
             if options.file_limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_limit, options.file_limit))
-            put(zoo, options.name, options.seed, options.base)
+            if options.remove:
+                zoo.remove(options.name)
+                zoo.gc()
+            else:
+                put(zoo, options.name, options.seed, options.base)
     except CapacityError as error:
         print(error)
         sys.exit(7)

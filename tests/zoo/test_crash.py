@@ -70,6 +70,25 @@ def test_garbage_of_a_killed_addition_is_collected_while_the_zoo_stays_open(prep
     assert object_files(zoo) == before
 
 
+def test_kill_at_every_step_of_a_collection_loses_nothing(prepared, adder):
+    zoo, before = prepared
+    old, step, reached = zoo.model("old"), 0, set()
+    while True:
+        adder.put(zoo, "new", 2, base="old")
+        step += 1
+        result = run(zoo.path, "new", 2, "--remove", "--stop-at", step)
+        if result.returncode == 0:
+            break
+        assert result.returncode == -9
+        reached.add(result.stdout.strip())
+        with Zoo(zoo.path) as after:
+            assert after.fsck() == []
+            assert after.models() == [old.ref]
+            assert after.model("old") == old
+        assert result.stdout.strip() == "collect" or object_files(zoo) == before
+    assert reached == {"collect", "rows deleted", "file removed"}
+
+
 def test_a_disk_that_is_full_at_any_point_leaves_nothing(prepared):
     zoo, before = prepared
     limit, failures = 64, 0

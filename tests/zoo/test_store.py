@@ -1,5 +1,10 @@
 """What is put into a zoo comes out as it was, once however often it is put, and goes when nobody needs it."""
 
+import contextlib
+import errno
+import os
+import sqlite3
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +16,7 @@ from quiltwork.core.errors import (
     ConflictError,
     CorruptionError,
     NotFoundError,
+    QuiltworkError,
     UnsupportedError,
 )
 from quiltwork.zoo import ModelRef, Part, RawTensor, TensorRef, Zoo
@@ -167,6 +173,41 @@ def test_a_lossy_model_says_what_it_lost(zoo, adder, code, at_most):
     assert (again, session.already, session.new_bytes) == (model, True, 0)
 
 
+def test_an_exact_difference_is_preferred_where_rounding_saves_nothing(zoo):
+    rng = np.random.default_rng(0)
+    base = (rng.standard_normal((256, 256)) * 0.02).astype(np.float32)
+    tuned = (base + rng.standard_normal(base.shape) * 0.001).astype(np.float32)
+    base16, tuned16 = (RawTensor("BF16", (256, 256), from_float32(a, "BF16")) for a in (base, tuned))
+    with zoo.adding() as session:
+        near = session.tensor(base16).content
+        stored = session.tensor(tuned16, near=near, lossy="int8")
+        assert stored.loss is None
+        assert session.read(stored.content).tobytes() == tuned16.data.tobytes()
+        assert session.tensor(tuned16, near=near, lossy="int4") == stored  # exact bytes that are there already
+
+
+def test_a_half_precision_fine_tune_of_a_wide_base_is_a_difference(zoo, adder):
+    rng = np.random.default_rng(0)
+    base = (rng.standard_normal((128, 128)) * 0.02).astype(np.float32)
+    tuned = from_float32((base + rng.standard_normal(base.shape) * 0.001).astype(np.float32), "BF16")
+    with zoo.adding() as session:
+        near = session.tensor(adder.raw(base)).content
+        session.commit(ModelRef("b"), family="u", parts=[], config={}, files={"b": near}, recipe=b"")
+        stored = session.tensor(RawTensor("BF16", (128, 128), tuned), near=near).content
+        before = session.new_bytes
+        session.commit(ModelRef("t"), family="u", parts=[], config={}, files={"t": stored}, recipe=b"")
+        assert session.new_bytes - before < 0.5 * tuned.size
+    zoo.remove("b")
+    zoo.gc()
+    assert zoo.content(stored).tobytes() == tuned.tobytes()
+
+
+@pytest.mark.parametrize("lossy", ["int2", "", "INT8"])
+def test_an_unknown_lossy_code_is_refused(zoo, adder, lossy):
+    with zoo.adding() as session, pytest.raises(BadInputError, match=r"lossy: .* is not one of int8, int4"):
+        session.tensor(adder.raw(np.ones((2, 2), np.float32)), lossy=lossy)
+
+
 def test_vectors_stay_exact_in_a_lossy_model(zoo, adder):
     vector = np.linspace(0.1, 1, 64, dtype=np.float32)
     with zoo.adding() as session:
@@ -306,9 +347,46 @@ def test_an_index_that_is_not_one_is_refused(tmp_path):
         Zoo(tmp_path)
 
 
-def test_an_index_of_a_later_program_is_refused(zoo):
-    import sqlite3
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(QuiltworkError, match="cannot be used: Not a directory"):
+        Zoo(tmp_path / "file" / "zoo")
 
+
+def test_a_database_of_something_else_is_left_alone(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as connection:
+        connection.execute("CREATE TABLE diary (day TEXT)")
+    with pytest.raises(CorruptionError, match="not the index of a zoo"):
+        Zoo(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("diary",)]
+
+
+def test_a_forked_process_reads_with_connections_of_its_own(zoo, adder):
+    model, _ = adder.put(zoo, "m", 1)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if zoo.model("m") == model else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert zoo.model("m") == model
+
+
+def test_checking_reports_its_progress_in_bytes(zoo, adder):
+    adder.put(zoo, "m", 1)
+    seen = []
+    zoo.fsck(progress=seen.append)
+    assert sum(seen) == sum(files_of(zoo).values())
+
+
+def test_a_model_takes_the_place_of_an_alias_of_its_name(zoo, adder):
+    adder.put(zoo, "m", 1)
+    zoo.alias(ModelRef("n"), "m")
+    model, _ = adder.put(zoo, "n", 2)
+    assert zoo.model("n") == model
+    assert zoo.aliases() == {}
+
+
+def test_an_index_of_a_later_program_is_refused(zoo):
     zoo.close()
     connection = sqlite3.connect(zoo.path / "index.sqlite")
     connection.execute("PRAGMA user_version = 99")
@@ -325,8 +403,6 @@ def test_stored_bytes_are_the_files_of_the_folder(zoo, adder):
 
 
 def test_a_full_disk_is_a_capacity_error_and_leaves_nothing(tmp_path, adder):
-    import errno
-
     for step in ("object", "object written", "commit", "object placed", "rows inserted"):
 
         def full(reached, step=step):

@@ -32,6 +32,7 @@ class Finding:
 
 
 def check(
+    lock: FolderLock,
     index: Index,
     files: ObjectFiles,
     manifest: Callable[[ModelRow], tuple[Model, str]],
@@ -45,8 +46,9 @@ def check(
     report : told the length of each object's file once it has been read.
     """
     findings = [Finding("index", str(index.path), what) for what in index.check()]
-    # Files are moved to their names only by whoever is the writer, so that no addition is half placed in this view.
-    with index.transaction() as transaction:
+    # Files are moved to their names only by whoever is the writer, and swept by whoever holds the lock alone: no
+    # addition and no collection is half done in this view.
+    with lock.shared(), index.transaction() as transaction:
         objects, models, present = all_objects(transaction), all_models(transaction), dict(files)
     findings += _check_models(models, objects, manifest, index)
     for row in objects.values():

@@ -9,8 +9,8 @@ from pathlib import Path
 from quiltwork.zoo.index import Index, ModelRow, all_models, all_objects, delete_blocks, delete_objects
 from quiltwork.zoo.lock import FolderLock
 from quiltwork.zoo.manifest import contents_of, named_blocks
-from quiltwork.zoo.objects import ObjectFiles
-from quiltwork.zoo.staging import clear_unnamed, recover
+from quiltwork.zoo.objects import ObjectFiles, Watch
+from quiltwork.zoo.staging import clear_unnamed, recover, session_folder, write_journal
 from quiltwork.zoo.types import Model
 
 
@@ -30,6 +30,7 @@ def collect(
     files: ObjectFiles,
     temporary: Path,
     manifest: Callable[[ModelRow], tuple[Model, str]],
+    watch: Watch,
     *,
     wait: bool,
 ) -> Freed:
@@ -42,19 +43,24 @@ def collect(
     with lock.exclusive(wait=wait):
         recover(temporary, index, files)
         clear_unnamed(temporary)
-        with index.transaction() as transaction:
-            objects = all_objects(transaction)
-            contents, blocks = _marked(all_models(transaction), manifest)
-            live = contents | {row.base for row in map(objects.get, contents) if row is not None and row.base}
-            dead = [content for content in objects if content not in live]
-            delete_objects(transaction, dead)
-            dead_blocks = delete_blocks(transaction, keep=blocks)
-        # Rows first: a crash here leaves files without rows, which the next collection sweeps, never the reverse.
-        freed = 0
-        for content, path in files:
-            if content not in live:
-                freed += path.stat().st_size
-                path.unlink()
+        with session_folder(temporary, index, files) as folder:
+            with index.transaction() as transaction:
+                objects = all_objects(transaction)
+                contents, blocks = _marked(all_models(transaction), manifest)
+                live = contents | {row.base for row in map(objects.get, contents) if row is not None and row.base}
+                dead = [content for content in objects if content not in live]
+                # Should we be killed between the rows and the files, whoever opens the zoo next removes the files.
+                write_journal(folder, dead)
+                watch("collect")
+                delete_objects(transaction, dead)
+                dead_blocks = delete_blocks(transaction, keep=blocks)
+            watch("rows deleted")
+            freed = 0
+            for content, path in files:
+                if content not in live:
+                    freed += path.stat().st_size
+                    path.unlink()
+                    watch("file removed")
         index.shrink()
         return Freed(len(dead), dead_blocks, freed)
 

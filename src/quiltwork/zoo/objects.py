@@ -19,7 +19,7 @@ from quiltwork.core.errors import CapacityError, CorruptionError, QuiltworkError
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Data: TypeAlias = bytes | bytearray | memoryview | Bytes
 Watch: TypeAlias = Callable[[str], None]
-"""Told the name of each step of an addition as it is reached; tests stop the process there."""
+"""Told the name of each step of an addition or collection as it is reached; tests stop the process there."""
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PIECE = 1 << 24

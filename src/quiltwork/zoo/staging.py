@@ -55,8 +55,9 @@ def write_journal(folder: Path, contents: Iterable[str]) -> None:
     """Say, durably, which objects are about to be placed."""
     journal = folder / _JOURNAL
     journal.unlink(missing_ok=True)
-    write_synced(journal, ["".join(f"{content}\n" for content in contents).encode()])
-    sync_folder(folder)
+    with disk_errors(folder):
+        write_synced(journal, ["".join(f"{content}\n" for content in contents).encode()])
+        sync_folder(folder)
 
 
 def recover(temporary: Path, index: Index, files: ObjectFiles) -> int:

@@ -54,7 +54,7 @@ class Zoo:
 
     path : the folder.
     create : make it where there is none; otherwise that raises NotFoundError.
-    watch : called with the name of each step of an addition; for tests that stop the process there.
+    watch : called with the name of each step of an addition or collection; for tests that stop the process there.
 
     Raises BadInputError where the folder holds something else.
     """
@@ -200,7 +200,7 @@ class Zoo:
         Tensors already read stay valid. Raises CorruptionError, having removed nothing, where a manifest is damaged.
         """
         self._require_no_addition()
-        return collect(self._lock, self._index, self._files, self._temporary, self._read_row, wait=wait)
+        return collect(self._lock, self._index, self._files, self._temporary, self._read_row, self._watch, wait=wait)
 
     def fsck(self, *, repair: bool = False, progress: Callable[[int], None] | None = None) -> list[Finding]:
         """Check every byte; returns what is wrong, nothing for a sound zoo.
@@ -209,7 +209,9 @@ class Zoo:
         progress : told how many bytes of object files have been read since it was last told.
         """
         recover(self._temporary, self._index, self._files)
-        findings = check(self._index, self._files, self._read_row, self.content, progress or (lambda nbytes: None))
+        findings = check(
+            self._lock, self._index, self._files, self._read_row, self.content, progress or (lambda nbytes: None)
+        )
         if not repair or not findings:
             return findings
         self._require_no_addition()
