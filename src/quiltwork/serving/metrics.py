@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quiltwork.core.servable import Sample
+from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.engine import EngineStats
 
 FIRST_TOKEN_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
@@ -109,7 +110,6 @@ def _model_samples(model: str, counts: _ModelCounts) -> list[Sample]:
 
 
 def _engine_samples(stats: EngineStats) -> list[Sample]:
-    page_tokens = 16
     used = stats.kv_used_bytes / stats.kv_capacity_bytes if stats.kv_capacity_bytes else 0.0
     mixed = [batch.models for batch in stats.last_batches]
 
@@ -125,9 +125,9 @@ def _engine_samples(stats: EngineStats) -> list[Sample]:
         gauge("vllm:kv_cache_usage_perc", "Share of the KV memory in use, 0 to 1.", used),
         counter("vllm:num_preemptions_total", "Sequences put back for want of KV memory.", stats.preemptions),
         counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
-                stats.kv.queries * page_tokens),
+                stats.kv.queries * PAGE_TOKENS),
         counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
-                stats.kv.hits * page_tokens),
+                stats.kv.hits * PAGE_TOKENS),
         gauge("quiltwork:weight_bytes", "Bytes of weights held, each shared block once.", stats.weight_bytes),
         gauge("quiltwork:kv_used_bytes", "Bytes of KV pages and activations in use or cached.", stats.kv_used_bytes),
         gauge("quiltwork:kv_held_bytes", "Bytes of KV pages that running sequences hold.", stats.kv_held_bytes),

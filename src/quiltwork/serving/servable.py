@@ -13,17 +13,16 @@ from typing import Any, Protocol
 from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, QuiltworkError
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Caller, Hosted, Input, Json, Part, Sample, Stream, TaskSchema
+from quiltwork.serving.admission import most_tokens, new_choices, prompt_ids
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.hosting import Language, LanguageLoader, ModelSource
 from quiltwork.serving.loop import EngineLoop
 from quiltwork.serving.metrics import Metrics
-from quiltwork.serving.options import RequestOptions, check_token_id, parse_options
+from quiltwork.serving.options import check_token_id, parse_options
 from quiltwork.serving.picture import picture
-from quiltwork.serving.request import Choice, Request, advance, empty_choice, failure, new_choice, usage_part
-from quiltwork.serving.sampling import SamplerState
+from quiltwork.serving.request import Choice, Request, advance, empty_choice, failure, usage_part
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
-from quiltwork.serving.stop import StopStrings
 from quiltwork.serving.tasks import TASKS, check_fields
 from quiltwork.zoo.types import Chain
 
@@ -222,9 +221,8 @@ class LanguageModels:
         parsed = parse_options(options, vocab_size=host.vocab_size, defaults=language.defaults)
         if parsed.stop and language.codec is None:
             language.need_codec("stop")
-        prompt = self._prompt(host, input)
-        max_tokens = _max_tokens(parsed, len(prompt), host.max_len)
-        grammar = language.grammar(parsed.response_format)
+        prompt = prompt_ids(language, input, limit=host.max_len, vocab_size=host.vocab_size)
+        max_tokens = most_tokens(parsed, len(prompt), host.max_len)
         text = input.fields.get("prompt")
         request = Request(
             language, str(model), prompt, parsed, Stream(), self._clock(), text if isinstance(text, str) else None
@@ -235,31 +233,8 @@ class LanguageModels:
             request.stream.put(usage_part(request))
             return request.stream
         request.stream = Stream(on_cancel=lambda: self._cancelled(request))
-        stops = StopStrings(parsed.stop) if parsed.stop else None
         seed = self._seeds.getrandbits(63)
-        end_ids = frozenset() if parsed.ignore_eos else language.eos_ids
-        for index in range(parsed.n):
-            sampler = SamplerState(
-                parsed.sampling,
-                prompt,
-                grammar.copy() if grammar is not None else None,
-                stop_ids=end_ids | parsed.stop_token_ids,
-                seed=seed,
-                choice=index,
-            )
-            sequence = TokenSequence(
-                id=next(self._ids),
-                model=ref,
-                prompt=prompt,
-                sampler=sampler,
-                max_tokens=max_tokens,
-                stop_ids=end_ids | parsed.stop_token_ids,
-                tenant=caller.tenant,
-                public_prefix=parsed.public_prefix,
-                adapter_scale=parsed.adapter_scale,
-                prompt_logprobs=parsed.prompt_logprobs if index == 0 else None,
-            )
-            request.choices.append(new_choice(language, index, sequence, stops))
+        request.choices = new_choices(request, ref, caller, max_tokens, seed, self._ids)
         self._admit(host, request)
         try:
             self._loop.post(lambda: self._start(host, request))
@@ -267,25 +242,6 @@ class LanguageModels:
             self._give_back(host, request)
             raise _shutting_down() from error
         return request.stream
-
-    def _prompt(self, host: _Host, input: Input) -> list[int]:
-        language, where = host.language, "messages" if input.task == "chat" else "prompt"
-        if input.task == "chat":
-            prompt = language.render(input.fields["messages"])
-        elif isinstance(input.fields["prompt"], str):
-            codec, text = language.need_codec("prompt"), input.fields["prompt"]
-            if codec.at_least(text) > host.max_len:
-                raise _too_long(f"at least {codec.at_least(text)}", host.max_len, where)
-            prompt = codec.encode(text)
-        else:
-            if len(input.fields["prompt"]) > host.max_len:
-                raise _too_long(str(len(input.fields["prompt"])), host.max_len, where)
-            prompt = [check_token_id(id, host.vocab_size, where=where) for id in input.fields["prompt"]]
-        if not prompt:
-            raise BadInputError("has no tokens", where=where)
-        if max(prompt) >= host.vocab_size:
-            raise BadInputError(f"has the token {max(prompt)}, which the model does not know", where=where)
-        return prompt
 
     def _tokenize(self, host: _Host, input: Input, options: Mapping[str, Json]) -> Stream:
         if options:
@@ -452,31 +408,6 @@ def _info(host: _Host) -> dict[str, Json]:
         "lossy": bool(model.lossy),
         "notes": list(model.notes),
     }
-
-
-def _max_tokens(options: RequestOptions, prompt: int, limit: int) -> int:
-    """Tokens to generate at most. Raises BadInputError where prompt and answer do not fit the model."""
-    wanted = options.max_tokens
-    if prompt >= limit:
-        raise _too_long(str(prompt), limit, "prompt")
-    if wanted is not None and prompt + wanted > limit:
-        raise BadInputError(
-            f"{wanted} and a prompt of {prompt} tokens are more than the model's {limit}",
-            where="max_tokens",
-            hint=f"at most {limit - prompt} fit",
-        )
-    if wanted is None and options.sampling.min_tokens > limit - prompt:
-        raise BadInputError(
-            f"{options.sampling.min_tokens} and a prompt of {prompt} tokens are more than the model's {limit}",
-            where="min_tokens",
-        )
-    return limit - prompt if wanted is None else max(wanted, 1)
-
-
-def _too_long(tokens: str, limit: int, where: str) -> BadInputError:
-    return BadInputError(
-        f"has {tokens} tokens; the model takes {limit}, of which the answer needs at least one", where=where
-    )
 
 
 def _not_loaded(ref: ModelRef) -> NotFoundError:
