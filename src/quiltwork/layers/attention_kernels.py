@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numba import prange
 
-from quiltwork.layers.compiled import exp32, kernel, numba_threads, parallel_is_safe, prefetch
+from quiltwork.layers.compiled import exp32, kernel, numba_threads, parallel_is_safe, prefetch_bytes
 from quiltwork.layers.rope import rotate_head
 
 _WORTH_SHARING = 1 << 18
@@ -51,91 +51,95 @@ def place(heads, num_heads, positions, starts, table, pool, cos, sin, q_norm, k_
                     pool[page, 1, h, slot, j] = heads[i, num_heads + kv_heads + h, j]
 
 
-def _attend(heads, num_heads, positions, starts, table, pool, window, scale, longest_run, splits, out):  # type: ignore[no-untyped-def]
-    """Softmax kept online over pages; runs longer than ``longest_run`` are left to the caller.
+@kernel()
+def _attend_row(heads, pages, pool, first, last, from_kv, to_kv, scale, scratch, out):  # type: ignore[no-untyped-def]
+    """One row's query heads that share key heads ``from_kv`` to ``to_kv``, over tokens ``first`` to ``last``.
 
-    The key heads of a row are divided among ``splits`` units of work. Pages are read in the order they lie in memory,
-    the next head's keys and values being fetched meanwhile: a decode step reads the whole cache once and waits for
-    memory more than it computes.
+    Softmax is kept online. Pages are read in the order they lie in memory, the next head's keys and values being
+    fetched meanwhile: a decode step reads the whole cache once and waits for memory more than it computes.
     """
     kv_heads, page_tokens, width = pool.shape[2], pool.shape[3], pool.shape[4]
-    group, chunk = num_heads // kv_heads, page_tokens * width * 4
+    group, chunk = heads.shape[0] // kv_heads, page_tokens * width * 4
+    base = pool.ctypes.data
+    scores, highest, total = scratch[0], scratch[1], scratch[2]
+    final = last // page_tokens
+    for h in range(from_kv * group, to_kv * group):
+        highest[h], total[h] = np.float32(-3e38), np.float32(0)
+        for j in range(width):
+            out[h, j] = np.float32(0)
+    for p in range(first // page_tokens, final + 1):
+        page = pages[p]
+        low = max(0, first - p * page_tokens)
+        high = min(page_tokens, last - p * page_tokens + 1)
+        whole = low + (high - low) // 4 * 4
+        for kh in range(from_kv, to_kv):
+            following, place = (page, kh + 1) if kh + 1 < to_kv else (pages[min(p + 1, final)], from_kv)
+            ahead = base + (np.int64(following) * 2 * kv_heads + place) * chunk
+            prefetch_bytes(ahead, chunk)
+            prefetch_bytes(ahead + kv_heads * chunk, chunk)
+            keys, values = pool[page, 0, kh], pool[page, 1, kh]
+            for h in range(kh * group, kh * group + group):
+                query, result = heads[h], out[h]
+                above = highest[h]
+                for t in range(low, whole, 4):
+                    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                    for j in range(width):
+                        x = query[j]
+                        a += x * keys[t, j]
+                        b += x * keys[t + 1, j]
+                        c += x * keys[t + 2, j]
+                        d += x * keys[t + 3, j]
+                    scores[t], scores[t + 1] = a * scale, b * scale
+                    scores[t + 2], scores[t + 3] = c * scale, d * scale
+                for t in range(whole, high):
+                    a = np.float32(0)
+                    for j in range(width):
+                        a += query[j] * keys[t, j]
+                    scores[t] = a * scale
+                for t in range(low, high):
+                    above = max(above, scores[t])
+                if above > highest[h]:
+                    shrink = exp32(highest[h] - above)
+                    total[h] *= shrink
+                    for j in range(width):
+                        result[j] *= shrink
+                    highest[h] = above
+                added = np.float32(0)
+                for t in range(low, high):
+                    scores[t] = exp32(scores[t] - above)
+                    added += scores[t]
+                total[h] += added
+                for t in range(low, whole, 4):
+                    a, b, c, d = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
+                    for j in range(width):
+                        result[j] += (
+                            a * values[t, j] + b * values[t + 1, j] + c * values[t + 2, j] + d * values[t + 3, j]
+                        )
+                for t in range(whole, high):
+                    a = scores[t]
+                    for j in range(width):
+                        result[j] += a * values[t, j]
+    for h in range(from_kv * group, to_kv * group):
+        share = np.float32(1) / total[h]
+        for j in range(width):
+            out[h, j] *= share
+
+
+def _attend(heads, num_heads, positions, starts, table, pool, window, scale, longest_run, splits, out):  # type: ignore[no-untyped-def]
+    """Every row of runs of up to ``longest_run`` rows; a row's key heads are divided among ``splits`` units."""
+    kv_heads, page_tokens = pool.shape[2], pool.shape[3]
     owner = np.empty(heads.shape[0], np.int64)
     for s in range(starts.shape[0] - 1):
         owner[starts[s] : starts[s + 1]] = s if starts[s + 1] - starts[s] <= longest_run else -1
+    scratch = np.empty((heads.shape[0] * splits, 3, max(page_tokens, num_heads)), np.float32)
     for unit in prange(heads.shape[0] * splits):
         i, split = unit // splits, unit % splits
         s = owner[i]
-        if s < 0:
-            continue
-        from_kv, to_kv = kv_heads * split // splits, kv_heads * (split + 1) // splits
-        scores = np.empty(page_tokens, np.float32)
-        highest = np.full(num_heads, np.float32(-3e38))
-        total = np.zeros(num_heads, np.float32)
-        last = positions[i]
-        first = max(0, last - window + 1) if window > 0 else 0
-        final = last // page_tokens
-        for h in range(from_kv * group, to_kv * group):
-            for j in range(width):
-                out[i, h, j] = np.float32(0)
-        for p in range(first // page_tokens, final + 1):
-            page = table[s, p]
-            low = max(0, first - p * page_tokens)
-            high = min(page_tokens, last - p * page_tokens + 1)
-            whole = low + (high - low) // 4 * 4
-            for kh in range(from_kv, to_kv):
-                if kh + 1 < to_kv:
-                    prefetch(pool[page, 0, kh + 1 :], chunk)
-                    prefetch(pool[page, 1, kh + 1 :], chunk)
-                elif p < final:
-                    prefetch(pool[table[s, p + 1], 0, from_kv:], chunk)
-                    prefetch(pool[table[s, p + 1], 1, from_kv:], chunk)
-                keys, values = pool[page, 0, kh], pool[page, 1, kh]
-                for h in range(kh * group, kh * group + group):
-                    query, result = heads[i, h], out[i, h]
-                    above = highest[h]
-                    for t in range(low, whole, 4):
-                        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-                        for j in range(width):
-                            x = query[j]
-                            a += x * keys[t, j]
-                            b += x * keys[t + 1, j]
-                            c += x * keys[t + 2, j]
-                            d += x * keys[t + 3, j]
-                        scores[t], scores[t + 1] = a * scale, b * scale
-                        scores[t + 2], scores[t + 3] = c * scale, d * scale
-                    for t in range(whole, high):
-                        a = np.float32(0)
-                        for j in range(width):
-                            a += query[j] * keys[t, j]
-                        scores[t] = a * scale
-                    for t in range(low, high):
-                        above = max(above, scores[t])
-                    if above > highest[h]:
-                        shrink = exp32(highest[h] - above)
-                        total[h] *= shrink
-                        for j in range(width):
-                            result[j] *= shrink
-                        highest[h] = above
-                    added = np.float32(0)
-                    for t in range(low, high):
-                        scores[t] = exp32(scores[t] - above)
-                        added += scores[t]
-                    total[h] += added
-                    for t in range(low, whole, 4):
-                        a, b, c, d = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
-                        for j in range(width):
-                            result[j] += (
-                                a * values[t, j] + b * values[t + 1, j] + c * values[t + 2, j] + d * values[t + 3, j]
-                            )
-                    for t in range(whole, high):
-                        a = scores[t]
-                        for j in range(width):
-                            result[j] += a * values[t, j]
-        for h in range(from_kv * group, to_kv * group):
-            share = np.float32(1) / total[h]
-            for j in range(width):
-                out[i, h, j] *= share
+        if s >= 0:
+            last = positions[i]
+            first = max(0, last - window + 1) if window > 0 else 0
+            from_kv, to_kv = kv_heads * split // splits, kv_heads * (split + 1) // splits
+            _attend_row(heads[i, :num_heads], table[s], pool, first, last, from_kv, to_kv, scale, scratch[unit], out[i])
 
 
 _attend_serial = kernel()(_attend)

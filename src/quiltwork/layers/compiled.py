@@ -113,9 +113,3 @@ def prefetch_bytes(address, size):  # type: ignore[no-untyped-def]
     """Start loading ``size`` bytes from an address into the cache."""
     for offset in range(0, size, 64):
         _prefetch_line(address + offset)
-
-
-@njit(inline="always")
-def prefetch(array, size):  # type: ignore[no-untyped-def]
-    """Start loading the first ``size`` bytes of ``array`` into the cache."""
-    prefetch_bytes(array.ctypes.data, size)
