@@ -319,6 +319,8 @@ class LanguageModels:
 
     def _cancelled(self, request: Request) -> None:
         """The reader has gone (any thread)."""
+        if not self._loop.alive:
+            return  # closed in the meantime: nothing is held any more
         self._loop.post(lambda: self._drop(request, "abort"))
 
     def _drop(self, request: Request, reason: str) -> None:
