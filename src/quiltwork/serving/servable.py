@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
@@ -319,9 +320,9 @@ class LanguageModels:
 
     def _cancelled(self, request: Request) -> None:
         """The reader has gone (any thread)."""
-        if not self._loop.alive:
-            return  # closed in the meantime: nothing is held any more
-        self._loop.post(lambda: self._drop(request, "abort"))
+        # After the end nothing is held any more.
+        with suppress(QuiltworkError):
+            self._loop.post(lambda: self._drop(request, "abort"))
 
     def _drop(self, request: Request, reason: str) -> None:
         for choice in request.choices:
