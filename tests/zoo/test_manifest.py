@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -59,6 +60,18 @@ def test_version_does_not_depend_on_the_name_but_on_all_else():
     assert named.version == read_model(MANIFEST, REF, body_of(BODIES))[0].version
     other = read_model(model_json(MODEL, "d" * 64), REF, body_of(BODIES))[0]
     assert other.version != named.version
+
+
+def test_notes_do_not_make_another_version():
+    noted = replace(MODEL, notes=("added in a hurry",))
+    versions = {read_model(model_json(m, "c" * 64), REF, body_of(BODIES))[0].version for m in (MODEL, noted)}
+    assert len(versions) == 1
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_refused(number):
+    with pytest.raises(CorruptionError, match="not JSON"):
+        read_model(MANIFEST.replace(b"10000.0", number.encode()), REF, body_of(BODIES))
 
 
 def test_a_block_id_depends_on_what_it_computes_not_on_order():

@@ -97,6 +97,14 @@ def test_another_model_under_the_same_name_replaces_it(zoo, adder):
     assert zoo.models() == [ModelRef("m")]
 
 
+def test_without_replace_a_taken_name_is_a_conflict_and_nothing_stays(zoo, adder):
+    first, _ = adder.put(zoo, "m", 1)
+    before = files_of(zoo)
+    with pytest.raises(ConflictError, match="m: the name is taken"), zoo.adding() as session:
+        session.commit(first.ref, family="u", parts=[], config={}, files={}, recipe=b"new", replace=False)
+    assert (zoo.model("m"), files_of(zoo)) == (first, before)
+
+
 def test_widening_bf16_and_f16_to_fp32_adds_no_object(zoo, adder):
     values = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
     for dtype in ("BF16", "F16"):

@@ -276,6 +276,7 @@ def finish(zoo: Zoo, session: Session, draft: Draft, request: Request, source_by
         lossy=draft.lossy,
         notes=draft.notes,
         aliases=request.aliases,
+        replace=request.replace or existing is not None,  # None: another process may just have taken the name
     )
     return Added(model, session.already, session.new_bytes, source_bytes, model.notes)
 

@@ -59,7 +59,7 @@ def block_json(block: Block) -> bytes:
 
 
 def model_json(model: Model, recipe: str) -> bytes:
-    """The manifest, without the model's name: what its version is the hash of. ``recipe`` is a content id."""
+    """The manifest, without the model's name. ``recipe`` is a content id."""
     base = None if model.base is None else {"name": model.base.name, "tenant": model.base.tenant}
     return canonical(
         {
@@ -120,7 +120,7 @@ def read_model(data: bytes, ref: ModelRef, bodies: Bodies) -> tuple[Model, str]:
         base = reader.ref(named, "base")
     model = Model(
         ref=ref,
-        version=content_id(data),
+        version=reader.version(fields),
         family=reader.text(fields["family"], "family"),
         parts=reader.parts(fields["parts"], "parts", 0),
         config=reader.mapping(fields["config"], "config"),
@@ -141,6 +141,10 @@ def read_block(id: str, bodies: Bodies) -> Block:
     return _Reader("index", bodies).block(id, 0)
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
 class _Reader:
     """Checks values as they are taken from parsed JSON; remembers blocks it has already read."""
 
@@ -154,9 +158,13 @@ class _Reader:
 
     def parse(self, data: bytes, field: str = "") -> Json:
         try:
-            return json.loads(data)
+            return json.loads(data, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
             self.fail(field, f"not JSON: {error}")
+
+    def version(self, fields: Mapping[str, Json]) -> str:
+        # Notes tell how a model was taken in, which may differ between two times; the model is the same.
+        return content_id(canonical({key: fields[key] for key in fields if key != "notes"}, where=self._where))
 
     def object(self, value: Json, field: str, keys: set[str]) -> dict[str, Json]:
         fields = self.mapping(value, field)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.core.errors import BadInputError, ConflictError, NotFoundError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Json
 from quiltwork.zoo import codec, delta
@@ -149,11 +150,13 @@ class Session:
         lossy: Mapping[str, Json] | None = None,
         notes: Sequence[str] = (),
         aliases: Iterable[ModelRef] = (),
+        replace: bool = True,
     ) -> Model:
-        """Make a model of what was put, under the name ``ref``; an older model of that name is replaced.
+        """Make a model of what was put, under the name ``ref``.
 
         Every content id in ``parts`` and ``files`` must have come from this session or be in the zoo.
         ``recipe`` is what export needs to write the source's files again.
+        ``replace``: take the place of a different model of that name; otherwise that raises ConflictError.
         Raises BadInputError where a content id is unknown, or a field cannot be written as JSON.
         """
         recipe_content = self.file(recipe)
@@ -175,7 +178,7 @@ class Session:
         model, _ = read_model(manifest, ref, bodies.__getitem__)
         contents = contents_of(model, recipe_content)
         with disk_errors(self._files.root):
-            self._publish(model, manifest, bodies, contents, aliases)
+            self._publish(model, manifest, bodies, contents, aliases, replace)
         return model
 
     def _known(self, content: str) -> bool:
@@ -227,7 +230,7 @@ class Session:
             return Stored(content, dtype, _loss(code, error)) if self._known(content) else None
         path = draft.path.rename(draft.path.with_name(content))
         del self._pending[_DRAFT]
-        self._pending[content] = _Pending(replace(draft.row, content=content), path)
+        self._pending[content] = _Pending(changed(draft.row, content=content), path)
         return Stored(content, dtype, _loss(code, error))
 
     def _write(self, row: ObjectRow, pieces: Iterable[Data]) -> _Pending:
@@ -236,7 +239,7 @@ class Session:
         path.unlink(missing_ok=True)
         with disk_errors(self._files.root):
             self._watch("object")
-            written = replace(row, stored=write_synced(path, pieces))
+            written = changed(row, stored=write_synced(path, pieces))
             self._watch("object written")
         self._pending[row.content] = _Pending(written, path)
         return self._pending[row.content]
@@ -252,6 +255,7 @@ class Session:
         bodies: Mapping[str, bytes],
         contents: set[str],
         aliases: Iterable[ModelRef],
+        replace: bool,
     ) -> None:
         contents |= {base for c in contents if c in self._pending and (base := self._pending[c].row.base)}
         mine = [self._pending[content] for content in sorted(contents) if content in self._pending]
@@ -276,7 +280,10 @@ class Session:
                 self._files.sync(pending.row.content for pending in placed)
             for id, body in bodies.items():
                 insert_block(transaction, id, pack(body, _LEVEL))
-            self.already = model_version(transaction, model.ref) == model.version
+            current = model_version(transaction, model.ref)
+            if current not in (None, model.version) and not replace:
+                raise ConflictError("the name is taken by another model", where=str(model.ref))
+            self.already = current == model.version
             if not self.already:
                 put_model(transaction, ModelRow(model.ref, model.version, pack(manifest, _LEVEL)))
             for alias in aliases:

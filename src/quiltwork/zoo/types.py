@@ -98,7 +98,7 @@ class Model:
 
     ref: ModelRef
     version: str
-    """blake3 of the manifest: the same files give the same version."""
+    """blake3 of the manifest without name and notes: the same files give the same version."""
     family: str
     """A row of the family table, or ``unknown`` (stored tensor by tensor, cannot be served)."""
     parts: tuple[Part, ...]
