@@ -12,6 +12,7 @@ import numpy as np
 from quiltwork.core.errors import BadInputError, NotFoundError, UnsupportedError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.servable import Json
+from quiltwork.zoo import hub
 from quiltwork.zoo.dtypes import itemsize, narrowed
 from quiltwork.zoo.families import FAMILIES
 from quiltwork.zoo.formats import peft
@@ -52,13 +53,14 @@ def resolve_base(
         raise BadInputError("must be text", where=f"{source.root}/adapter_config.json: base_model_name_or_path")
     bases = [model for model in _models(zoo, ref) if model.base is None]
     if named:
-        for folder in _folders(source.root, named):
+        for folder, cached in _folders(source.root, named):
             found = _made_from(bases, folder)
             if found is not None:
                 return _fit(found, source, config)
-            raise NotFoundError(
-                f"its base {named!r} is not in the zoo", where=str(source.root), hint=f"add {folder} first"
-            )
+            if not cached:
+                raise NotFoundError(
+                    f"its base {named!r} is not in the zoo", where=str(source.root), hint=f"add {folder} first"
+                )
         called = [model for model in bases if model.ref.name in (named, named.rstrip("/").rsplit("/", 1)[-1])]
         if called:
             # The tenant's own model of a name goes before a public one, the full name before its last word.
@@ -100,23 +102,18 @@ def _fitting(bases: list[Model], source: Source, config: Mapping[str, Json]) -> 
             yield found
 
 
-def _folders(root: Path, named: str) -> Iterator[Path]:
-    """Folders with a model that a path in an adapter may mean."""
-    if "\0" in named:
-        return
-    for path in (root / named, Path(named)):
+def _folders(root: Path, named: str) -> Iterator[tuple[Path, bool]]:
+    """The folder with a model that an adapter's base leads to, and whether it is the hub's cache that has it."""
+    for path in () if "\0" in named else (root / named, Path(named)):
         try:
             if (path / "config.json").is_file():
-                yield path.resolve()
+                yield path.resolve(), False
                 return
         except OSError:
             continue
-    if named.count("/") == 1:
-        from quiltwork.zoo.hub import cached
-
-        found = cached(named, None)
-        if found is not None:
-            yield found
+    found = hub.cached(named, None) if named.count("/") == 1 else None
+    if found is not None:
+        yield found, True
 
 
 def _made_from(bases: list[Model], folder: Path) -> Model | None:

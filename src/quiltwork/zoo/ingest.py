@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import BadInputError, ConflictError, NotFoundError
-from quiltwork.core.names import PUBLIC, ModelRef
+from quiltwork.core.names import PUBLIC, ModelRef, visible_to
 from quiltwork.core.servable import Json
 from quiltwork.zoo import recipe as recipes
 from quiltwork.zoo import similar
@@ -149,14 +149,12 @@ def _legal(text: str) -> str:
 
 def _visible(zoo: Zoo, base: ModelRef | str, tenant: str) -> ModelRef:
     """The model meant by a base that the caller names: the tenant's own first, then a public one."""
-    if isinstance(base, ModelRef):
-        return zoo.model(base).ref
-    for owner in dict.fromkeys((tenant, PUBLIC)):
-        try:
-            return zoo.model(ModelRef(base, owner)).ref
-        except NotFoundError:
-            continue
-    raise NotFoundError("no such base", where=base, hint="`quiltwork zoo ls` lists the models")
+    wanted = [base] if isinstance(base, ModelRef) else [ModelRef(base, owner) for owner in (tenant, PUBLIC)]
+    for ref in wanted:
+        found = _existing(zoo, ref) if visible_to(ref, tenant) else None
+        if found is not None:
+            return found.ref
+    raise NotFoundError("no such base", where=str(base), hint="`quiltwork zoo ls` lists the models")
 
 
 def _add_model(zoo: Zoo, source: Source, config: Mapping[str, Json], request: Request) -> Added:
@@ -262,8 +260,10 @@ def _add_adapter(zoo: Zoo, source: Source, request: Request) -> Added:
 def finish(zoo: Zoo, session: Session, draft: Draft, request: Request, source_bytes: int) -> Added:
     """Commit a draft. Raises ConflictError where its name is taken by another model that is not to be replaced."""
     existing = _existing(zoo, request.ref)
-    if existing is not None and not request.replace and _ids(existing.parts) != _ids(draft.parts):
-        raise _taken(request.ref)
+    if existing is not None and not request.replace:
+        same = _ids(existing.parts) == _ids(draft.parts) and zoo.recipe(existing.ref) == draft.recipe
+        if not same:
+            raise _taken(request.ref)
     model = session.commit(
         request.ref,
         family=draft.family,
