@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from quiltwork.core.errors import ConflictError, NotFoundError
-from quiltwork.zoo import Zoo
+from quiltwork.zoo import ModelRef, Part, TensorRef, Zoo
 from quiltwork.zoo.lock import FolderLock
+from quiltwork.zoo.manifest import make_block
 
 ADDER = str(Path(__file__).with_name("adder.py"))
 
@@ -70,8 +71,12 @@ def test_threads_adding_reading_and_removing_at_once(zoo, adder):
 
 
 def test_a_reader_keeps_its_tensors_when_the_model_is_removed_and_collected(zoo, adder):
-    model, _ = adder.put(zoo, "m", 1)
-    tensor = model.parts[0].block.tensors[0]
+    array = np.random.default_rng(0).standard_normal((200, 200)).astype(np.float32)
+    with zoo.adding() as session:
+        stored = session.tensor(adder.raw(array))
+        tensor = TensorRef("w", "F32", array.shape, stored.content, stored.stored_dtype)
+        parts = [Part("p", make_block("ffn", {}, [tensor]))]
+        session.commit(ModelRef("m"), family="unknown", parts=parts, config={}, files={}, recipe=b"")
     held = zoo.read(tensor)
     mapped = held.data
     while isinstance(mapped.base, np.ndarray):
@@ -79,7 +84,7 @@ def test_a_reader_keeps_its_tensors_when_the_model_is_removed_and_collected(zoo,
     assert isinstance(mapped.base.obj if isinstance(mapped.base, memoryview) else mapped.base, mmap.mmap)
     zoo.remove("m")
     assert zoo.gc().objects > 0
-    assert held.data.tobytes() == adder.arrays(1)[tensor.name].tobytes()
+    assert held.data.tobytes() == array.tobytes()
     with pytest.raises(NotFoundError, match="no such object"):
         zoo.read(tensor)
 

@@ -23,6 +23,7 @@ Watch: TypeAlias = Callable[[str], None]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PIECE = 1 << 24
+_SMALL = 1 << 16
 
 
 def as_view(data: Data) -> memoryview:
@@ -77,13 +78,14 @@ def write_synced(path: Path, pieces: Iterable[Data]) -> int:
 
 
 def map_file(path: Path) -> Bytes:
-    """The file as a read-only memory map (an empty array where it is empty). Raises FileNotFoundError.
+    """The file as a read-only memory map; a small one is simply read. Raises FileNotFoundError.
 
     The map keeps its bytes when the file's name is removed.
     """
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return np.empty(0, dtype=np.uint8)
+    with open(path, "rb", buffering=0) as file:
+        # A map costs whole pages and one of the process's limited number of maps.
+        if os.fstat(file.fileno()).st_size < _SMALL:
+            return np.frombuffer(file.readall(), dtype=np.uint8)
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
 
 

@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import BadInputError, ConflictError, CorruptionError, NotFoundError
-from quiltwork.core.names import ModelRef, visible_to
+from quiltwork.core.names import PUBLIC, ModelRef, visible_to
 from quiltwork.zoo import codec
 from quiltwork.zoo.dtypes import itemsize, widen
 from quiltwork.zoo.fsck import Finding, check
@@ -245,17 +245,47 @@ class Zoo:
 
     # -- what other files of this room do -----------------------------------------------------------------------------
 
-    def add(self, source: str | PathLike[str], **options: Any) -> Added:
+    def add(
+        self,
+        source: str | PathLike[str],
+        *,
+        name: str | None = None,
+        tenant: str = PUBLIC,
+        base: ModelRef | str | None = None,
+        lossy: str | None = None,
+        replace: bool = False,
+        aliases: Iterable[str] = (),
+        progress: Callable[[int], None] | None = None,
+    ) -> Added:
         """Take in a model directory, adapter, GGUF file or hub name; see ``quiltwork.zoo.ingest.add``."""
         from quiltwork.zoo.ingest import add
 
-        return add(self, source, **options)
+        return add(
+            self,
+            source,
+            name=name,
+            tenant=tenant,
+            base=base,
+            lossy=lossy,
+            replace=replace,
+            aliases=aliases,
+            progress=progress,
+        )
 
-    def export(self, ref: ModelRef | str, dest: str | PathLike[str], **options: Any) -> Exported:
+    def export(
+        self,
+        ref: ModelRef | str,
+        dest: str | PathLike[str],
+        *,
+        lossy: bool = False,
+        merged: bool = False,
+        format: str = "source",
+        progress: Callable[[int], None] | None = None,
+    ) -> Exported:
         """Write a model's files again; see ``quiltwork.zoo.export.export``."""
         from quiltwork.zoo.export import export
 
-        return export(self, ref, dest, **options)
+        return export(self, ref, dest, lossy=lossy, merged=merged, format=format, progress=progress)
 
     def diff(self, a: ModelRef | str, b: ModelRef | str) -> Difference:
         """Where two models differ; see ``quiltwork.zoo.diff.diff``."""
