@@ -116,7 +116,7 @@ class Index:
         code = getattr(error, "sqlite_errorcode", None)
         where = str(self.path)
         if code in _FULL:
-            return CapacityError("the disk is full", where=where, hint="free some space; nothing was added")
+            return CapacityError("the disk is full", where=where, hint="free some space; nothing was changed")
         if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return CapacityError("another process has been writing for too long", where=where, hint="try again")
         if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

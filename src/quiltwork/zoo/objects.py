@@ -43,7 +43,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            hint = "free some space; nothing was added"
+            hint = "free some space; nothing was changed"
             raise CapacityError("the disk is full", where=str(folder), hint=hint) from error
         raise QuiltworkError(
             f"cannot be used: {error.strerror or error}", where=error.filename or str(folder)
