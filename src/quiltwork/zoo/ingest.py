@@ -218,7 +218,11 @@ def _draft(intake: Intake, understood: Understood, found: similar.Found | None) 
         theirs = {tensor.content for part in base.parts for tensor in part.block.tensors}
         own = {name: intake.tensor(name, name).content for name in understood.names.values()}
         kept = sum(content in theirs for content in own.values())
-        notes.append(f"fine-tune of {base.ref}: {kept} of {len(own)} tensors are the same")
+        notes.append(
+            f"the same weights as {base.ref}"
+            if kept == len(own)
+            else f"fine-tune of {base.ref}: {kept} of {len(own)} tensors are the same"
+        )
         if not has_tokenizer(files) and has_tokenizer(base.files):
             taken = {name: base.files[name] for name in TOKENIZER_FILES if name in base.files and name not in files}
             files |= taken
