@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quiltwork.core.errors import BadInputError
 from quiltwork.layers import PAGE_TOKENS, PagedKV
 from quiltwork.layers.attention import (
     HeadNorms,
@@ -137,3 +138,24 @@ def test_half_precision_is_near_float32(toy: ModuleType) -> None:
     exact = attend_paged(qkv, batch, kv, shape, angles, None, 0.25)
     assert near.dtype == torch.bfloat16
     torch.testing.assert_close(near.float(), exact, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("wrong", ["page", "negative page", "position", "table", "starts", "pool"])
+def test_pages_that_are_not_there_are_refused(toy: ModuleType, wrong: str) -> None:
+    shape = HeadShape(2, 2, 8, None, 1e-6)
+    qkv, kv = cases([2, 1], [3, 20], shape, seed=4)
+    batch, before = toy.runs_of([2, 1], [3, 20]), kv.pool.clone()
+    if wrong in ("page", "negative page"):
+        kv.table[1, 0] = len(kv.pool) if wrong == "page" else -1
+    elif wrong == "position":
+        batch.positions[1] = kv.table.shape[1] * PAGE_TOKENS
+    elif wrong == "table":
+        kv = PagedKV(kv.pool, kv.table[:1])
+    elif wrong == "starts":
+        batch.starts[-1] += 1
+    else:
+        shape = HeadShape(2, 1, 8, None, 1e-6)
+        qkv = qkv[:, :32].contiguous()
+    with pytest.raises(BadInputError, match="kv"):
+        attend_paged(qkv, batch, kv, shape, None, None, 1.0)
+    torch.testing.assert_close(kv.pool, before, equal_nan=True)

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quiltwork.layers.attention_kernels import attend, place
+from quiltwork.core.errors import BadInputError
+from quiltwork.layers.attention_kernels import attend, in_bounds, place
 from quiltwork.layers.compiled import compilable
 from quiltwork.layers.norm import rms_norm_torch
 from quiltwork.layers.protocol import PAGE_TOKENS, PagedKV, Runs
@@ -147,6 +148,8 @@ def _compiled(
     heads = qkv.view(runs.rows, -1, shape.head_dim)
     rows, positions, starts = heads.numpy(), runs.positions.numpy(), runs.starts.numpy()
     table, pool = kv.table.contiguous().numpy(), kv.pool.numpy()
+    if not in_bounds(positions, starts, table, pool.shape[0]):
+        raise BadInputError("rows, positions and pages do not fit together", where="kv.table")
     none = np.empty((0, shape.head_dim), np.float32)
     cos, sin = (none, none) if angles is None else (angles[0].numpy(), angles[1].numpy())
     q_norm, k_norm = (none, none) if norms is None else (w.view(-1, shape.head_dim).numpy() for w in (norms.q, norms.k))
@@ -180,7 +183,11 @@ def attend_paged(
     """Write the rows' keys and values to their pages, then attend: (rows, num_heads * head_dim).
 
     qkv : contiguous; its queries may be overwritten. angles : None where positions are not rotary.
+    Raises BadInputError where the pool has another shape, or rows, positions and pages do not fit together.
     """
+    if kv.pool.shape[1:] != (2, shape.num_kv_heads, PAGE_TOKENS, shape.head_dim):
+        wanted = ("pages", 2, shape.num_kv_heads, PAGE_TOKENS, shape.head_dim)
+        raise BadInputError(f"has shape {tuple(kv.pool.shape)}, the block needs {wanted}", where="kv.pool")
     if compilable(qkv) and compilable(kv.pool) and kv.pool.is_contiguous():
         return _compiled(qkv, runs, kv, shape, angles, norms, scale, long_run)
     q = place_torch(qkv, runs, kv, shape, angles, norms)

@@ -9,6 +9,7 @@ import torch
 from numba import prange
 
 from quiltwork.layers.compiled import exp32, kernel, numba_threads, parallel_is_safe, prefetch_bytes
+from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.layers.rope import rotate_head
 
 _WORTH_SHARING = 1 << 18
@@ -23,6 +24,24 @@ def _norm_head(head, weight, eps):  # type: ignore[no-untyped-def]
     factor = np.float32(1) / np.sqrt(total / np.float32(head.shape[0]) + eps)
     for j in range(head.shape[0]):
         head[j] = head[j] * factor * weight[j]
+
+
+@kernel()
+def in_bounds(positions, starts, table, pages):  # type: ignore[no-untyped-def]
+    """Whether rows and pages that the loops below will touch are there: nothing checks it later."""
+    if starts[0] != 0 or starts[-1] != positions.shape[0] or starts.shape[0] - 1 > table.shape[0]:
+        return False
+    for s in range(starts.shape[0] - 1):
+        if starts[s + 1] < starts[s]:
+            return False
+        for i in range(starts[s], starts[s + 1]):
+            if positions[i] < 0 or positions[i] // PAGE_TOKENS >= table.shape[1]:
+                return False
+        if starts[s + 1] > starts[s]:
+            for p in range(positions[starts[s + 1] - 1] // PAGE_TOKENS + 1):
+                if table[s, p] < 0 or table[s, p] >= pages:
+                    return False
+    return True
 
 
 @kernel()
