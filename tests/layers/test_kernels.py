@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numba import njit
 
 from quiltwork.core.errors import UnsupportedError
-from quiltwork.layers import lora as lora_module
 from quiltwork.layers.activation import activation, gated
 from quiltwork.layers.compiled import exp32
 from quiltwork.layers.linear import Matrix, can_pack, fuse
@@ -106,7 +105,7 @@ def test_every_way_of_adding_low_rank_updates_is_used() -> None:
             LowRanks((LowRank(torch.ones(2, 3, dtype=dtype), torch.ones(2, 4, dtype=dtype), 0, 1.0),)),
         )
 
-    compiled = batch([use(0, 1, torch.float32), use(1, lora_module.LONG_RUN, torch.float32)])
+    compiled = batch([use(0, 1, torch.float32), use(1, 100, torch.float32)])
     assert (compiled.short is not None, len(compiled.padded), len(compiled.long)) == (True, 0, 1)
     plain = batch([use(0, 1, torch.bfloat16), use(1, 2, torch.bfloat16)])
     assert (plain.short is None, len(plain.padded), len(plain.long)) == (True, 1, 1)

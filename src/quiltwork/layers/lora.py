@@ -15,8 +15,8 @@ from torch import Tensor
 
 from quiltwork.layers.compiled import compilable, float32_at, kernel, numba_threads, parallel_is_safe
 
-LONG_RUN = 16
-"""Rows of one adapter from which two matrix products beat the compiled row-by-row loop."""
+_LONG = 96
+"""Rows of one model times its rank from which two matrix products beat the compiled row-by-row loop."""
 
 
 _WORTH_SHARING = 1 << 17
@@ -62,6 +62,11 @@ class LowRanks:
         return all(compilable(u.down) and compilable(u.up) for u in self.updates)
 
     @cached_property
+    def rank(self) -> int:
+        """The widest."""
+        return max((u.rank for u in self.updates), default=0)
+
+    @cached_property
     def work(self) -> int:
         """Multiplications per row."""
         return sum(u.down.numel() + u.up.numel() for u in self.updates)
@@ -85,6 +90,12 @@ class Use:
     begin: int
     end: int
     own: LowRanks
+
+    @property
+    def long(self) -> bool:
+        """Whether matrix products pay: never for a single row."""
+        rows = self.end - self.begin
+        return rows > 1 and rows * self.own.rank >= _LONG
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,7 @@ def _pad(uses: Sequence[Use]) -> tuple[Padded, ...]:
 
 def batch(uses: Sequence[Use]) -> LowRankBatch:
     """Arrange the updates of a batch; the result is good for any x and y of the same rows."""
-    short = [u for u in uses if u.own.compilable and u.end - u.begin < LONG_RUN]
+    short = [u for u in uses if u.own.compilable and not u.long]
     single = [u for u in uses if not u.own.compilable and u.end - u.begin == 1]
     chosen = {id(u) for u in (*short, *single)}
     padded, long = _pad(single), tuple(u for u in uses if id(u) not in chosen)
