@@ -84,17 +84,25 @@ def place_torch(
     return q
 
 
-def gather_pages(kv: PagedKV, sequence: int, tokens: int) -> tuple[Tensor, Tensor]:
-    """Keys and values of one sequence's first ``tokens`` tokens, each (num_kv_heads, tokens, head_dim)."""
-    pages = kv.table[sequence, : -(-tokens // PAGE_TOKENS)].long().to(kv.pool.device)
+def _first_seen(position: int, window: int | None) -> int:
+    """First token of the page that holds the first token seen from ``position``."""
+    return 0 if window is None else max(0, position - window + 1) // PAGE_TOKENS * PAGE_TOKENS
+
+
+def gather_pages(kv: PagedKV, sequence: int, tokens: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Keys and values of one sequence's tokens from ``first`` (where a page begins) to ``tokens``.
+
+    Each (num_kv_heads, tokens - first, head_dim).
+    """
+    pages = kv.table[sequence, first // PAGE_TOKENS : -(-tokens // PAGE_TOKENS)].long().to(kv.pool.device)
     together = kv.pool[pages].permute(1, 2, 0, 3, 4).flatten(2, 3)
-    return together[0, :, :tokens], together[1, :, :tokens]
+    return together[0, :, : tokens - first], together[1, :, : tokens - first]
 
 
 def attend_run(q: Tensor, positions: Tensor, k: Tensor, v: Tensor, shape: HeadShape, scale: float) -> Tensor:
-    """Attention of one run: q (n, num_heads, head_dim) at ``positions`` over keys and values 0 to m.
+    """Attention of one run: q (n, num_heads, head_dim) over the given keys and values.
 
-    Returns (n, num_heads * head_dim).
+    positions : (n,) of the queries, counted from the first key. Returns (n, num_heads * head_dim).
     """
     tokens = torch.arange(k.shape[1], device=q.device)
     seen = tokens <= positions[:, None]
@@ -129,8 +137,9 @@ def attend_torch(q: Tensor, runs: Runs, kv: PagedKV, shape: HeadShape, scale: fl
     out = q.new_empty(runs.rows, shape.num_heads * shape.head_dim)
     starts, lengths = runs.starts.tolist(), runs.lengths.tolist()
     for sequence, (begin, end) in enumerate(pairwise(starts)):
-        k, v = gather_pages(kv, sequence, lengths[sequence])
-        out[begin:end] = attend_run(q[begin:end], runs.positions[begin:end], k, v, shape, scale)
+        first = _first_seen(lengths[sequence] - (end - begin), shape.window)
+        k, v = gather_pages(kv, sequence, lengths[sequence], first)
+        out[begin:end] = attend_run(q[begin:end], runs.positions[begin:end] - first, k, v, shape, scale)
     return out
 
 
@@ -164,9 +173,10 @@ def _compiled(
         begins, lengths = runs.starts.tolist(), runs.lengths.tolist()
         for s, (begin, end) in enumerate(pairwise(begins)):
             if end - begin >= long_run:
-                k, v = gather_pages(kv, s, lengths[s])
+                first = _first_seen(lengths[s] - (end - begin), shape.window)
+                k, v = gather_pages(kv, s, lengths[s], first)
                 q = heads[begin:end, : shape.num_heads]
-                out[begin:end] = attend_run(q, runs.positions[begin:end], k, v, shape, scale)
+                out[begin:end] = attend_run(q, runs.positions[begin:end] - first, k, v, shape, scale)
     return out
 
 
