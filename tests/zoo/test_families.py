@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import CONFIGS, build
 
@@ -143,6 +143,7 @@ fields = [
 ]  # fmt: skip
 
 
+@settings(deadline=None)
 @given(kind=st.sampled_from(sorted(CONFIGS)), changes=st.dictionaries(st.sampled_from(fields), nonsense, max_size=3))
 def test_any_configuration_is_understood_or_refused_by_its_field(kind: str, changes: dict[str, Any]) -> None:
     try:

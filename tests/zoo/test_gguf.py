@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tiny_checkpoints import build
@@ -136,6 +136,7 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
             read_gguf(cut)
 
 
+@settings(deadline=None)
 @given(heads=st.integers(1, 4), half=st.integers(1, 4), columns=st.integers(1, 3))
 def test_row_orders_are_inverse(heads: int, half: int, columns: int) -> None:
     rows = heads * half * 2

@@ -102,7 +102,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
             read_checkpoint(cut)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_changed_bytes_are_read_in_bounds_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import adapted, build
@@ -107,11 +107,13 @@ recipes = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(recipe=recipes)
 def test_recipes_are_read_as_they_were_written(recipe: Recipe) -> None:
     assert load(dump(recipe), where="here") == recipe
 
 
+@settings(deadline=None)
 @given(recipe=recipes, data=st.data())
 def test_a_damaged_recipe_is_read_or_refused(recipe: Recipe, data: st.DataObject) -> None:
     content = bytearray(dump(recipe))

@@ -106,6 +106,14 @@ def add(
         aliases=tuple(ModelRef(alias, tenant) for alias in aliases),
         report=progress or (lambda nbytes: None),
     )
+    try:
+        return _add(zoo, path, request)
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise BadInputError(f"cannot be read: {what}", where=str(error.filename or source)) from error
+
+
+def _add(zoo: Zoo, path: Path, request: Request) -> Added:
     if path.is_file():
         from quiltwork.zoo.formats.gguf import read_gguf
 
@@ -121,8 +129,8 @@ def _locate(source: str | PathLike[str]) -> tuple[Path, str]:
     """The folder or file, and what the model is called where nobody says."""
     path = Path(source)
     text = str(source)
-    if "\0" in text:
-        raise BadInputError("holds a zero byte", where="source")
+    if "\0" in text or len(text) > 4096:
+        raise BadInputError("is not a path", where="source")
     if path.is_dir():
         for part in ("config.json", "adapter_config.json"):
             if (path / part).is_file():

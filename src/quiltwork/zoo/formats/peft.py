@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 from quiltwork.zoo.config import Fields
+from quiltwork.zoo.formats.peft_targets import is_saved, is_target, matches, pattern_value, texts
 from quiltwork.zoo.formats.weights import Slice
 
 Shape = tuple[int, ...]
@@ -171,87 +172,6 @@ class _Reading:
         return Adapter(tuple(made), self.replaced, tuple(self.unservable), tuple(self.notes))
 
 
-def _saved_modules(fields: Fields) -> Sequence[str]:
-    return _texts(fields, "modules_to_save") or ()
-
-
-def _texts(fields: Fields, name: str) -> list[str] | None:
-    value = fields.get(name)
-    if isinstance(value, str):
-        return [value]
-    if value is not None and (not isinstance(value, list) or not all(isinstance(v, str) for v in value)):
-        raise fields.error(name, "must be a list of names")
-    return value
-
-
-def _is_saved(path: str, fields: Fields) -> bool:
-    """Whether ``modules_to_save`` names a module: as in PEFT by the end of its path, inside a word too."""
-    return any(path.endswith(m) for m in _saved_modules(fields))
-
-
-def _matches(pattern: str, text: str, fields: Fields, name: str, whole: bool = True) -> bool:
-    try:
-        return (re.fullmatch if whole else re.match)(pattern, text) is not None
-    except (re.error, RecursionError, OverflowError) as error:
-        raise fields.error(name, f"{pattern[:60]!r} is not a regular expression: {error}") from error
-
-
-def is_target(fields: Fields, path: str, *, linear: bool, output: bool) -> bool:
-    """Whether PEFT puts an adapter on the module at ``path`` (``check_target_module_exists``).
-
-    ``linear`` and ``output`` say whether it is a projection, and whether it is the output embedding: the two things
-    that ``all-linear`` looks at.
-    """
-    for name, wanted in (("exclude_modules", fields.get("exclude_modules")), ("target_modules", None)):
-        if name == "exclude_modules" and wanted:
-            if isinstance(wanted, str):
-                if _matches(wanted, path, fields, name):
-                    return False
-            elif any(path == m or path.endswith(f".{m}") for m in _texts(fields, name) or ()):
-                return False
-    for saved in _saved_modules(fields):
-        if _matches(rf"(^|.*\.){saved}($|\..*)", path, fields, "modules_to_save", whole=False):
-            return False
-    wanted = fields.get("target_modules")
-    if wanted is None:
-        return True
-    if isinstance(wanted, str):
-        if wanted.lower() == "all-linear":
-            return linear and not output
-        return _matches(wanted, path, fields, "target_modules")
-    if path in (_texts(fields, "target_modules") or ()):
-        return True
-    if not any(path.endswith(f".{m}") for m in wanted):
-        return False
-    return _in_layers(fields, path)
-
-
-def _in_layers(fields: Fields, path: str) -> bool:
-    layers = fields.get("layers_to_transform")
-    if layers is None or layers == []:
-        return True
-    patterns = [rf"(?:^|.*?\.){p}\.(?P<idx>\d+)\." for p in _texts(fields, "layers_pattern") or ()]
-    for pattern in patterns or [r".*?\.[^.]*\.(?P<idx>\d+)\."]:
-        found = re.match(pattern, path) if _matches(pattern, path, fields, "layers_pattern", whole=False) else None
-        if found is not None:
-            index = int(found["idx"])
-            return index in layers if isinstance(layers, list) else index == layers
-    return False
-
-
-def _pattern(fields: Fields, name: str, path: str, default: float) -> float:
-    """What ``rank_pattern`` or ``alpha_pattern`` says of a module: the first key that ends its path, else default."""
-    patterns = fields.get(name) or {}
-    if not isinstance(patterns, dict):
-        raise fields.error(name, "must be an object")
-    for key, value in patterns.items():
-        if _matches(rf"(.*\.)?({key})$", path, fields, name, whole=False):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise fields.error(name, f"{key[:60]!r} must have a number")
-            return value
-    return default
-
-
 def _read_lora(reading: _Reading, tensors: Mapping[str, Slice]) -> None:
     fields = reading.fields
     bias = fields.get("bias")
@@ -275,8 +195,8 @@ def _read_lora(reading: _Reading, tensors: Mapping[str, Slice]) -> None:
 def _read_lora_module(reading: _Reading, path: str, items: Mapping[str, Slice]) -> None:
     fields = reading.fields
     part, role = reading.base.modules[path]
-    rank = _pattern(fields, "rank_pattern", path, fields.size("r"))
-    alpha = _pattern(fields, "alpha_pattern", path, fields.number("lora_alpha"))
+    rank = pattern_value(fields, "rank_pattern", path, fields.size("r"))
+    alpha = pattern_value(fields, "alpha_pattern", path, fields.number("lora_alpha"))
     if not isinstance(rank, int) or rank < 1:
         raise fields.error("rank_pattern", f"the rank of {path} must be a positive whole number")
     scale = alpha / math.sqrt(rank) if fields.flag("use_rslora") else alpha / rank
@@ -323,7 +243,7 @@ _LORA_NAMES = {
 
 def _read_beside(reading: _Reading, path: str, part: str, role: str, what: str, item: Slice, with_bias: bool) -> None:
     """A tensor that is no low-rank factor: a module saved whole, a trained bias, an embedding kept with its adapter."""
-    if _is_saved(path, reading.fields):
+    if is_saved(path, reading.fields):
         reading.absolute(part, role, what, item, None)
     elif what.endswith("bias") and with_bias:
         reading.absolute(part, role, what, item, "bias")
@@ -336,7 +256,7 @@ def _read_beside(reading: _Reading, path: str, part: str, role: str, what: str, 
 
 def _read_ia3(reading: _Reading, tensors: Mapping[str, Slice]) -> None:
     fields = reading.fields
-    forward = _texts(fields, "feedforward_modules") or []
+    forward = texts(fields, "feedforward_modules") or []
     as_regex = isinstance(fields.get("feedforward_modules"), str)
     for name, item in tensors.items():
         path, part, role, what = reading.split(name)
@@ -347,7 +267,7 @@ def _read_ia3(reading: _Reading, tensors: Mapping[str, Slice]) -> None:
             reading.notes.append(f"{name} is not among target_modules: ignored, as PEFT does")
             continue
         if as_regex:
-            is_input = any(_matches(p, path, fields, "feedforward_modules") for p in forward)
+            is_input = any(matches(p, path, fields, "feedforward_modules") for p in forward)
         else:
             is_input = any(path == m or path.endswith(f".{m}") for m in forward)
         if not role.endswith("_proj"):
