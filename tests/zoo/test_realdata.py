@@ -69,6 +69,18 @@ def test_gguf_is_the_same_blocks_and_comes_out_exactly(zoo: Zoo, stories: Path, 
     assert ours.read_bytes() == theirs.read_bytes()
 
 
+def test_a_gguf_alone_brings_its_tokenizer(zoo: Zoo, stories: Path, data_dir: Path) -> None:
+    from tokenizers import Tokenizer
+
+    model = zoo.add(stories / "stories260K.f32.gguf").model
+    ours = Tokenizer.from_str(zoo.read_file(model, "tokenizer.json").decode())
+    theirs = Tokenizer.from_file(str(stories / "hf" / "tokenizer.json"))
+    lines = (data_dir / "llm" / "text" / "tinystories.txt").read_text().splitlines()[:300]
+    for line in [*lines, "  spaces ", "caf\u00e9 \u2603 \U0001f600", ""]:
+        assert ours.encode(line).ids == theirs.encode(line).ids
+        assert ours.decode(ours.encode(line).ids) == theirs.decode(theirs.encode(line).ids)
+
+
 def test_the_gpt2_adapter_round_trips_on_a_base_of_its_shape(zoo: Zoo, data_dir: Path, tmp_path: Path) -> None:
     adapter = data_dir / "llm" / "adapters" / "licensed" / GPT2
     with pytest.raises(NotFoundError, match="gpt2"):

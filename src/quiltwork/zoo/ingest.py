@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import BadInputError, ConflictError, NotFoundError
@@ -118,7 +119,7 @@ def _add(zoo: Zoo, path: Path, request: Request) -> Added:
         from quiltwork.zoo.formats.gguf import read_gguf
 
         model = read_gguf(path)
-        return _add_model(zoo, model.source, model.config, request)
+        return _add_model(zoo, model.source, model.config, request, model.tokenizer)
     scanned = scan(path)
     if (path / "adapter_config.json").is_file():
         return _add_adapter(zoo, scanned, request)
@@ -165,7 +166,13 @@ def _visible(zoo: Zoo, base: ModelRef | str, tenant: str) -> ModelRef:
     raise NotFoundError("no such base", where=str(base), hint="`quiltwork zoo ls` lists the models")
 
 
-def _add_model(zoo: Zoo, source: Source, config: Mapping[str, Json], request: Request) -> Added:
+def _add_model(
+    zoo: Zoo,
+    source: Source,
+    config: Mapping[str, Json],
+    request: Request,
+    made_files: Mapping[str, bytes] = MappingProxyType({}),
+) -> Added:
     understood = understand(source, config)
     existing = _existing(zoo, request.ref)
     if existing is not None and request.lossy is None:
@@ -181,7 +188,7 @@ def _add_model(zoo: Zoo, source: Source, config: Mapping[str, Json], request: Re
                 near[name] = theirs[place].content
     with zoo.adding() as session:
         intake = Intake(session, source, near, request.lossy, request.report)
-        draft = _draft(intake, understood, found)
+        draft = _draft(intake, understood, found, made_files)
         return finish(zoo, session, draft, request, source.nbytes)
 
 
@@ -216,7 +223,12 @@ def _find_base(zoo: Zoo, source: Source, understood: Understood, request: Reques
     return similar.find(zoo, candidates, understood.shapes(), lambda place: source.read(understood.names[place]))
 
 
-def _draft(intake: Intake, understood: Understood, found: similar.Found | None) -> Draft:
+def _draft(
+    intake: Intake,
+    understood: Understood,
+    found: similar.Found | None,
+    made_files: Mapping[str, bytes] = MappingProxyType({}),
+) -> Draft:
     recipe = intake.put_all()
     parts = intake.beside(build_parts(understood, intake))
     files = dict(intake.files)
@@ -235,6 +247,9 @@ def _draft(intake: Intake, understood: Understood, found: similar.Found | None) 
             taken = {name: base.files[name] for name in TOKENIZER_FILES if name in base.files and name not in files}
             files |= taken
             notes.append(f"{', '.join(taken)} taken from {base.ref}")
+    if made_files and not has_tokenizer(files):
+        files |= {name: intake.session.file(data) for name, data in made_files.items()}
+        notes.append(f"{', '.join(made_files)} made from its metadata")
     return Draft(
         family=understood.family,
         parts=parts,

@@ -18,6 +18,7 @@ import numpy as np
 from quiltwork.core.errors import BadInputError, QuiltworkError, UnsupportedError
 from quiltwork.core.servable import Json
 from quiltwork.zoo.families import FAMILIES
+from quiltwork.zoo.formats.gguf_tokenizer import tokenizer_files
 from quiltwork.zoo.formats.weights import Slice, WeightsFile
 from quiltwork.zoo.source import Entry, Source
 
@@ -48,6 +49,8 @@ class GgufModel:
 
     source: Source
     config: Mapping[str, Json]
+    tokenizer: Mapping[str, bytes]
+    """Files of its tokenizer, by name; none where it is not of a kind that can be written."""
 
 
 def read_gguf(path: Path) -> GgufModel:
@@ -86,7 +89,8 @@ def read_gguf(path: Path) -> GgufModel:
     file_slices = WeightsFile(path, path.stat().st_size, slices)
     places = {name: (path.name, item) for name, item in slices.items()}
     entries = (Entry(path.name, file=path),)
-    return GgufModel(Source(path, entries, {path.name: file_slices}, places, (), "file", heads), config)
+    source = Source(path, entries, {path.name: file_slices}, places, (), "file", heads)
+    return GgufModel(source, config, tokenizer_files(values, where=where))
 
 
 @dataclass(frozen=True)

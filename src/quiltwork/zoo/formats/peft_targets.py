@@ -1,4 +1,4 @@
-"""Which modules a PEFT configuration means, decided as PEFT decides it (``tuners_utils.check_target_module_exists``)."""
+"""Which modules a PEFT configuration means, decided as PEFT decides it (``check_target_module_exists``)."""
 
 from __future__ import annotations
 
