@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least
+
 from work.fleet import Fleet, sixteen_apps
-from work.ours import stock
 from work.reference import Reference
 from work.rounds import Rounds
 from work.side import Side
+from work.stock import stock
 
 NAME = "serving.cut_parity"
 CLAIMS = (

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
+
 from work.fleet import one_model
-from work.ours import stock
 from work.prompts import prompts
 from work.side import Side
+from work.stock import stock
 
 NAME = "serving.flat_decode"
 CLAIMS = (

@@ -12,11 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
+
 from work.fleet import BODY_30M, Fleet, Shape, merged, sixteen_apps
-from work.ours import stock
 from work.prompts import prompts
 from work.reference import Reference
 from work.side import Side, pss
+from work.stock import stock
 
 NAME = "serving.fleet_peak_pss"
 CLAIMS = (

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least
+
 from work.fleet import sixteen_loras
-from work.hf import EAGER_SWEEP, HfSettings
-from work.ours import stock
 from work.reference import Reference
 from work.rounds import Rounds, per_step
+from work.settings import EAGER_SWEEP, HfSettings
 from work.side import Side
+from work.stock import stock
 from work.sweep import sweep
 
 PEFT = "serving.lora16_step_vs_peft"

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
+
 from work.fleet import top_variants
-from work.ours import stock
 from work.prompts import prompts
 from work.reference import Reference
 from work.side import Side
+from work.stock import stock
 
 NAME = "serving.prefix_token_layers"
 CLAIMS = (

@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Mapping
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least
+
 from work.fleet import one_model
-from work.hf import COMPILED, EAGER_SWEEP, HfSettings
-from work.ours import stock
 from work.reference import Reference
 from work.rounds import Rounds
+from work.settings import COMPILED, EAGER_SWEEP, HfSettings
 from work.side import Side
+from work.stock import stock
 from work.sweep import sweep
 
 BATCHES = {"serving.single_b1_vs_hf": 1, "serving.single_b8_vs_hf": 8}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,25 +13,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from quiltwork.core.errors import QuiltworkError
 from work.hf import load
 from work.replay import OnDemand, Replayed, Request, replay, warm
-
-
-@dataclass(frozen=True)
-class ContinuousSettings:
-    """What may be tuned about continuous batching on a CPU."""
-
-    attention: str = "sdpa"
-    """``sdpa`` or ``eager``."""
-    requests: int = 16
-    """Requests of one model in a batch."""
-    batch_tokens: int = 256
-    """Tokens of one model in a batch."""
-    pool_tokens: int = 2048
-    """Tokens of KV cache for each model."""
-    page: int = 16
-
-    def label(self) -> str:
-        """One cell of the sweep's table."""
-        return f"{self.attention}, {self.requests} requests, {self.batch_tokens} tokens a batch"
+from work.settings import ContinuousSettings
 
 
 class ContinuousModel:
@@ -81,20 +62,23 @@ class ContinuousFleet:
 
     def __init__(self, models: Mapping[str, Path], resident: int, settings: ContinuousSettings | None = None) -> None:
         self._models, self._resident = models, resident
-        self._settings = settings or ContinuousSettings()
+        self.configure(settings or ContinuousSettings())
         gc.freeze()  # the imports' objects need not be looked through at every unload
 
-    def configure(self, settings: ContinuousSettings, threads: int) -> None:
+    def configure(self, settings: ContinuousSettings) -> None:
         """Change how models loaded from now on run."""
         self._settings = settings
-        torch.set_num_threads(threads)
+        torch.set_num_threads(settings.threads)
 
     def replay(self, requests: Sequence[Request]) -> Replayed:
         """Serve timed requests, starting with the first ``resident`` applications loaded."""
         return asyncio.run(self._replay(requests))
 
     async def _replay(self, requests: Sequence[Request]) -> Replayed:
-        fleet = OnDemand(lambda app: ContinuousModel(self._models[app], self._settings), self._resident)
+        settings = self._settings
+        fleet = OnDemand(
+            lambda app: ContinuousModel(self._models[app], settings), self._resident, at_once=settings.at_once
+        )
         try:
             await replay([warm(app) for app in list(self._models)[-self._resident :]], fleet.answer)
             before = fleet.loads

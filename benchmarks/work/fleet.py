@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+Weights = npt.NDArray[np.float32]
 
 RELATIVE_CHANGE = 0.06
 """||changed - base|| / ||base|| of every tensor that a fine-tune moves."""
@@ -72,7 +74,8 @@ class Shape:
 
 
 BODY_30M = Shape()
-QUICK_BODY = Shape(vocab=1024, hidden=128, layers=8, heads=4, ffn=344)
+SMALL_BODY = Shape(vocab=256, hidden=32, layers=4, heads=2, ffn=80)
+"""For tests: the same fleet in a second."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,6 @@ def sixteen_apps(root: Path, *, seed: int, shape: Shape = BODY_30M) -> Fleet:
     for i in range(2):
         maker.changed(f"full-{i}", "full", lambda name: True)
     return maker.fleet()
-
-
-def small_fleet(root: Path, *, seed: int, shape: Shape = QUICK_BODY) -> Fleet:
-    """The sixteen applications on a small body, for quick runs."""
-    return sixteen_apps(root, seed=seed, shape=shape)
 
 
 def sixteen_loras(root: Path, *, seed: int, shape: Shape = BODY_30M, count: int = 16, rank: int = 8) -> Fleet:
@@ -188,14 +186,14 @@ class _Maker:
 
     def __init__(self, root: Path, shape: Shape, seed: int) -> None:
         self._root, self._shape, self._seed = root, shape, seed
-        self._weights: dict[str, Tensor] = {}
+        self._weights: dict[str, Weights] = {}
         self._apps: list[App] = []
 
     def base(self) -> None:
         rng = self._rng("base")
         for name, size in self._shape.tensors().items():
             matrix = len(size) == 2
-            self._weights[name] = torch.randn(size, generator=rng) * 0.02 if matrix else torch.ones(size)
+            self._weights[name] = _normal(rng, size) * np.float32(0.02) if matrix else np.ones(size, np.float32)
         self._write("base", "base", self._weights)
 
     def changed(self, name: str, kind: str, moves: Callable[[str], bool]) -> None:
@@ -214,8 +212,8 @@ class _Maker:
         for layer in range(self._shape.layers):
             for role in LORA_TARGETS:
                 at = f"base_model.model.model.layers.{layer}.self_attn.{role}."
-                adapter[at + "lora_A.weight"] = torch.randn((rank, d), generator=rng) / d**0.5
-                adapter[at + "lora_B.weight"] = torch.randn((d, rank), generator=rng) * 0.02
+                adapter[at + "lora_A.weight"] = _normal(rng, (rank, d)) / np.float32(d**0.5)
+                adapter[at + "lora_B.weight"] = _normal(rng, (d, rank)) * np.float32(0.02)
         path = self._root / name
         path.mkdir(parents=True, exist_ok=True)
         save_file(adapter, path / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -231,28 +229,32 @@ class _Maker:
     def fleet(self) -> Fleet:
         return Fleet(self._root, self._shape, tuple(self._apps))
 
-    def _rng(self, name: str) -> torch.Generator:
-        return torch.Generator().manual_seed(self._seed * 2**32 + crc32(name.encode()))
+    def _rng(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self._seed, crc32(name.encode())])
 
-    def _write(self, name: str, kind: str, weights: Mapping[str, Tensor]) -> None:
+    def _write(self, name: str, kind: str, weights: Mapping[str, Weights]) -> None:
         _write_model(self._root / name, self._shape, weights)
         self._apps.append(App(name, kind, self._root / name))
 
 
-def moved(weight: Tensor, rng: torch.Generator) -> Tensor:
+def moved(weight: Weights, rng: np.random.Generator) -> Weights:
     """``weight`` plus Gaussian noise whose L2 norm is exactly RELATIVE_CHANGE of the weight's."""
-    noise = torch.randn(weight.shape, generator=rng)
-    return weight + noise * (RELATIVE_CHANGE * weight.norm() / noise.norm())
+    noise = _normal(rng, weight.shape)
+    return weight + noise * np.float32(RELATIVE_CHANGE * np.linalg.norm(weight) / np.linalg.norm(noise))
 
 
-def relative_change(base: Tensor, changed: Tensor) -> float:
+def relative_change(base: Weights, changed: Weights) -> float:
     """||changed - base|| / ||base||."""
-    return float((changed - base).norm() / base.norm())
+    return float(np.linalg.norm(changed - base) / np.linalg.norm(base))
 
 
-def _write_model(path: Path, shape: Shape, weights: Mapping[str, Tensor]) -> None:
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Weights:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def _write_model(path: Path, shape: Shape, weights: Mapping[str, Weights]) -> None:
     path.mkdir(parents=True, exist_ok=True)
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, path / "model.safetensors",
+    save_file({name: np.ascontiguousarray(weight) for name, weight in weights.items()}, path / "model.safetensors",
               metadata={"format": "pt"})  # fmt: skip
     (path / "config.json").write_text(json.dumps(shape.config(), indent=2))
     (path / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}))

@@ -7,7 +7,6 @@ stops them, and none is suppressed, so that both sides of a comparison do the sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,9 @@ import transformers
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from quiltwork.core.errors import QuiltworkError
+from work.settings import HfSettings
 
 Answers = list[list[int]]
-
-
-@dataclass(frozen=True)
-class HfSettings:
-    """What may be tuned about ``generate`` on a CPU."""
-
-    attention: str = "sdpa"
-    """``sdpa`` or ``eager``."""
-    cache: str = "dynamic"
-    """``dynamic`` or ``static``."""
-    compiled: bool = False
-    """torch.compile of the forward pass over a static cache, weights frozen into the code; needs a C++ compiler."""
-    threads: int | None = None
-    """Compute threads; None leaves what the process was started with."""
-
-    def label(self) -> str:
-        """One cell of the sweep's table."""
-        words = [self.attention, f"{self.cache} cache"] + ["compiled, frozen"] * self.compiled
-        return ", ".join(words + [f"{self.threads} threads"] * (self.threads is not None))
-
-
-EAGER_SWEEP = tuple(HfSettings(attention, cache) for attention in ("sdpa", "eager") for cache in ("dynamic", "static"))
-"""The settings that need no compiler."""
-COMPILED = HfSettings("sdpa", "static", compiled=True)
 
 
 class HfModels:

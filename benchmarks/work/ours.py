@@ -1,4 +1,4 @@
-"""Quiltwork through its public Python calls: a zoo stocked from folders, and the host that serves from it.
+"""Quiltwork through its public Python calls: the host that serves from a zoo, and its engine.
 
 Every class is built in a process of its own (``work.side``).
 """
@@ -16,20 +16,10 @@ from quiltwork.core.servable import Caller, Input, Stream
 from quiltwork.serving import Engine, EngineConfig, SamplerState, SamplingOptions, language_servable
 from quiltwork.serving import Sequence as TokenSequence
 from quiltwork.zoo import Zoo
-from work.fleet import Fleet
 from work.replay import OnDemand, Replayed, Request, replay, warm
 
 Answers = list[list[int]]
 CALLER = Caller()
-
-
-def stock(zoo: Path, fleet: Fleet, *, lossy: str | None = None) -> int:
-    """Add a fleet's folders to a zoo, the base first. Returns the bytes the zoo takes."""
-    with Zoo(zoo) as opened:
-        for app in fleet.apps:
-            base = None if app is fleet.base else ModelRef(fleet.base.name)
-            opened.add(app.path, name=app.name, base=base, lossy=None if app is fleet.base else lossy)
-        return opened.stored_bytes()
 
 
 class OurModels:

@@ -102,10 +102,13 @@ class OnDemand:
 
     Requests of a model that is loaded go to it at once. Where no loaded model is idle and a request has waited
     PATIENCE seconds, the least recently used model takes no more requests until it has made room.
+
+    at_once : how many models may compute at a time, None for all. Where others wait for their turn, a computing model
+        takes no more requests, so that the turn passes on; whoever has waited longest is next.
     """
 
-    def __init__(self, load: Callable[[str], ModelServer], capacity: int) -> None:
-        self._load, self._capacity = load, capacity
+    def __init__(self, load: Callable[[str], ModelServer], capacity: int, at_once: int | None = None) -> None:
+        self._load, self._capacity, self._at_once = load, capacity, at_once or capacity
         self._resident: OrderedDict[str, _Resident] = OrderedDict()
         self._waiting: dict[str, deque[tuple[Request, asyncio.Future[list[int]], float]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,11 +129,16 @@ class OnDemand:
         self._resident.clear()
 
     def _dispatch(self) -> None:
-        for app in sorted((a for a, queue in self._waiting.items() if queue), key=lambda a: self._waiting[a][0][2]):
+        waiting = sorted((a for a, queue in self._waiting.items() if queue), key=lambda a: self._waiting[a][0][2])
+        computing = sum(resident.running > 0 for resident in self._resident.values())
+        for app in waiting:
             resident = self._resident.get(app)
             if resident is None:
                 self._make_room(app)
             elif resident.server is not None and not resident.draining:
+                if computing >= self._at_once and (resident.running == 0 or len(waiting) > 1):
+                    continue
+                computing += resident.running == 0
                 self._resident.move_to_end(app)
                 while self._waiting[app]:
                     request, future, _ = self._waiting[app].popleft()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quiltwork.core.errors import NotFoundError
 from quiltwork.core.traces import read_azure, read_gentd_popularity
+
+from quiltwork.core.errors import NotFoundError
 from work.replay import Request
 
 LENGTH_SCALE = 16
