@@ -52,8 +52,13 @@ class Side:
         there.close()
         self._connection = Connection(here.detach())
         self._busy = threading.Lock()
-        self.floor_pss = self._exchange((factory, threads))
-        self._exchange(settings)
+        try:
+            self.floor_pss: int = self._exchange((factory, threads))
+            """What the process takes after its imports, before it builds anything, in bytes."""
+            self._exchange(settings)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,60 @@
+"""Every promised figure is declared once, with exactly the promised reach, and no benchmark excuses a wrong answer."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from quiltwork.core.bench import Claim, at_least, at_most
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+PROMISED = {
+    "serving.lora16_step_vs_peft": (at_least(2.5), "baseline/ours", False),
+    "serving.lora16_step_vs_hf_per_app": (at_least(7.0), "baseline/ours", False),
+    "serving.cut_parity": (at_least(0.98), "ours/baseline", True),
+    "serving.single_b1_vs_hf": (at_least(1.2), "ours/baseline", False),
+    "serving.single_b8_vs_hf": (at_least(1.2), "ours/baseline", False),
+    "zoo.fleet_lossless_bytes": (at_most(0.45), "ours/baseline", False),
+    "zoo.fleet_int8_bytes": (at_most(0.25), "ours/baseline", False),
+    "serving.fleet_peak_pss": (at_most(0.35), "ours/baseline", False),
+    "serving.azure_p95": (at_most(0.665), "ours/baseline", False),
+    "serving.azure_throughput": (at_least(1.71), "ours/baseline", False),
+    "serving.prefix_token_layers": (at_most(0.30), "ours/baseline", False),
+    "serving.flat_decode": (at_most(1.5), "ours/baseline", False),
+}
+
+
+def modules() -> list[ModuleType]:
+    return [importlib.import_module(path.stem) for path in sorted(BENCHMARKS.glob("*.py"))]
+
+
+def claims() -> list[Claim]:
+    return [claim for module in modules() for claim in module.CLAIMS]
+
+
+def test_every_promised_figure_is_declared_once() -> None:
+    assert sorted(claim.name for claim in claims()) == sorted(PROMISED)
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_reach_direction_and_parity_are_as_promised(name: str) -> None:
+    claim = next(claim for claim in claims() if claim.name == name)
+    reach, ratio, parity = PROMISED[name]
+    assert (claim.reach, claim.ratio, claim.parity) == (reach, ratio, parity)
+    assert claim.room == name.partition(".")[0]
+
+
+def test_listing_the_claims_imports_no_torch() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "import importlib, pathlib\n"
+        f"for path in pathlib.Path({str(BENCHMARKS)!r}).glob('*.py'): importlib.import_module(path.stem)\n"
+        "print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

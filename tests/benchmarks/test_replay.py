@@ -1,0 +1,83 @@
+"""Timed requests, and models loaded on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from quiltwork.core.errors import QuiltworkError
+from work.replay import ModelServer, OnDemand, Replayed, Reply, Request, replay
+
+
+class Echo:
+    """A model that answers with its own prompt and keeps a record."""
+
+    def __init__(self, app: str, log: list[str]) -> None:
+        self._app, self._log = app, log
+        log.append(f"load {app}")
+
+    async def answer(self, request: Request) -> list[int]:
+        await asyncio.sleep(0)
+        return request.prompt
+
+    def close(self) -> None:
+        self._log.append(f"close {self._app}")
+
+
+def asked(*apps: str) -> list[Request]:
+    return [Request(str(i), app, 0.0, [i], 1) for i, app in enumerate(apps)]
+
+
+def serve(requests: Sequence[Request], capacity: int, at_once: int | None = None) -> tuple[Replayed, list[str]]:
+    log: list[str] = []
+
+    async def run() -> Replayed:
+        fleet = OnDemand(lambda app: Echo(app, log), capacity, at_once)
+        try:
+            return await replay(requests, fleet.answer)
+        finally:
+            fleet.close()
+
+    return asyncio.run(run()), log
+
+
+@pytest.mark.parametrize("at_once", [None, 1, 2])
+def test_every_request_is_answered_by_its_own_prompt(at_once: int | None) -> None:
+    requests = asked(*"abcabcddda")
+    done, _ = serve(requests, 2, at_once)
+    assert {name: reply.tokens for name, reply in done.replies.items()} == {r.id: r.prompt for r in requests}
+
+
+def test_never_more_models_than_the_capacity() -> None:
+    _, log = serve(asked(*"abcdabcd"), 2)
+    resident = most = 0
+    for entry in log:
+        resident += 1 if entry.startswith("load") else -1
+        most = max(most, resident)
+    assert most == 2
+    assert resident == 0
+
+
+def test_with_room_for_all_each_model_is_loaded_once() -> None:
+    _, log = serve(asked(*"abab"), 2)
+    assert sorted(entry for entry in log if entry.startswith("load")) == ["load a", "load b"]
+
+
+def test_a_model_that_cannot_load_fails_its_requests() -> None:
+    def broken(app: str) -> ModelServer:
+        raise QuiltworkError("no such model", where=app)
+
+    async def run() -> None:
+        await replay(asked("a"), OnDemand(broken, 1).answer)
+
+    with pytest.raises(ExceptionGroup, match="unhandled errors") as caught:
+        asyncio.run(run())
+    assert "no such model" in str(caught.value.exceptions[0])
+
+
+def test_latency_quantile_is_a_measured_latency() -> None:
+    replies = {str(i): Reply([], float(i)) for i in range(100)}
+    assert Replayed(replies, 10.0).latency(0.95) == 95.0
+    assert Replayed(replies, 10.0).throughput == 10.0
