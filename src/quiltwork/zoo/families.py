@@ -192,7 +192,7 @@ _ROWS = (
             "intermediate_size": "n_inner",
             "max_position_embeddings": "n_positions",
             "hidden_act": "activation_function",
-            "norm_eps": "layer_norm_epsilon",
+            "rms_norm_eps": "layer_norm_epsilon",
         },
         norm="layer",
         gated=False,

@@ -10,6 +10,18 @@ from quiltwork.core.errors import NotFoundError
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"[\w][\w./-]{0,200}")
+_OTHER_FRAMEWORKS = (
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.onnx",
+    "*.onnx_data",
+    "*.tflite",
+    "*.mlmodel",
+    "onnx/*",
+    "coreml/*",
+)
+"""Files that no one here reads, often as large as the model itself."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -61,8 +73,8 @@ def _fetch(repo: str, revision: str | None) -> Path:
             "not in the local Hugging Face cache", where=repo, hint="to fetch it, install quiltwork[zoo]"
         ) from error
     try:
-        return Path(snapshot_download(repo, revision=revision))
-    except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
+        return Path(snapshot_download(repo, revision=revision, ignore_patterns=list(_OTHER_FRAMEWORKS)))
+    except (LocalEntryNotFoundError, OSError, HfHubHTTPError, ValueError) as error:
         raise NotFoundError(
             "not in the local Hugging Face cache, and the hub cannot be reached or does not have it",
             where=repo if revision is None else f"{repo}@{revision}",

@@ -87,110 +87,156 @@ def family_of(config: Mapping[str, Json]) -> tuple[Family | None, str]:
     return family, ""
 
 
+@dataclass(frozen=True)
+class _Described:
+    """A configuration read: everything its parts are made from."""
+
+    family: Family
+    config: Fields
+    width: int
+    vocab: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    positions: int
+    """Rows of the learned position table; 0 for rotary embedding."""
+    activation: str
+    rope: Mapping[str, Json] | None
+    biases: frozenset[str]
+    common: Mapping[str, Json]
+    """``arch`` keys of everything with a norm."""
+
+    def tensors(
+        self, part: str, matrices: Mapping[str, tuple[int, int]], norms: Mapping[str, int]
+    ) -> dict[str, Wanted]:
+        """Roles of a part from (out, in) of its matrices and the widths of its norms."""
+        layer = part.split(".")[1] if part.startswith("layers.") else ""
+        general = part.replace(layer, "{i}", 1) if layer else part
+        paths = {target: path.replace("{i}", layer) for path, target in self.family.modules.items()}
+        found: dict[str, Wanted] = {}
+        for role, width in norms.items():
+            path = paths[f"{general}/{role}"]
+            found[f"{role}.weight"] = Wanted(f"{path}.weight", (width,))
+            if self.family.norm == "layer":
+                found[f"{role}.bias"] = Wanted(f"{path}.bias", (width,))
+        for role, (out, into) in matrices.items():
+            path = paths[f"{general}/{role}"]
+            flipped = self.family.layout == "conv1d" and role.endswith("_proj")
+            found[f"{role}.weight"] = Wanted(f"{path}.weight", (into, out) if flipped else (out, into))
+            if role in self.biases:
+                found[f"{role}.bias"] = Wanted(f"{path}.bias", (out,))
+        return found
+
+    def embed(self) -> PartPlan:
+        """The embedding, with its learned positions where it has them."""
+        tables = {"tokens": (self.vocab, self.width)}
+        if self.positions:
+            tables["positions"] = (self.positions, self.width)
+        arch = {"hidden_size": self.width, "vocab_size": self.vocab, "max_positions": self.positions}
+        return PartPlan("embed", "embed", arch, self.tensors("embed", tables, {}))
+
+    def attention(self, layer: int) -> PartPlan:
+        """A layer's attention and the norm before it."""
+        d, q, kv = self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        fused = any(target.endswith("/qkv_proj") for target in self.family.modules.values())
+        matrices = {"qkv_proj": (q + 2 * kv, d)} if fused else {"q_proj": (q, d), "k_proj": (kv, d), "v_proj": (kv, d)}
+        matrices["o_proj"] = (d, q)
+        norms = {"norm": d} | ({"q_norm": self.head_dim, "k_norm": self.head_dim} if self.family.qk_norm else {})
+        arch = {
+            **self.common,
+            "num_heads": self.heads,
+            "num_kv_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "rope": self.rope,
+            "qk_norm": self.family.qk_norm,
+            "sliding_window": self.family.window(self.config, layer),
+            "layout": self.family.layout,
+            "bias": any(role in self.biases for role in matrices),
+        }
+        name = f"layers.{layer}.attn"
+        return PartPlan(name, "attn", arch, self.tensors(name, matrices, norms))
+
+    def feed_forward(self, layer: int) -> PartPlan:
+        """A layer's feed-forward network and the norm before it."""
+        d, inner, gated = self.width, self.inner, self.family.gated
+        matrices = {"up_proj": (inner, d), "down_proj": (d, inner)} | ({"gate_proj": (inner, d)} if gated else {})
+        arch = {
+            **self.common,
+            "intermediate_size": inner,
+            "activation": self.activation,
+            "gated": gated,
+            "layout": self.family.layout,
+            "bias": any(role in self.biases for role in matrices),
+        }
+        name = f"layers.{layer}.ffn"
+        return PartPlan(name, "ffn", arch, self.tensors(name, matrices, {"norm": d}))
+
+    def head(self) -> PartPlan:
+        """The last norm and the output matrix."""
+        tensors = self.tensors("head", {"lm_head": (self.vocab, self.width)}, {"norm": self.width})
+        return PartPlan("head", "head", {**self.common, "vocab_size": self.vocab}, tensors)
+
+
 def make_plan(family: Family, values: Mapping[str, Json], *, where: str = "config.json") -> Plan:
     """What the checkpoint of a configuration holds. Nothing of the sizes given is allocated.
 
-    Raises BadInputError naming the field where a value is missing its meaning (negative, absurd, of the wrong type).
+    Raises BadInputError naming the field where a value cannot be meant (negative, absurd, of the wrong type).
     """
     config = Fields(values, family.defaults, where)
-    unservable = [f"{where}: {key} is not implemented" for key in _MUST_BE_UNSET if values.get(key)]
+    rope, unservable = normalise(config) if family.rope else (None, [])
+    model = _describe(family, config, rope)
+    parts = [model.embed()]
+    for layer in range(model.layers):
+        parts += [model.attention(layer), model.feed_forward(layer)]
+    parts.append(model.head())
+    unservable += [f"{where}: {key} is not implemented" for key in _MUST_BE_UNSET if values.get(key)]
     for key, value in family.must_be.items():
         if config.get(key) not in (value, None):
             unservable.append(f"{where}: {key} = {config.get(key)} is not implemented")
+    if model.activation not in _ACTIVATIONS.values():
+        field = family.renamed.get("hidden_act", "hidden_act")
+        unservable.append(f"{where}: {field} = {model.activation[:40]!r} is not implemented")
+    windows = [part.arch["sliding_window"] for part in parts if part.kind == "attn"]
+    implied = ["full_attention" if window is None else "sliding_attention" for window in windows]
+    if config.get("layer_types") not in (None, implied):
+        unservable.append(f"{where}: layer_types is not implemented for {family.name}")
+    return Plan(family, tuple(parts), _modules(family, model.layers), tuple(unservable))
+
+
+def _describe(family: Family, config: Fields, rope: Mapping[str, Json] | None) -> _Described:
+    """Read and check the fields that sizes and maths come from."""
 
     def field(word: str) -> str:
         return family.renamed.get(word, word)
 
-    d, vocab = config.size(field("hidden_size")), config.size(field("vocab_size"))
-    layers = config.size(field("num_hidden_layers"), MOST_LAYERS)
-    heads = config.size(field("num_attention_heads"))
+    d, heads = config.size(field("hidden_size")), config.size(field("num_attention_heads"))
     kv_heads = config.optional_size("num_key_value_heads") or heads
     head_dim = config.optional_size("head_dim") or d // heads
-    inner = config.optional_size(field("intermediate_size")) or 4 * d
     if heads % kv_heads:
         raise config.error("num_key_value_heads", f"{heads} heads cannot share {kv_heads} key-value heads")
     if head_dim < 1 or (family.layout == "conv1d" and d % heads):
         raise config.error(field("num_attention_heads"), f"{heads} heads do not divide a width of {d}")
-    eps = config.number(field("norm_eps") if "norm_eps" in family.renamed else "rms_norm_eps")
-    rope: dict[str, Json] | None = None
-    if family.rope:
-        rope, problems = normalise(config)
-        unservable += problems
-        if head_dim % 2:
-            raise config.error("head_dim", f"{head_dim} is odd: rotary embedding needs pairs")
+    if family.rope and head_dim % 2:
+        raise config.error("head_dim", f"{head_dim} is odd: rotary embedding needs pairs")
     written = config.text(field("hidden_act"))
-    activation = _ACTIVATIONS.get(written, written)
-    if written not in _ACTIVATIONS:
-        unservable.append(f"{where}: {field('hidden_act')} = {written[:40]!r} is not implemented")
-    biases = family.biases(config)
-    paths = {target: path for path, target in family.modules.items()}
-    positions = 0 if family.rope else config.size(field("max_position_embeddings"))
-
-    def tensors(part: str, matrices: Mapping[str, tuple[int, int]], norms: Mapping[str, int]) -> dict[str, Wanted]:
-        """Roles of a part from (out, in) of its matrices and the widths of its norms."""
-        layer = part.split(".")[1] if part.startswith("layers.") else ""
-        general = part.replace(layer, "{i}", 1) if layer else part
-        found: dict[str, Wanted] = {}
-        for role, width in norms.items():
-            path = paths[f"{general}/{role}"].replace("{i}", layer)
-            found[f"{role}.weight"] = Wanted(f"{path}.weight", (width,))
-            if family.norm == "layer":
-                found[f"{role}.bias"] = Wanted(f"{path}.bias", (width,))
-        for role, (out, into) in matrices.items():
-            path = paths[f"{general}/{role}"].replace("{i}", layer)
-            flipped = family.layout == "conv1d" and role.endswith("_proj")
-            found[f"{role}.weight"] = Wanted(f"{path}.weight", (into, out) if flipped else (out, into))
-            if role in biases:
-                found[f"{role}.bias"] = Wanted(f"{path}.bias", (out,))
-        return found
-
-    common = {"hidden_size": d, "norm": family.norm, "norm_eps": eps}
-    q, kv = heads * head_dim, kv_heads * head_dim
-    fused = any(target.endswith("/qkv_proj") for target in family.modules.values())
-    projections = {"qkv_proj": (q + 2 * kv, d)} if fused else {"q_proj": (q, d), "k_proj": (kv, d), "v_proj": (kv, d)}
-    qk_norms = {"q_norm": head_dim, "k_norm": head_dim} if family.qk_norm else {}
-    ffn = {"up_proj": (inner, d), "down_proj": (d, inner)} | ({"gate_proj": (inner, d)} if family.gated else {})
-    attention_bias = any(role in biases for role in (*projections, "o_proj"))
-    tables = {"tokens": (vocab, d)} | ({"positions": (positions, d)} if positions else {})
-    parts = [
-        PartPlan(
-            "embed",
-            "embed",
-            {"hidden_size": d, "vocab_size": vocab, "max_positions": positions},
-            tensors("embed", tables, {}),
-        )
-    ]
-    for i in range(layers):
-        attention = common | {
-            "num_heads": heads,
-            "num_kv_heads": kv_heads,
-            "head_dim": head_dim,
-            "rope": rope,
-            "qk_norm": family.qk_norm,
-            "sliding_window": family.window(config, i),
-            "layout": family.layout,
-            "bias": attention_bias,
-        }
-        forward = common | {
-            "intermediate_size": inner,
-            "activation": activation,
-            "gated": family.gated,
-            "layout": family.layout,
-            "bias": any(role in biases for role in ffn),
-        }
-        name = f"layers.{i}"
-        matrices = {**projections, "o_proj": (d, q)}
-        parts.append(
-            PartPlan(f"{name}.attn", "attn", attention, tensors(f"{name}.attn", matrices, {"norm": d, **qk_norms}))
-        )
-        parts.append(PartPlan(f"{name}.ffn", "ffn", forward, tensors(f"{name}.ffn", ffn, {"norm": d})))
-    types = config.get("layer_types")
-    implied = ["full_attention" if family.window(config, i) is None else "sliding_attention" for i in range(layers)]
-    if types is not None and types != implied:
-        unservable.append(f"{where}: layer_types is not implemented for {family.name}")
-    head = tensors("head", {"lm_head": (vocab, d)}, {"norm": d})
-    parts.append(PartPlan("head", "head", common | {"vocab_size": vocab}, head))
-    return Plan(family, tuple(parts), _modules(family, layers), tuple(unservable))
+    return _Described(
+        family=family,
+        config=config,
+        width=d,
+        vocab=config.size(field("vocab_size")),
+        layers=config.size(field("num_hidden_layers"), MOST_LAYERS),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        inner=config.optional_size(field("intermediate_size")) or 4 * d,
+        positions=0 if family.rope else config.size(field("max_position_embeddings")),
+        activation=_ACTIVATIONS.get(written, written),
+        rope=rope,
+        biases=family.biases(config),
+        common={"hidden_size": d, "norm": family.norm, "norm_eps": config.number(field("rms_norm_eps"))},
+    )
 
 
 def _modules(family: Family, layers: int) -> dict[str, tuple[str, str]]:
