@@ -1,0 +1,137 @@
+"""``quiltwork up``: serve a zoo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from quiltwork.core.units import parse_bytes
+
+from quiltwork.core.errors import BadInputError, QuiltworkError
+from quiltwork.core.names import PUBLIC, ModelRef
+from quiltwork.core.registry import SERVABLES, find, names
+from quiltwork.core.servable import Json, Servable
+
+
+def up(
+    zoo: Annotated[
+        Path, typer.Option("--zoo", envvar="QUILTWORK_ZOO", help="The zoo's folder; $QUILTWORK_ZOO, else ./zoo.")
+    ] = Path("zoo"),
+    host: Annotated[str, typer.Option(help="Where to listen; other than this machine only with --keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for any free one.")] = 8000,
+    model: Annotated[list[str] | None, typer.Option(help="Serve this one; may be repeated. All, where absent.")] = None,
+    alias: Annotated[list[str] | None, typer.Option(help="NAME=MODEL: another name; may be repeated.")] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences computed at once.")] = None,
+    memory: Annotated[str | None, typer.Option(help="For weights and KV together: 8GB, 500MiB.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Compute threads.")] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="A Jinja file, used for every model.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(envvar="QUILTWORK_KEYS", help="Who may come in (quiltwork keys).")
+    ] = None,
+    max_body: Annotated[str, typer.Option(help="Longest request body.")] = "32MiB",
+    tenant_requests: Annotated[int, typer.Option(help="Requests of one tenant at a time.")] = 512,
+    tenant_rate: Annotated[float | None, typer.Option(help="Requests of one tenant per second.")] = None,
+    grace: Annotated[int, typer.Option(help="Seconds that running requests get to finish on SIGTERM.")] = 30,
+) -> None:
+    """Serve the models of a zoo over HTTP, in OpenAI's shapes."""
+    from quiltwork.gateway.app import create_app
+    from quiltwork.gateway.limits import Limits
+    from quiltwork.gateway.server import LOCAL_NAMES, Address, check_address, listen, serve, url_of
+    from quiltwork.gateway.tenants import KeyFile
+    from quiltwork.zoo import Zoo
+
+    address = Address(host, port)
+    check_address(address, keys=keys is not None)
+    door_keys = KeyFile(keys) if keys is not None else None
+    if door_keys is not None and not door_keys.keys():
+        raise BadInputError("has no keys", where=str(keys), hint="quiltwork keys add TENANT")
+    limits = Limits(parse_bytes(max_body), tenant_requests, tenant_rate)
+    settings: dict[str, Json] = {
+        "zoo": str(zoo),
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_num_seqs,
+        "memory_bytes": parse_bytes(memory) if memory is not None else None,
+        "dtype": dtype,
+        "device": device,
+        "threads": threads,
+        "chat_template": _text(chat_template),
+        "aliases": dict(_alias(item) for item in alias or ()),
+    }
+    with Zoo(zoo, create=False) as opened:
+        wanted = [_ref(name) for name in model] if model else _servable_models(opened)
+        # Before the models: loading takes long, and a taken port should be known at once.
+        bound = listen(address)
+        servables: dict[str, Servable] = {}
+        try:
+            servables = {name: find(SERVABLES, name)(settings) for name in names(SERVABLES)}
+            _load(servables, wanted, must=bool(model))
+            local = LOCAL_NAMES | {host.lower()} if door_keys is None else None
+            app = create_app(servables, zoo=opened, keys=door_keys, limits=limits, hosts=local)
+            count = sum(len(servable.models()) for servable in servables.values())
+
+            def ready() -> None:
+                print(f"quiltwork: serving {count} models at {url_of(bound)}", flush=True)
+
+            serve(app, bound, ready=ready, grace_seconds=grace)
+        finally:
+            bound.close()
+            for servable in servables.values():
+                servable.close()
+
+
+def _servable_models(zoo: object) -> list[ModelRef]:
+    from quiltwork.zoo import Zoo
+
+    assert isinstance(zoo, Zoo)
+    kept: list[ModelRef] = []
+    for ref in zoo.models():
+        reasons = zoo.model(ref).unservable
+        if reasons:
+            _warn(f"{ref} is not served: {reasons[0]}")
+        else:
+            kept.append(ref)
+    # An alias is served like a model: the Servable knows that it is the same.
+    return [*kept, *(name for name, target in zoo.aliases().items() if target in kept)]
+
+
+def _load(servables: dict[str, Servable], wanted: list[ModelRef], *, must: bool) -> None:
+    for ref in wanted:
+        for servable in servables.values():
+            try:
+                servable.load(ref)
+            except QuiltworkError as error:
+                if must:
+                    raise
+                _warn(f"{ref} is not served: {error}")
+
+
+def _alias(item: str) -> tuple[str, str]:
+    name, separator, target = item.partition("=")
+    if not separator or not name or not target:
+        raise BadInputError(f"{item!r} is not NAME=MODEL", where="--alias")
+    return name, target
+
+
+def _ref(text: str) -> ModelRef:
+    tenant, separator, name = text.partition("::")
+    return ModelRef(name, tenant) if separator else ModelRef(text, PUBLIC)
+
+
+def _text(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "is not UTF-8"
+        raise BadInputError(reason, where=str(path)) from error
+
+
+def _warn(text: str) -> None:
+    print(f"quiltwork: {text}", file=sys.stderr)

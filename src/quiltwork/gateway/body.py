@@ -1,0 +1,135 @@
+"""Reading a request's body: bounded, UTF-8, JSON or multipart, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from email.message import Message
+
+from fastapi import Request
+
+from quiltwork.core.errors import BadInputError
+from quiltwork.core.servable import Json
+from quiltwork.gateway.errors import MediaTypeError, TooLargeError
+
+MAX_DEPTH = 64
+"""Objects and lists inside one another."""
+
+
+@dataclass(frozen=True)
+class FormPart:
+    """One part of a multipart body."""
+
+    name: str
+    data: bytes
+    is_file: bool
+
+
+async def read_bytes(request: Request, limit: int) -> bytes:
+    """The body. Raises TooLargeError as soon as it is longer than ``limit`` bytes."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLargeError(f"{declared} bytes; this server takes {limit}", where="body")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise TooLargeError(f"more than the {limit} bytes that this server takes", where="body")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def read_object(request: Request, limit: int) -> dict[str, Json]:
+    """The body as a JSON object. Raises MediaTypeError, TooLargeError, or BadInputError where it is not one."""
+    # Also keeps pages of other origins out: they may not send this type unasked.
+    if media_type(request) != "application/json":
+        raise MediaTypeError("must be application/json", where="Content-Type")
+    return parse_object(await read_bytes(request, limit))
+
+
+def media_type(request: Request) -> str:
+    """The body's type without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def parse_object(data: bytes) -> dict[str, Json]:
+    """A JSON object. Raises BadInputError for what is not UTF-8, not JSON, no object, or nested too deeply."""
+    value = parse_json(data)
+    if not isinstance(value, dict):
+        raise BadInputError("must be a JSON object", where="body")
+    return value
+
+
+def parse_json(data: bytes, *, where: str = "body") -> Json:
+    """A JSON value without NaN and without half characters."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"is not UTF-8 at byte {error.start}", where=where) from error
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise BadInputError(f"is not JSON: {error.msg} at {place}", where=where) from error
+    except RecursionError as error:
+        raise BadInputError("is nested too deeply", where=where) from error
+    except ValueError as error:
+        raise BadInputError(f"is not JSON: {str(error)[:120]}", where=where) from error
+    _check(value, where, halves="\\u" in text)
+    return value
+
+
+def _refuse_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check(value: Json, where: str, *, halves: bool) -> None:
+    """Raise BadInputError where ``value`` is too deep, holds an infinite number or half of a surrogate pair."""
+    pending: list[tuple[Json, int]] = [(value, 0)]
+    while pending:
+        item, depth = pending.pop()
+        if isinstance(item, dict):
+            pending.extend((inner, depth + 1) for inner in item.values())
+            if halves:
+                pending.extend((key, depth) for key in item)
+        elif isinstance(item, list):
+            pending.extend((inner, depth + 1) for inner in item)
+        elif isinstance(item, float) and item in (float("inf"), float("-inf")):
+            raise BadInputError("holds a number that is too large", where=where)
+        elif halves and isinstance(item, str) and _HALF.search(item):
+            raise BadInputError("holds half of a surrogate pair, which is not text", where=where)
+        if depth > MAX_DEPTH:
+            raise BadInputError(f"is nested more than {MAX_DEPTH} deep", where=where)
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def parse_form(data: bytes, content_type: str) -> list[FormPart]:
+    """The parts of a ``multipart/form-data`` body (RFC 7578). Raises BadInputError where it is malformed."""
+    header = Message()
+    header["Content-Type"] = content_type
+    boundary = header.get_param("boundary")
+    if not isinstance(boundary, str) or not boundary:
+        raise BadInputError("has no boundary", where="Content-Type")
+    delimiter = b"--" + boundary.encode("latin-1", "replace")
+    _head, *pieces = (b"\r\n" + data).split(b"\r\n" + delimiter)
+    if not pieces or not pieces[-1].startswith(b"--"):
+        raise BadInputError("the multipart body does not end with its boundary", where="body")
+    return [_form_part(piece) for piece in pieces[:-1]]
+
+
+def _form_part(piece: bytes) -> FormPart:
+    head, separator, content = piece.partition(b"\r\n\r\n")
+    fields = Message()
+    for line in head.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            fields[name.strip()] = value.strip()
+    name = fields.get_param("name", header="Content-Disposition")
+    if not separator or not isinstance(name, str):
+        raise BadInputError("a part of the multipart body has no name", where="body")
+    is_file = fields.get_param("filename", header="Content-Disposition") is not None
+    return FormPart(name, content, is_file)
