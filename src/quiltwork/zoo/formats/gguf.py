@@ -18,6 +18,7 @@ import numpy as np
 from quiltwork.core.errors import BadInputError, QuiltworkError, UnsupportedError
 from quiltwork.core.servable import Json
 from quiltwork.zoo.families import FAMILIES
+from quiltwork.zoo.formats.gguf_bounds import check_bounds
 from quiltwork.zoo.formats.gguf_tokenizer import tokenizer_files
 from quiltwork.zoo.formats.weights import Slice, WeightsFile
 from quiltwork.zoo.source import Entry, Source
@@ -66,8 +67,7 @@ def read_gguf(path: Path) -> GgufModel:
     where = str(path)
     try:
         with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise BadInputError("is not a GGUF file", where=where)
+            check_bounds(file, path.stat().st_size, where=where)
         reader = GGUFReader(path)
         values = {name: field.contents() for name, field in reader.fields.items()}
         tensors = list(reader.tensors)
@@ -161,6 +161,8 @@ def _config(metadata: _Metadata, architecture: str, slices: Mapping[str, Slice])
     if heads < 1 or width < 1:
         raise metadata.error(key("attention.head_count"), "must be positive")
     head_dim = metadata.count(key("attention.key_length"), width // heads)
+    if head_dim < 1:
+        raise metadata.error(key("attention.key_length"), "must be positive")
     table = slices.get("model.embed_tokens.weight")
     config: dict[str, Json] = {
         "model_type": architecture,
