@@ -140,10 +140,9 @@ def test_a_full_server_says_when_to_come_again(client):
 
 def test_a_failure_in_a_stream_reaches_the_reader_after_what_came_before(client):
     stream = client.completions.create(model="law", prompt="fail", stream=True)
-    texts = []
+    texts: list[str] = []
     with pytest.raises(openai.APIError, match="the engine failed"):
-        for chunk in stream:
-            texts.append(chunk.choices[0].text)
+        texts.extend(chunk.choices[0].text for chunk in stream)
     assert texts == ["FAIL ", "FAIL "]
 
 

@@ -145,7 +145,9 @@ class FakeServable:
         stream.put(Part(_word(0, "HANG", None, {})))
         self.started.set()
 
-    def _run(self, stream: Stream, words: list[str], options: Mapping[str, Json], n: int, total: int, mode: str) -> None:
+    def _run(
+        self, stream: Stream, words: list[str], options: Mapping[str, Json], n: int, total: int, mode: str
+    ) -> None:
         self.started.set()
         if "prompt_logprobs" in options:
             entries = [None, *(_entry(word) for word in words[1:])]

@@ -128,8 +128,8 @@ def _form_part(piece: bytes) -> FormPart:
         name, colon, value = line.partition(":")
         if colon:
             fields[name.strip()] = value.strip()
-    name = fields.get_param("name", header="Content-Disposition")
-    if not separator or not isinstance(name, str):
+    given = fields.get_param("name", header="Content-Disposition")
+    if not separator or not isinstance(given, str):
         raise BadInputError("a part of the multipart body has no name", where="body")
     is_file = fields.get_param("filename", header="Content-Disposition") is not None
-    return FormPart(name, content, is_file)
+    return FormPart(given, content, is_file)

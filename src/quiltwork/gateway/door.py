@@ -12,9 +12,10 @@ from typing import Any
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Caller
 from quiltwork.gateway.directory import Directory
-from quiltwork.gateway.errors import BadInputError, DrainingError, ForbiddenError, as_quiltwork, error_response
+from quiltwork.gateway.errors import DrainingError, ForbiddenError, as_quiltwork, error_response
 from quiltwork.gateway.limits import Limits, Turnstile
 from quiltwork.gateway.measure import Traffic
 from quiltwork.gateway.tenants import KeyFile, Visitor

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, NotFoundError, QuiltworkError
+from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, QuiltworkError
 from quiltwork.core.servable import Json
 
 log = logging.getLogger("quiltwork.gateway")
@@ -104,7 +104,6 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 __all__ = [
-    "ConflictError",
     "DrainingError",
     "ForbiddenError",
     "MediaTypeError",

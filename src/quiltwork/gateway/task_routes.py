@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
 
 from fastapi import APIRouter, Request
@@ -33,12 +33,7 @@ def task_router(directory: Directory) -> APIRouter:
     router = APIRouter()
     tasks = sorted({task for servable in directory.servables.values() for task in servable.tasks()} - OPENAI_TASKS)
     for task in tasks:
-
-        async def route(request: Request, task: str = task) -> Response:
-            return await _answer(request, task)
-
-        # The signature must not show ``task``, or it becomes a query parameter.
-        handler = _one_argument(route)
+        handler = _handler(task)
         for path in dict.fromkeys([PLAIN_PATHS.get(task, f"/v1/{task}"), f"/v1/{task}"]):
             router.add_api_route(
                 path, handler, methods=["POST"], tags=["Tasks"], summary=task, name=f"{task} {path}",
@@ -47,10 +42,11 @@ def task_router(directory: Directory) -> APIRouter:
     return router
 
 
-def _one_argument(route):  # type: ignore[no-untyped-def]
+def _handler(task: str) -> Callable[[Request], Awaitable[Response]]:
+    """A route's function; its signature must not show ``task``, or that becomes a query parameter."""
+
     async def handler(request: Request) -> Response:
-        response: Response = await route(request)
-        return response
+        return await _answer(request, task)
 
     return handler
 

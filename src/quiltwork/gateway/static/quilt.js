@@ -33,7 +33,7 @@ function drawFigures(status, parts) {
   const kv = parts.reduce((sum, part) => sum + (part.kv?.used_bytes || 0), 0);
   $("figures").replaceChildren(
     figure("Models", rows.length),
-    figure("Weights held", bytes(held), apart ? `of ${bytes(apart)} apart` : ""),
+    figure("Weights held", bytes(held), apart ? `not ${bytes(apart)}` : ""),
     figure("Saved by sharing", apart ? `${Math.round(100 * (1 - held / apart))} %` : "–"),
     figure("Running", running, waiting ? `${waiting} waiting` : ""),
     figure("KV cache", bytes(kv)),
@@ -134,8 +134,8 @@ function drawBatches(parts) {
   }
   const most = Math.max(...batches.map((batch) => batch.sequences), 1);
   $("batches").replaceChildren(...batches.slice(0, 12).map((batch) => {
-    const meter = make("meter", { min: 0, max: most, value: batch.sequences });
-    const text = `${batch.sequences} sequences of ${batch.models} models`;
+    const meter = make("progress", { max: most, value: batch.sequences });
+    const text = `${batch.sequences} sequences of ${batch.models} ${batch.models === 1 ? "model" : "models"}`;
     meter.setAttribute("aria-label", text);
     return make("div", { className: "bar" }, `${batch.blocks} blocks`, meter, text);
   }));

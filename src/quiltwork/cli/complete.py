@@ -1,0 +1,43 @@
+"""``quiltwork complete``: one text, gone on with."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from typing import Annotated
+
+import typer
+
+from quiltwork.cli.client import connect, naming_errors, pick_model
+from quiltwork.core.errors import BadInputError
+
+
+def complete(
+    prompt: Annotated[str | None, typer.Argument(help="The text; standard input where absent or '-'.")] = None,
+    model: Annotated[str | None, typer.Option(help="Which one; may be left out where there is one.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 128,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    url: Annotated[str, typer.Option(envvar="QUILTWORK_URL", help="The server.")] = "http://127.0.0.1:8000",
+    key: Annotated[str | None, typer.Option(envvar="QUILTWORK_API_KEY", help="An API key.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
+) -> None:
+    """Complete a text with a running server, and print what comes as it comes."""
+    if prompt is None or prompt == "-":
+        try:
+            prompt = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as error:
+            raise BadInputError(f"is not UTF-8 at byte {error.start}", where="standard input") from error
+    with naming_errors(url), connect(url, key) as client:
+        model = model or pick_model(client)
+        fixed = {} if temperature is None else {"temperature": temperature}
+        if json:
+            whole = client.completions.create(model=model, prompt=prompt, max_tokens=max_tokens, extra_body=fixed)
+            print(jsonlib.dumps(whole.model_dump(mode="json"), ensure_ascii=False))
+            return
+        chunks = client.completions.create(
+            model=model, prompt=prompt, max_tokens=max_tokens, stream=True, extra_body=fixed
+        )
+        for chunk in chunks:
+            for choice in chunk.choices:
+                print(choice.text, end="", flush=True)
+        print()

@@ -1,0 +1,92 @@
+"""The first page, in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from fake_servable import FakeServable
+
+from quiltwork.core.names import ModelRef
+from quiltwork.gateway import create_app
+
+pytestmark = pytest.mark.page
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, serving):
+    names = ("base", "law", "poems", "lora-r8", "code", "tales", "recipes", "full-tune", "head-only")
+    with serving(create_app({"language": FakeServable(*map(ModelRef, names))})) as url:
+        opened = browser.new_page(viewport={"width": 1200, "height": 980})
+        opened.problems = []
+        opened.on("pageerror", lambda error: opened.problems.append(str(error)))
+        opened.on("console", lambda m: opened.problems.append(m.text) if m.type == "error" else None)
+        opened.on("request", lambda r: None if r.url.startswith(url) else opened.problems.append(r.url))
+        for prompt in ("a", "slow b", "slow c d"):
+            opened.request.post(f"{url}/v1/completions", data={"model": "law", "prompt": prompt, "max_tokens": 8})
+        opened.goto(url)
+        opened.wait_for_selector("#quilt td .cell")
+        yield opened
+        assert opened.problems == []
+        opened.close()
+
+
+def test_a_row_per_model_and_a_cell_per_block(page):
+    assert page.locator("#quilt tbody tr").count() == 9
+    assert page.locator("#quilt tbody tr").first.locator(".cell").count() == 12
+
+
+def test_shared_cells_have_one_colour_and_others_have_another(page):
+    def colour(row, at):
+        cell = page.locator("#quilt tbody tr").nth(row).locator(".cell").nth(at)
+        return cell.evaluate("cell => getComputedStyle(cell).backgroundColor")
+
+    assert colour(0, 0) == colour(1, 0)
+    assert colour(0, 0) != colour(0, 1)
+    assert colour(0, 11) != colour(1, 11)
+
+
+def test_a_cell_tells_what_it_is_when_pointed_at_or_focused(page):
+    cell = page.locator("#quilt tbody tr").first.locator(".cell").first
+    cell.hover()
+    assert "shared by" in page.locator("#detail").inner_text()
+    page.locator("#quilt tbody tr").nth(3).locator(".cell").nth(1).focus()
+    assert "lora" in page.locator("#detail").inner_text()
+
+
+def test_figures_and_latency_are_shown(page):
+    page.wait_for_selector("#latency svg rect")
+    text = page.locator("main").inner_text()
+    assert "9.0 MB" in text
+    assert "12 sequences of 5 models" in text
+    assert page.locator("#latency svg rect").count() == 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_readable_in_light_and_dark(page, scheme, tmp_path):
+    page.emulate_media(color_scheme=scheme)
+    page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
+    contrast = page.evaluate(
+        """() => { const lum = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => { v /= 255;
+          return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return .2126*r + .7152*g + .0722*b; };
+          const back = lum(getComputedStyle(document.querySelector('section')).backgroundColor);
+          return ['h2', '.title p', 'th', 'dt'].map(s => {
+            const c = lum(getComputedStyle(document.querySelector(s)).color);
+            return (Math.max(c, back) + .05) / (Math.min(c, back) + .05); }); }"""
+    )
+    assert min(contrast) >= 4.5
