@@ -1,0 +1,22 @@
+"""Whatever comes in, the answer is never the server's own failure."""
+
+from __future__ import annotations
+
+import pytest
+import schemathesis
+from fake_servable import FakeServable
+from hypothesis import Phase, settings
+from schemathesis.checks import not_a_server_error
+
+from quiltwork.core.names import ModelRef
+from quiltwork.gateway import create_app
+
+APP = create_app({"language": FakeServable(ModelRef("base"))})
+schema = schemathesis.openapi.from_asgi("/openapi.json", APP)
+
+
+@schema.parametrize()
+@settings(max_examples=25, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate])
+@pytest.mark.slow
+def test_the_openapi_document_finds_no_server_error(case):
+    case.call_and_validate(checks=[not_a_server_error])
