@@ -79,7 +79,7 @@ def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None
     scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="quiltwork-demo-")))
     found = find_models(args.models)
     for path in found.skipped:
-        console.print(f"  skipped {path}: not part of a model", markup=False, highlight=False)
+        console.print(f"  skipped {path}: not part of a model", markup=False, highlight=False, soft_wrap=True)
     began = time.monotonic()
     taken = take_in(found.models, scratch, console)
     if not taken:
@@ -111,11 +111,12 @@ def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None
     console.print(table(ours, theirs, usage.source_bytes, usage.stored_bytes, len(served), work))
     console.print(
         "\nWhere to look next:\n"
-        f"  .venv/bin/quiltwork zoo add {escape(str(args.models))}/*/   your own zoo (in ./zoo)\n"
+        f"  .venv/bin/quiltwork zoo add {escape(str(taken[0].candidate.folder))}   begins a zoo of your own in ./zoo\n"
         "  .venv/bin/quiltwork zoo du; .venv/bin/quiltwork zoo diff A B   who shares what; where two models differ\n"
         "  .venv/bin/quiltwork up   the same server; its page is at http://127.0.0.1:8000/\n"
         "  docs/architecture.md   the life of a request in eight steps",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -127,12 +128,17 @@ def take_in(models: tuple[Candidate, ...], scratch: Path, console: Console) -> l
             try:
                 added = zoo.add(candidate.folder, name=candidate.name)
             except QuiltworkError as error:
-                console.print(f"  {candidate.name} is left out: {error}", markup=False, highlight=False)
+                console.print(f"  {candidate.name} is left out: {error}", markup=False, highlight=False, soft_wrap=True)
                 continue
             model = added.model
             if model.unservable:
                 reasons = "; ".join(model.unservable)
-                console.print(f"  {candidate.name} is stored, not served: {reasons}", markup=False, highlight=False)
+                console.print(
+                    f"  {candidate.name} is stored, not served: {reasons}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
                 continue
             names = [name for name in TOKENIZER_FILES if name in model.files]
             if "tokenizer.json" not in names:
@@ -144,7 +150,7 @@ def take_in(models: tuple[Candidate, ...], scratch: Path, console: Console) -> l
                 (folder / name).write_bytes(zoo.read_file(model, name))
             taken.append(Taken(candidate, folder))
             notes = f": {'; '.join(added.notes)}" if added.notes else ""
-            console.print(f"  added {candidate.name}{notes}", markup=False, highlight=False)
+            console.print(f"  added {candidate.name}{notes}", markup=False, highlight=False, soft_wrap=True)
     return taken
 
 
@@ -177,7 +183,7 @@ def table(ours: Run, theirs: Run | None, source: int, stored: int, models: int, 
     row("latency p50", ours.latency(0.5), of_latency(theirs, 0.5), "s", 2)
     row("latency p95", ours.latency(0.95), of_latency(theirs, 0.95), "s", 2)
     if ours.first_token is not None:
-        shown.add_row("time to first token p50", f"{ours.first_token:.2f} s", "not streamed", "")
+        shown.add_row("time to first token p50, streamed", f"{ours.first_token:.2f} s", "does not stream", "")
     row("throughput", ours.throughput(work.tokens), of_throughput(theirs, work.tokens), "tokens/s", 0)
     if theirs is not None:
         same = sum(a == b for a, b in zip(ours.texts, theirs.texts, strict=True))
