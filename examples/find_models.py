@@ -30,7 +30,7 @@ class Found:
     """What a folder holds."""
 
     models: tuple[Candidate, ...]
-    """Models with a tokenizer first, then those without, then adapters: each after what it may need."""
+    """Bases that adapters name, other models with a tokenizer, those without, adapters: each after what it may need."""
     skipped: tuple[Path, ...]
     """Files that belong to no model, relative to the folder."""
 
@@ -65,7 +65,15 @@ def find_models(root: Path) -> Found:
         )
         for folder in folders
     ]
-    models.sort(key=lambda model: (model.adapter, not model.has_tokenizer, str(model.folder)))
+    named = {base for base in bases.values() if base is not None}
+    models.sort(
+        key=lambda model: (
+            model.adapter,
+            model.folder.resolve() not in named,
+            not model.has_tokenizer,
+            str(model.folder),
+        )
+    )
     return Found(tuple(models), tuple(skipped))
 
 

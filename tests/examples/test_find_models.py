@@ -29,6 +29,13 @@ def test_bases_come_before_what_may_need_them(tmp_path: Path) -> None:
     assert [found.name for found in find_models(tmp_path).models] == ["z-base", "b-tuned", "a-lora"]
 
 
+def test_what_adapters_name_as_their_base_comes_first(tmp_path: Path) -> None:
+    adapter(tmp_path / "lora", "../base")
+    model(tmp_path / "a-tuned")
+    model(tmp_path / "base")
+    assert [found.name for found in find_models(tmp_path).models] == ["base", "a-tuned", "lora"]
+
+
 def test_a_relative_base_is_resolved_from_the_adapters_folder_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
