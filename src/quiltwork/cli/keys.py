@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from quiltwork.cli.output import emit
 from rich.table import Table
 
-app = typer.Typer(no_args_is_help=True, help="API keys of a server; only their hashes are kept.")
+from quiltwork.cli.output import emit
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a server; only their hashes are kept.")
 
 FileOption = Annotated[
     Path, typer.Option("--keys", envvar="QUILTWORK_KEYS", help="The file; $QUILTWORK_KEYS, else ./keys.json.")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from quiltwork.core.units import parse_bytes
 
 from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.registry import SERVABLES, find, names
 from quiltwork.core.servable import Json, Servable
+from quiltwork.core.units import parse_bytes
 
 
 def up(

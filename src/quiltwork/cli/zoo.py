@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json as json_text
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.filesize import decimal
-from rich.markup import escape
-from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from quiltwork.cli.output import emit, transfer
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import PUBLIC, ModelRef
-from quiltwork.core.servable import Json
+from quiltwork.core.units import format_bytes
 from quiltwork.zoo import Zoo
 
-app = typer.Typer(no_args_is_help=True, help="Store models as shared pieces; see what is shared; export them exactly.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Store models as shared pieces; see what is shared; export them exactly.",
+)
 
 ZooOption = Annotated[
     Path,
@@ -36,29 +34,6 @@ def _ref(text: str) -> ModelRef:
     """``name`` or ``tenant::name``, as models are shown."""
     tenant, separator, name = text.partition("::")
     return ModelRef(name, tenant) if separator else ModelRef(text)
-
-
-def emit(document: Json, as_json: bool, shown: Table | str) -> None:
-    """Print the document as JSON, or what is for people to read."""
-    if as_json:
-        typer.echo(json_text.dumps(document, indent=2))
-    else:
-        Console().print(shown, markup=False, highlight=False)
-
-
-@contextmanager
-def transfer(what: str) -> Iterator[Callable[[int], None]]:
-    """A count of bytes on the terminal while something long is under way; nothing where there is no terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(escape(what), total=None)
-        yield lambda nbytes: progress.advance(task, nbytes)
-
-
-def format_bytes(count: int) -> str:
-    """Bytes with a decimal unit: ``1.05 MB``."""
-    return decimal(count)
 
 
 def _opened(path: Path) -> Zoo:

@@ -37,9 +37,7 @@ class ModelRef:
         check_name(self.name, where="model")
         check_name(self.tenant, where="tenant")
         if "/" in self.tenant:
-            raise BadInputError(
-                f"{self.tenant!r} is not a tenant", where="tenant", hint="no '/' in a tenant's name"
-            )
+            raise BadInputError(f"{self.tenant!r} is not a tenant", where="tenant", hint="no '/' in a tenant's name")
 
     def __str__(self) -> str:
         return self.name if self.tenant == PUBLIC else f"{self.tenant}::{self.name}"

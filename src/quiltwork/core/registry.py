@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, requires
 from typing import Any
 
-from quiltwork.core.errors import BadInputError, NotFoundError, QuiltworkError
+from quiltwork.core.errors import BadInputError, ConflictError, NotFoundError, QuiltworkError
 
 SERVABLES = "quiltwork.servables"
 TRAINABLES = "quiltwork.trainables"
 EXECUTORS = "quiltwork.executors"
+
+_NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+_SPEC = re.compile(rf"({_NAME}):({_NAME})", re.ASCII)
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*;.*extra\s*==\s*['\"]([^'\"]+)['\"]")
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -22,11 +27,13 @@ def names(group: str) -> tuple[str, ...]:
 def spec(group: str, name: str) -> str:
     """The ``module:factory`` string behind a registered name, to hand to another process.
 
-    Raises NotFoundError naming what is registered.
+    Raises NotFoundError naming what is registered, and ConflictError where installed packages disagree on the name.
     """
-    for entry in entry_points(group=group):
-        if entry.name == name:
-            return entry.value
+    found = sorted({entry.value for entry in entry_points(group=group, name=name)})
+    if len(found) > 1:
+        raise ConflictError(f"{name!r} is registered more than once", where=group, hint=", ".join(found))
+    if found:
+        return found[0]
     known = ", ".join(names(group)) or "none"
     raise NotFoundError(f"nothing is registered as {name!r}", where=group, hint=f"registered: {known}")
 
@@ -37,9 +44,10 @@ def resolve(spec: str) -> Callable[..., Any]:
     Raises BadInputError where the string is malformed, NotFoundError where there is no such module or attribute, and
     QuiltworkError naming the missing package where an extra is not installed.
     """
-    module_name, _, attribute = spec.partition(":")
-    if not module_name or not attribute:
-        raise BadInputError(f"{spec!r} is not of the form module:factory", where="registry")
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise BadInputError(f"{spec[:200]!r} is not of the form module:factory", where="registry")
+    module_name, attribute = match.groups()
     try:
         target: Any = import_module(module_name)
         for part in attribute.split("."):
@@ -48,14 +56,34 @@ def resolve(spec: str) -> Callable[..., Any]:
         missing = error.name or ""
         if module_name == missing or module_name.startswith(missing + "."):
             raise NotFoundError(f"no module {missing!r}", where=spec) from error
-        raise QuiltworkError(
-            f"needs the package {missing!r}", where=spec, hint="install the extra that brings it"
-        ) from error
+        raise missing_package(error, where=spec) from error
     except AttributeError as error:
         raise NotFoundError(str(error), where=spec) from error
     if not callable(target):
         raise BadInputError(f"{spec!r} is not callable", where="registry")
     return target  # type: ignore[no-any-return]
+
+
+def missing_package(error: ModuleNotFoundError, *, where: str | None = None) -> QuiltworkError:
+    """What to tell a user whose installation lacks a package: its name and, where one brings it, the extra."""
+    package = (error.name or str(error)).partition(".")[0]
+    extras = _extras_with(package)
+    hint = f"pip install 'quiltwork[{extras[0]}]'" if extras else f"pip install {package}"
+    return QuiltworkError(f"needs the package {package!r}", where=where, hint=hint)
+
+
+def _extras_with(package: str) -> list[str]:
+    """Quiltwork's extras that bring a package, in the order they are declared."""
+    try:
+        declared = requires("quiltwork") or []
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return []
+    found = [match for text in declared if (match := _REQUIREMENT.match(text))]
+    return [match[2] for match in found if _normal(match[1]) == _normal(package)]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def find(group: str, name: str) -> Callable[..., Any]:

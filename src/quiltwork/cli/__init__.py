@@ -1,0 +1,98 @@
+"""``quiltwork``: one file per group of commands, imported only when that group is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from quiltwork.core.errors import QuiltworkError
+from quiltwork.core.registry import missing_package, resolve
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command or a group of commands is, and what ``--help`` says of it before it is imported."""
+
+    spec: str
+    help: str
+
+
+COMMANDS = {
+    "up": Command("quiltwork.cli.up:up", "Serve the models of a zoo over HTTP, in OpenAI's shapes."),
+    "chat": Command("quiltwork.cli.chat:chat", "Talk with a model of a running server."),
+    "complete": Command("quiltwork.cli.complete:complete", "Complete a text with a running server."),
+    "replay": Command("quiltwork.cli.replay:replay", "Send a trace's requests to a server, and measure the answers."),
+    "zoo": Command("quiltwork.cli.zoo:app", "Store models as shared pieces; see what is shared; export them exactly."),
+    "keys": Command("quiltwork.cli.keys:app", "API keys of a server."),
+    "bench": Command("quiltwork.cli.bench:app", "The project's claims: list them, measure them, print their tables."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Shows every command, imports only the one that is used."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, shown, rest = super().resolve_command(ctx, args)
+        return name, shown if name is None else _load(name), rest
+
+
+def _load(name: str) -> Any:
+    found = resolve(COMMANDS[name].spec)
+    if not isinstance(found, typer.Typer):
+        single = typer.Typer(add_completion=False)
+        single.command(name)(found)
+        found = single
+    return typer.main.get_command(found)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from quiltwork import __version__
+
+        typer.echo(f"quiltwork {__version__}")
+        raise typer.Exit
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True)
+
+    @app.callback(help="Store and serve many fine-tunes of one model by keeping once what they share.")
+    def quiltwork(
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say which one."),
+    ) -> None:
+        pass
+
+    for name, command in COMMANDS.items():
+        # Only shown: LazyGroup puts the real command in its place before anything of it runs.
+        app.command(name, help=command.help)(lambda: None)
+    return app
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command and exit. What goes wrong is one line on standard error: 2 for bad usage or input, else 1.
+
+    args : the words after ``quiltwork``; those of the process where None.
+    """
+    try:
+        typer.main.get_command(_app())(args=args, prog_name="quiltwork")
+    except QuiltworkError as error:
+        _exit(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "quiltwork":
+            raise
+        _exit(missing_package(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _exit(QuiltworkError(os.strerror(error.errno), where=str(error.filename) if error.filename else None))
+
+
+def _exit(error: QuiltworkError) -> None:
+    print(f"quiltwork: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)

@@ -1,0 +1,56 @@
+"""How commands print: JSON or a table on standard output, what is under way on standard error."""
+
+from __future__ import annotations
+
+import json as json_text
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.table import Table
+
+from quiltwork.core.progress import Advance, Say
+from quiltwork.core.servable import Json
+
+
+def emit(document: Json, json: bool, shown: Table | str) -> None:
+    """Print the document as JSON where asked, else what is for people to read."""
+    if json:
+        typer.echo(json_text.dumps(document, indent=2))
+    else:
+        Console().print(shown, markup=False, highlight=False)
+
+
+def table(*columns: str, numbers: Sequence[str] = (), title: str | None = None) -> Table:
+    """A plain table; columns named in ``numbers`` are set to the right."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return made
+
+
+@contextmanager
+def transfer(what: str) -> Iterator[Advance]:
+    """A count of bytes on the terminal while something long is under way; nothing where there is no terminal."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    with _progress(*columns) as progress:
+        task = progress.add_task(escape(what), total=None)
+        yield lambda nbytes: progress.advance(task, nbytes)
+
+
+@contextmanager
+def narration(what: str) -> Iterator[Say]:
+    """A line on the terminal that says what is being done; nothing where there is no terminal."""
+    with _progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+        task = progress.add_task(escape(what), total=None)
+        yield lambda phrase: progress.update(task, description=escape(f"{what}: {phrase}"))
+
+
+def _progress(
+    *columns: TextColumn | SpinnerColumn | DownloadColumn | TransferSpeedColumn | TimeElapsedColumn,
+) -> Progress:
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

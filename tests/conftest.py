@@ -1,0 +1,44 @@
+"""What every test may rely on: where the real data is, and which tests can run on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("QUILTWORK_DATA") or PROJECT.parent / "shared" / "data")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium")
+
+
+def _no_page() -> str | None:
+    """Why a page cannot be driven here, or None."""
+    if find_spec("playwright") is None:
+        return "playwright is not installed"
+    return None if any(map(shutil.which, BROWSERS)) else "there is no Chromium on this machine"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("realdata") is not None and not DATA.is_dir():
+        _no_data()
+    if item.get_closest_marker("page") is not None and (reason := _no_page()) is not None:
+        if os.environ.get("QUILTWORK_REQUIRE_PAGE") == "1":
+            pytest.fail(f"{reason}, and QUILTWORK_REQUIRE_PAGE says that there must be", pytrace=False)
+        pytest.skip(reason)
+
+
+def _no_data() -> None:
+    if os.environ.get("QUILTWORK_DATA"):
+        pytest.fail(f"$QUILTWORK_DATA names no folder: {DATA}", pytrace=False)
+    pytest.skip(f"real data is not here: {DATA} ($QUILTWORK_DATA)")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of the real data; a test without it is skipped."""
+    if not DATA.is_dir():
+        _no_data()
+    return DATA
