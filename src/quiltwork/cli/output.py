@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
@@ -15,20 +15,30 @@ from rich.table import Table
 from quiltwork.core.progress import Advance, Say
 from quiltwork.core.servable import Json
 
+WIDE = 200
+"""Columns of output that is not a terminal's."""
+
 
 def emit(document: Json, json: bool, shown: Table | str) -> None:
     """Print the document as JSON where asked, else what is for people to read."""
     if json:
         typer.echo(json_text.dumps(document, indent=2))
     else:
-        Console().print(shown, markup=False, highlight=False)
+        show(shown)
+
+
+def show(*shown: RenderableType) -> None:
+    """Print for people. A pipe or a file has no width: there, tables are not squeezed into a terminal's."""
+    console = Console()
+    width = None if console.is_terminal else max(console.width, WIDE)
+    console.print(*shown, sep="\n", markup=False, highlight=False, width=width)
 
 
 def table(*columns: str, numbers: Sequence[str] = (), title: str | None = None) -> Table:
     """A plain table; columns named in ``numbers`` are set to the right."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=i == 0)
     return made
 
 

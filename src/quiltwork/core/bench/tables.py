@@ -1,0 +1,154 @@
+"""Tables of figures in Markdown pages, written from records between two marks.
+
+``<!-- bench:begin -->`` starts a table of all claims, ``<!-- bench:begin room=zoo -->`` one of a room's, and with the
+word ``rows`` (``<!-- bench:begin room=zoo rows -->``) what each benchmark printed beside its figures follows.
+``<!-- bench:end -->`` ends it. What stands between the marks belongs to us.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from quiltwork.core.bench.record import Record
+from quiltwork.core.bench.standing import Standing
+from quiltwork.core.errors import BadInputError
+from quiltwork.core.servable import Json
+from quiltwork.core.units import format_bytes
+
+_MARK = re.compile(r"^<!-- bench:(begin|end)\b(.*?)-->[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Region:
+    start: int
+    """Behind the opening mark's line."""
+    end: int
+    """Before the closing mark."""
+    room: str | None
+    rows: bool
+
+
+def pages(project: Path) -> Iterator[Path]:
+    """The project's pages that may hold tables: README.md and everything in docs."""
+    yield from (path for path in (project / "README.md",) if path.is_file())
+    yield from sorted((project / "docs").rglob("*.md"))
+
+
+def rewritten(text: str, standings: Sequence[Standing], *, where: str) -> str:
+    """A page with its tables made anew. Raises BadInputError naming the line of a mark that is wrong."""
+    rooms = {standing.claim.room for standing in standings}
+    for region in reversed(_regions(text, rooms, where)):
+        chosen = [s for s in standings if region.room in (None, s.claim.room)]
+        text = text[: region.start] + table(chosen, rows=region.rows) + text[region.end :]
+    return text
+
+
+def table(standings: Sequence[Standing], *, rows: bool = False) -> str:
+    """The claims as a Markdown table, the circumstances of their records below it and, with ``rows``, what was printed
+    beside each figure."""
+    head = ["claim", "what", "reach", "measured [95 % interval]", "ours", "baseline", "met"]
+    body = [_line(standing) for standing in standings]
+    lines = ["", _row(head), _row(["---"] * len(head)), *map(_row, body), "", *_circumstances(standings), ""]
+    if rows:
+        for standing in standings:
+            if standing.record is not None and standing.record.outcome.rows:
+                lines += [f"`{standing.claim.name}`:", "", *_printed(standing.record.outcome.rows), ""]
+    return "\n".join(lines)
+
+
+def amount(value: float, unit: str) -> str:
+    """A sample with its unit, four digits that count."""
+    return format_bytes(round(value)) if unit == "bytes" else f"{value:,.4g} {unit}"
+
+
+def cell(value: Json) -> str:
+    """A value of a benchmark's row as text."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value))
+    return f"{value:,.5g}" if isinstance(value, float) else str(value)
+
+
+def columns(rows: Sequence[Mapping[str, Json]]) -> list[str]:
+    """The columns of rows that may have different fields, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _regions(text: str, rooms: set[str], where: str) -> list[_Region]:
+    regions: list[_Region] = []
+    opened: re.Match[str] | None = None
+    for mark in _MARK.finditer(text):
+        line = f"{where}: line {text.count(chr(10), 0, mark.start()) + 1}"
+        if (mark[1] == "begin") is (opened is not None):
+            raise BadInputError("bench:begin and bench:end do not alternate", where=line)
+        if opened is None:
+            opened = mark
+            _wanted(mark[2], rooms, line)
+            continue
+        room, rows = _wanted(opened[2], rooms, line)
+        regions.append(_Region(opened.end() + 1, mark.start(), room, rows))
+        opened = None
+    if opened is not None:
+        raise BadInputError("bench:begin has no bench:end", where=where)
+    return regions
+
+
+def _wanted(words: str, rooms: set[str], line: str) -> tuple[str | None, bool]:
+    room, rows = None, False
+    for word in words.split():
+        name, _, value = word.partition("=")
+        if word == "rows":
+            rows = True
+        elif name == "room" and value in rooms:
+            room = value
+        else:
+            known = ", ".join(sorted(rooms))
+            raise BadInputError(f"{word!r} is not understood", where=line, hint=f"rows, or room= with one of {known}")
+    return room, rows
+
+
+def _line(standing: Standing) -> list[str]:
+    claim, record, verdict = standing.claim, standing.record, standing.verdict
+    start = [f"`{claim.name}`", claim.title, f"{claim.ratio} {claim.reach}"]
+    if record is None or verdict is None:
+        return [*start, "not measured yet", "", "", ""]
+    found = f"{verdict.ratio:.3g}x [{verdict.interval.low:.3g}, {verdict.interval.high:.3g}]"
+    sides = (amount(median(side), claim.unit) for side in (record.outcome.ours, record.outcome.baseline))
+    return [*start, found, *sides, "yes" if verdict.met else f"**missed**: {verdict.why}"]
+
+
+def _circumstances(standings: Sequence[Standing]) -> list[str]:
+    told: dict[str, list[str]] = {}
+    for standing in standings:
+        if standing.record is not None:
+            told.setdefault(_machine(standing.record), []).append(standing.record.started[:10])
+    return [f"{text}; {' to '.join(sorted({min(days), max(days)}))}." for text, days in told.items()]
+
+
+def _machine(record: Record) -> str:
+    facts, packages = record.machine, record.versions
+    memory = facts.get("memory_bytes")
+    parts = [
+        str(facts.get("cpu", "unknown processor")),
+        f"{facts.get('cores', '?')} cores",
+        *([f"{memory / 2**30:.0f} GiB"] if isinstance(memory, int) else []),
+        *(f"{name} {packages[name]}" for name in ("python", "torch", "transformers", "peft") if name in packages),
+    ]
+    return "Measured on " + ", ".join(parts)
+
+
+def _printed(rows: Sequence[Mapping[str, Json]]) -> list[str]:
+    names = columns(rows)
+    body = [_row([cell(row.get(name)) for name in names]) for row in rows]
+    return [_row(names), _row(["---"] * len(names)), *body]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in cells) + " |"
