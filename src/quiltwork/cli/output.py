@@ -30,8 +30,10 @@ def emit(document: Json, json: bool, shown: Table | str) -> None:
 def show(*shown: RenderableType) -> None:
     """Print for people. A pipe or a file has no width: there, tables are not squeezed into a terminal's."""
     console = Console()
-    width = None if console.is_terminal else max(console.width, WIDE)
-    console.print(*shown, sep="\n", markup=False, highlight=False, width=width)
+    if not console.is_terminal:
+        console = Console(width=max(console.width, WIDE))
+    for part in shown:
+        console.print(part, markup=False, highlight=False)
 
 
 def table(*columns: str, numbers: Sequence[str] = (), title: str | None = None) -> Table:
