@@ -255,7 +255,7 @@ def _join(batches: Seq[_Batch]) -> _Batch:
     """One batch of several, in the order of sequence ids, so that an unchanged group looks unchanged."""
     pieces: list[tuple[Work, Tensor]] = []
     for batch in batches:
-        pieces.extend(zip(batch.works, batch.x.split([w.count for w in batch.works]), strict=True))
+        pieces.extend(zip(batch.works, torch.split(batch.x, [w.count for w in batch.works]), strict=True))
     pieces.sort(key=lambda piece: piece[0].seq.id)
     return _batch([work for work, _ in pieces], torch.cat([x for _, x in pieces]))
 
@@ -268,7 +268,7 @@ def _part(batch: _Batch) -> list[_Batch]:
     keys = [work.route[work.hop].key for work in works]
     if all(key == keys[0] for key in keys):
         return [batch]
-    pieces = batch.x.split([w.count for w in works])
+    pieces = torch.split(batch.x, [w.count for w in works])
     batches: list[_Batch] = []
     for key in dict.fromkeys(keys):
         chosen = [i for i, other in enumerate(keys) if other == key]
