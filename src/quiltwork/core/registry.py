@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, entry_points, requires
@@ -67,19 +68,20 @@ def resolve(spec: str) -> Callable[..., Any]:
 def missing_package(error: ModuleNotFoundError, *, where: str | None = None) -> QuiltworkError:
     """What to tell a user whose installation lacks a package: its name and, where one brings it, the extra."""
     package = (error.name or str(error)).partition(".")[0]
-    extras = _extras_with(package)
-    hint = f"pip install 'quiltwork[{extras[0]}]'" if extras else f"pip install {package}"
+    extra = _extra_with(package)
+    hint = f"pip install {package}" if extra is None else f"pip install 'quiltwork[{extra}]'"
     return QuiltworkError(f"needs the package {package!r}", where=where, hint=hint)
 
 
-def _extras_with(package: str) -> list[str]:
-    """Quiltwork's extras that bring a package, in the order they are declared."""
+def _extra_with(package: str) -> str | None:
+    """The smallest of Quiltwork's extras that brings a package."""
     try:
         declared = requires("quiltwork") or []
     except PackageNotFoundError:  # run from a source tree that was never installed
-        return []
-    found = [match for text in declared if (match := _REQUIREMENT.match(text))]
-    return [match[2] for match in found if _normal(match[1]) == _normal(package)]
+        return None
+    found = [(match[2], _normal(match[1])) for text in declared if (match := _REQUIREMENT.match(text))]
+    sizes = Counter(extra for extra, _ in found)
+    return min((extra for extra, brought in found if brought == _normal(package)), key=lambda e: sizes[e], default=None)
 
 
 def _normal(name: str) -> str:

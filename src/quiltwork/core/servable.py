@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -152,23 +153,27 @@ class Stream:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            # The loop may have been closed between the reader's end and the producer's last word.
-            if not loop.is_closed():
+            # The loop may close between the reader's end and the producer's last word; nobody is left to be woken.
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(arrived.set)
 
         with self._ready:
             self._wake = wake
-        while True:
-            arrived.clear()
+        try:
+            while True:
+                arrived.clear()
+                with self._ready:
+                    try:
+                        part = self._take()
+                    except StopIteration:
+                        return
+                if part is None:
+                    await arrived.wait()
+                else:
+                    yield part
+        finally:
             with self._ready:
-                try:
-                    part = self._take()
-                except StopIteration:
-                    return
-            if part is None:
-                await arrived.wait()
-            else:
-                yield part
+                self._wake = None
 
 
 @dataclass(frozen=True)

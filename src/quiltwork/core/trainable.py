@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -18,11 +21,21 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 class State:
     """All that is needed to go on: named arrays plus JSON. No pickle. The data position is part of it.
 
-    bfloat16 arrays travel as uint16 and are named in ``meta["bfloat16"]``, since numpy has no such type.
+    bfloat16 arrays travel as uint16 and are named in ``meta["bfloat16"]``, since numpy has no such type. Raises
+    BadInputError naming an array that holds objects, or where ``meta`` is not JSON.
     """
 
     arrays: Arrays
     meta: Mapping[str, Json]
+
+    def __post_init__(self) -> None:
+        for name, array in self.arrays.items():
+            if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+                raise BadInputError("is not an array of numbers", where=f"state: {name}")
+        try:
+            json.dumps(dict(self.meta), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise BadInputError(f"is not JSON: {error}", where="state: meta") from error
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,10 @@ class Gradients:
 class Elastic(Trainable, Protocol):
     """A trainable whose step is a mean over samples, so that any number of workers can share one step.
 
-    For any split of ``sample_ids`` among workers, ``apply`` of the count-weighted mean of their ``gradients`` is the
-    same step up to rounding. A particle optimiser or a word-vector trainer is resumable but not elastic.
+    ``step()`` is ``apply(gradients(next_samples()))``, and for any split of the ids among workers ``apply`` of the
+    ``mean_of`` their gradients is the same step up to rounding. What is random about a sample (dropout, augmentation)
+    therefore hangs on its id and the step, never on the worker. A particle optimiser or a word-vector trainer is
+    resumable but not elastic.
     """
 
     def next_samples(self) -> npt.NDArray[np.int64]:
@@ -105,3 +120,27 @@ class Elastic(Trainable, Protocol):
     def resize(self, rank: int, workers: int) -> None:
         """Be told the new worker count, between two steps."""
         ...
+
+
+def mean_of(parts: Sequence[Gradients]) -> Gradients:
+    """The count-weighted mean of workers' gradients and metrics, in the order given, summed in float64.
+
+    A worker that had no samples (count 0) adds nothing. Raises BadInputError where all had none, or where names or
+    shapes differ.
+    """
+    taking = [part for part in parts if part.count > 0]
+    if not taking or any(part.count < 0 for part in parts):
+        raise BadInputError("there is nothing to take the mean of", where="gradients")
+    names = set(taking[0].arrays)
+    if any(set(part.arrays) != names for part in taking):
+        raise BadInputError("workers name different parameters", where="gradients")
+    total = sum(part.count for part in taking)
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for name, first in taking[0].arrays.items():
+        if any(part.arrays[name].shape != first.shape for part in taking):
+            raise BadInputError("workers have different shapes", where=f"gradients: {name}")
+        mean = sum(part.arrays[name].astype(np.float64) * (part.count / total) for part in taking)
+        arrays[name] = np.asarray(mean).astype(first.dtype)
+    told = set.intersection(*(set(part.metrics) for part in taking))
+    metrics = {name: math.fsum(part.metrics[name] * part.count for part in taking) / total for name in sorted(told)}
+    return Gradients(arrays, total, metrics)
