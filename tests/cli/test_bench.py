@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -174,3 +175,8 @@ def test_the_data_folder_is_handed_on(add, run, project, monkeypatch, tmp_path):
     assert run("run", "room.fast", "--quick", "--json")[0]["outcome"]["rows"][0]["data"] == str(tmp_path)
     monkeypatch.setenv("QUILTWORK_DATA", str(tmp_path / "none"))
     assert "QUILTWORK_DATA" in run("run", "room.fast", "--quick", code=2)
+
+
+def test_this_projects_own_pages_say_what_its_records_say(run, monkeypatch):
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    assert run("table", "--check", "--json") == {"changed": []}
