@@ -65,7 +65,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     texts = prompts(len(names), PROMPT_TOKENS, fleet.shape.vocab, seed=context.seed)
     requests: Requests = [(name, text, NEW_TOKENS) for name, text in zip(names, texts, strict=True)]
     systems: dict[str, tuple[Callable[[], Side], object]] = {
-        "ours": (lambda: Side("work.ours:OurModels", threads=1, zoo=zoo), names),
+        "ours": (lambda: Side("work.ours:OurModels", threads=1, zoo=zoo, max_num_seqs=4, prefix_cache=False), names),
         "16 merged models, one process": (lambda: Side("work.hf:HfModels", threads=1), folders),
         "16 models, LoRAs unmerged, one process": (lambda: Side("work.hf:HfModels", threads=1, merge=False), adapters),
     }

@@ -10,6 +10,7 @@ from quiltwork.layers.protocol import Placement
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.kv import KVCache
 from quiltwork.serving.route import Link, Served, kv_shape, lay_routes
+from quiltwork.serving.spare import return_freed_memory
 from quiltwork.serving.weights import Library, LoadedBlock, Read
 from quiltwork.zoo.types import Chain
 
@@ -74,6 +75,7 @@ class Roster:
             for block in loaded:
                 self.library.release(block)
             raise
+        return_freed_memory()
         return served
 
     def _describe(self, chain: Chain, loaded: tuple[LoadedBlock, ...], links: tuple[Link, ...]) -> Served:
