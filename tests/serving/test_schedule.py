@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quiltwork.serving.schedule import Job, Limits, plan
+from quiltwork.serving.schedule import Job, Limits, plan, threads_for
 
 LIMITS = Limits(sequences=4, step_tokens=64, prefill_chunk=32)
 
@@ -62,3 +62,9 @@ def test_the_oldest_advances_whenever_all_pages_together_suffice_for_it(running,
     decision = plan(running, [], free, LIMITS)
     if oldest.needs(min(oldest.pending, 32)) <= total and all(j.pending > 1 for j in running):
         assert decision.chunks[0][0] == oldest.id
+
+
+def test_small_steps_run_on_one_thread_and_large_ones_on_all():
+    assert threads_for(1 << 20, 8) == 1
+    assert threads_for(1 << 30, 8) == 8
+    assert threads_for(1 << 30, 1) == 1

@@ -21,7 +21,7 @@ from quiltwork.serving.report import report_prompt
 from quiltwork.serving.roster import Roster, placement
 from quiltwork.serving.route import Served
 from quiltwork.serving.sampling import Sampled, sample
-from quiltwork.serving.schedule import Job, Limits, plan
+from quiltwork.serving.schedule import Job, Limits, plan, threads_for
 from quiltwork.serving.sequence import Emission, Sequence
 from quiltwork.serving.weights import Read
 from quiltwork.zoo.types import Chain
@@ -78,6 +78,7 @@ class Engine:
         self._running: list[Sequence] = []
         self._waiting: deque[Sequence] = deque()
         self._counts = _Counts()
+        self._threads = self._threads_now = 0  # read at the first step, in the thread that computes
 
     def prepare(self, chain: Chain, read: Read) -> Served:
         """Load what a chain needs that is not loaded yet. Any thread; running sequences go on meanwhile.
@@ -155,6 +156,7 @@ class Engine:
     def step(self) -> list[Emission]:
         """Schedule, run, finish."""
         works = self._schedule()
+        self._use_threads(sum(work.count * work.seq.served.weight_bytes for work in works if work.seq.served))
         with torch.inference_mode():
             done = self._executor.run(works)
             emissions = self._finish(works, done)
@@ -163,6 +165,14 @@ class Engine:
         return emissions
 
     # --- one step -----------------------------------------------------------------------------------------------
+
+    def _use_threads(self, row_bytes: int) -> None:
+        if self._threads == 0:
+            self._threads = self._threads_now = torch.get_num_threads()
+        threads = threads_for(row_bytes, self._threads)
+        if threads != self._threads_now:
+            torch.set_num_threads(threads)
+            self._threads_now = threads
 
     def _job(self, seq: Sequence) -> Job:
         assert seq.served is not None

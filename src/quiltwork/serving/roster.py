@@ -100,6 +100,7 @@ class Roster:
             max_len=limit,
             virtual_tokens=max(virtual, default=0),
             vocab_size=int(chain.links[-1].block.arch["vocab_size"]),
+            weight_bytes=sum(part.block.nbytes for part in chain.links),
             copies_prefix=any(copied),
         )
 

@@ -60,6 +60,8 @@ class Served:
     max_len: int
     virtual_tokens: int
     vocab_size: int
+    weight_bytes: int
+    """Bytes of weights that a row of its batch goes through, as the model has them."""
     route: Route = ()
     page_bytes: int = 0
     """Bytes of one page of tokens over all attention blocks."""

@@ -114,3 +114,15 @@ def plan(running: Sequence[Job], waiting: Sequence[Job], free_bytes: int, limits
             budget -= tokens
             seats -= 1
     return Plan(tuple(chunks), tuple(admitted), tuple(job.id for job in preempted))
+
+
+PARALLEL_BYTES = 64 << 20
+"""Rows times bytes of weights from which a step gains by more than one thread (measured on two cores)."""
+
+
+def threads_for(row_bytes: int, available: int) -> int:
+    """Compute threads for a step: one where its matrices are so small that dividing them costs more than it saves.
+
+    row_bytes : rows of the step times the bytes of weights each goes through.
+    """
+    return available if row_bytes >= PARALLEL_BYTES else 1
