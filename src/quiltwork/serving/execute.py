@@ -57,6 +57,8 @@ class _Batch:
     x: Tensor
     runs: Runs
     members: tuple[Member, ...]
+    models: int = 0
+    prompt_rows: int = 0
 
 
 @dataclass
@@ -129,15 +131,14 @@ class Executor:
         key = (segment.key, batch.members)
         group = fresh[key] = self._groups.get(key) or _Group()
         table = _table(segment, works, group) if segment.kv_blocks else None
-        self.records.append(BatchRecord(len(segment.links), runs.rows, len(works), len({w.seq.model for w in works})))
+        self.records.append(BatchRecord(len(segment.links), runs.rows, len(works), batch.models))
         self.hops += len(works)
-        if segment.kv_blocks:
-            prompt_rows = sum(w.count for w in works if w.start < w.seq.prompt_len)
-            self.prefill_token_layers += segment.kv_blocks * prompt_rows
+        self.prefill_token_layers += segment.kv_blocks * batch.prompt_rows
         layer = 0
         for index, link in enumerate(segment.links):
             if link.kind == "head":
-                keep(self._cache, works, x)
+                if batch.prompt_rows:
+                    keep(self._cache, works, x)
                 if any(work.wants != work.count for work in works):
                     asking = _asking(works, x)
                     if asking is None:
@@ -153,9 +154,10 @@ class Executor:
                 kv = PagedKV(segment.pool.tensor, table[layer])
                 layer += 1
             x = link.executor(x, runs, kv, group.gathered[index])
-        if not segment.last:
+        if batch.prompt_rows and not segment.last:
             keep(self._cache, works, x)
-        return replace(batch, x=x)
+        batch.x = x
+        return batch
 
 
 def _next(batch: _Batch) -> Segment:
@@ -166,7 +168,14 @@ def _next(batch: _Batch) -> Segment:
 def _batch(works: list[Work], x: Tensor) -> _Batch:
     """A batch of works, (rows, ...) of input each in their order."""
     members = tuple((w.seq.id, w.seq.departures, w.count, w.seq.adapter_scale) for w in works)
-    return _Batch(works, x, _runs(works, [w.count for w in works], x.device), members)
+    return _Batch(
+        works,
+        x,
+        _runs(works, [w.count for w in works], x.device),
+        members,
+        models=len({w.seq.model for w in works}),
+        prompt_rows=sum(w.count for w in works if w.start < w.seq.prompt_len),
+    )
 
 
 def _asking(works: list[Work], x: Tensor) -> _Batch | None:
@@ -266,7 +275,7 @@ def _part(batch: _Batch) -> list[_Batch]:
     for work in works:
         work.hop += 1
     keys = [work.route[work.hop].key for work in works]
-    if all(key == keys[0] for key in keys):
+    if keys.count(keys[0]) == len(keys):
         return [batch]
     pieces = torch.split(batch.x, [w.count for w in works])
     batches: list[_Batch] = []
