@@ -12,6 +12,7 @@ from torch import Tensor
 from quiltwork.core.errors import BadInputError, CapacityError
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import PAGE_TOKENS
+from quiltwork.serving.apart import in_thread_apart
 from quiltwork.serving.chunk import Chunker
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.execute import BatchRecord, Executor, Work, publish
@@ -85,7 +86,7 @@ class Engine:
 
         Raises UnsupportedError naming what cannot be executed; then nothing stays loaded.
         """
-        return self.roster.prepare(chain, read)
+        return in_thread_apart(lambda: self.roster.prepare(chain, read))
 
     def install(self, served: Served) -> None:
         """Serve a prepared chain under its name from now on; running sequences of an old version finish on it.
