@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quiltwork.core.names import ModelRef
-from quiltwork.core.servable import Caller, Input, Stream
+from quiltwork.core.servable import Caller, Input, Part, Stream
 from quiltwork.serving import Engine, EngineConfig, SamplerState, SamplingOptions, language_servable
 from quiltwork.serving import Sequence as TokenSequence
 from quiltwork.zoo import Zoo
@@ -41,7 +41,7 @@ class OurModels:
     def serve(self, requests: Iterable[tuple[str, Sequence[int], int]]) -> Answers:
         """Greedy answers to (model, prompt, new tokens), all asked at once."""
         streams = [self._submit(name, prompt, count) for name, prompt, count in requests]
-        return [[token for part in stream for token in part.fields.get("token_ids", ())] for stream in streams]
+        return [_tokens(stream.wait()) for stream in streams]
 
     def token_times(self, name: str, prompt: Sequence[int], new_tokens: int) -> tuple[list[int], list[float]]:
         """One greedy answer, and when each of its tokens arrived (seconds)."""
@@ -70,8 +70,7 @@ class OurModels:
 
     async def answer(self, request: Request) -> list[int]:
         """Serve one request."""
-        stream = self._submit(request.app, request.prompt, request.new_tokens)
-        return [token async for part in stream for token in part.fields.get("token_ids", ())]
+        return _tokens(await self._submit(request.app, request.prompt, request.new_tokens))
 
     def close(self) -> None:
         """Stop the engine."""
@@ -80,6 +79,10 @@ class OurModels:
     def _submit(self, name: str, prompt: Sequence[int], new_tokens: int) -> Stream:
         options = {"max_tokens": new_tokens, "temperature": 0, "ignore_eos": True}
         return self._host.submit(ModelRef(name), Input("completion", {"prompt": list(prompt)}), options, caller=CALLER)
+
+
+def _tokens(parts: Sequence[Part]) -> list[int]:
+    return [token for part in parts for token in part.fields.get("token_ids", ())]
 
 
 class OurModelsApart:

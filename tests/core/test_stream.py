@@ -182,3 +182,52 @@ def test_options_that_change_state_are_those_declared_so():
     options = {"properties": {"scale": {"x-changes-state": True}, "top_k": {}, "a": {"x-changes-state": True}}}
     assert TaskSchema({}, {}, options).state_options() == ("a", "scale")
     assert TaskSchema({}, {}, {}).state_options() == ()
+
+
+async def awaited(stream: Stream) -> list[int]:
+    return numbers(await stream)
+
+
+def at_the_end(stream: Stream, in_loop: bool) -> list[int]:
+    return asyncio.run(awaited(stream)) if in_loop else numbers(stream.wait())
+
+
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_a_patient_reader_gets_all_parts_once_the_last_has_come(in_loop):
+    stream, count = Stream(), 500
+    thread = threading.Thread(target=lambda: [stream.put(part(n, last=n == count - 1)) for n in range(count)])
+    thread.start()
+    assert at_the_end(stream, in_loop) == list(range(count))
+    thread.join()
+    assert at_the_end(filled(3), in_loop) == [0, 1, 2]
+
+
+def test_a_patient_reader_is_woken_by_nothing_but_the_end():
+    stream, woken = Stream(), []
+
+    async def read():
+        task = asyncio.ensure_future(awaited(stream))
+        await asyncio.sleep(0)
+        wake, stream._wake = stream._wake, lambda: (woken.append(1), wake())
+        for n in range(5):
+            stream.put(part(n))
+        assert woken == []
+        stream.put(part(5, last=True))
+        return await task
+
+    assert asyncio.run(read()) == list(range(6))
+    assert woken == [1]
+
+
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_a_patient_reader_is_told_of_an_error_and_of_cancellation(in_loop):
+    failed = Stream()
+    failed.put(part(0))
+    failed.fail(CapacityError("full"))
+    with pytest.raises(CapacityError, match="full"):
+        at_the_end(failed, in_loop)
+    cancelled = Stream()
+    canceller = threading.Thread(target=cancelled.cancel)
+    canceller.start()
+    assert at_the_end(cancelled, in_loop) == []
+    canceller.join()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -73,7 +73,8 @@ class Stream:
     """The parts of one reply, handed from the thread that computes to the one that reads.
 
     Like a till receipt: the producer prints, the reader tears off; the reader may walk away (``cancel``), and the
-    producer is told at once. Iterate it (``for``) in a thread or (``async for``) in an event loop, not both.
+    producer is told at once. Iterate it (``for``) in a thread or (``async for``) in an event loop, not both; a reader
+    that needs no part before the last sleeps until then (``wait()`` or ``await``), which spares a wake-up for each.
     An error given to ``fail`` is raised to the reader after the parts that came before it.
     """
 
@@ -85,6 +86,8 @@ class Stream:
         self._on_cancel = on_cancel
         self._ready = threading.Condition()
         self._wake: Callable[[], None] | None = None
+        self._patient = False
+        """Whether the reader is only to be woken by the end."""
 
     @property
     def cancelled(self) -> bool:
@@ -121,6 +124,8 @@ class Stream:
                 self._parts.append(part)
             self._error = error
             self._closed = close
+            if self._patient and not close:
+                return
             self._ready.notify_all()
             wake = self._wake
         if wake is not None:
@@ -136,6 +141,21 @@ class Stream:
         if self._closed:
             raise StopIteration
         return None
+
+    def wait(self) -> list[Part]:
+        """All parts that are left, once the last has come. Raises what was given to ``fail``."""
+        with self._ready:
+            self._patient = True
+            self._ready.wait_for(lambda: self._closed)
+        return list(self)
+
+    def __await__(self) -> Generator[Any, None, list[Part]]:
+        return self._all().__await__()
+
+    async def _all(self) -> list[Part]:
+        with self._ready:
+            self._patient = True
+        return [part async for part in self]
 
     def __iter__(self) -> Iterator[Part]:
         while True:
