@@ -165,10 +165,8 @@ def _compiled(
     place(rows, shape.num_heads, positions, starts, table, pool, cos, sin, q_norm, k_norm, np.float32(shape.eps))
     out = qkv.new_empty(runs.rows, heads_width)
     result = out.numpy().reshape(runs.rows, shape.num_heads, shape.head_dim)
-    window = shape.window or 0
     longest = runs.rows if runs.decode_only else long_run - 1
-    tokens = table.shape[1] * PAGE_TOKENS
-    attend(tokens, rows, shape.num_heads, positions, starts, table, pool, window, np.float32(scale), longest, result)
+    attend(rows, positions, starts, table, pool, result, window=shape.window or 0, longest_run=longest, scale=scale)
     if not runs.decode_only:
         begins, lengths = runs.starts.tolist(), runs.lengths.tolist()
         for s, (begin, end) in enumerate(pairwise(begins)):

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from numba import prange
+import numpy.typing as npt
+from numba import carray
 
-from quiltwork.layers.compiled import exp32, kernel, numba_threads, parallel_is_safe, prefetch_bytes
+from quiltwork.layers.compiled import exp32, kernel, prefetch_bytes
 from quiltwork.layers.protocol import PAGE_TOKENS
-from quiltwork.layers.rope import rotate_head
+from quiltwork.layers.rope import rotate_head, rotate_head_in_place
+from quiltwork.layers.team import float32_at, int32_at, int64_at, run_shared, take_ticket, team_size
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[Any]
 
 _WORTH_SHARING = 1 << 18
 """Key elements below which one thread is done before others have started."""
@@ -58,7 +62,7 @@ def place(heads, num_heads, positions, starts, table, pool, cos, sin, q_norm, k_
                     _norm_head(heads[i, h], k_norm[i if k_norm.shape[0] > 1 else 0], eps)
             if cos.shape[0] > 0:
                 for h in range(num_heads):
-                    rotate_head(heads[i, h], cos[position], sin[position], heads[i, h])
+                    rotate_head_in_place(heads[i, h], cos[position], sin[position])
                 for h in range(kv_heads):
                     rotate_head(heads[i, num_heads + h], cos[position], sin[position], pool[page, 0, h, slot])
             else:
@@ -144,37 +148,64 @@ def _attend_row(heads, pages, pool, first, last, from_kv, to_kv, scale, scratch,
             out[h, j] *= share
 
 
-def _attend(heads, num_heads, positions, starts, table, pool, window, scale, longest_run, splits, out):  # type: ignore[no-untyped-def]
-    """Every row of runs of up to ``longest_run`` rows; a row's key heads are divided among ``splits`` units."""
-    kv_heads, page_tokens = pool.shape[2], pool.shape[3]
-    owner = np.empty(heads.shape[0], np.int64)
+@kernel()
+def _attend_units(counter, splits, heads, num_heads, positions, starts, table, pool, window, scale, longest_run, out):  # type: ignore[no-untyped-def]
+    """Rows of runs of up to ``longest_run`` rows; a row's key heads are divided among ``splits`` units.
+
+    Units are taken by ticket, the last rows first: they see most.
+    """
+    rows, kv_heads, page_tokens = heads.shape[0], pool.shape[2], pool.shape[3]
+    owner = np.empty(rows, np.int64)
     for s in range(starts.shape[0] - 1):
         owner[starts[s] : starts[s + 1]] = s if starts[s + 1] - starts[s] <= longest_run else -1
-    scratch = np.empty((heads.shape[0] * splits, 3, max(page_tokens, num_heads)), np.float32)
-    for unit in prange(heads.shape[0] * splits):
-        i, split = unit // splits, unit % splits
+    scratch = np.empty((3, max(page_tokens, num_heads)), np.float32)
+    unit = take_ticket(counter)
+    while unit < rows * splits:
+        i, split = rows - 1 - unit // splits, unit % splits
         s = owner[i]
         if s >= 0:
             last = positions[i]
             first = max(0, last - window + 1) if window > 0 else 0
             from_kv, to_kv = kv_heads * split // splits, kv_heads * (split + 1) // splits
-            _attend_row(heads[i, :num_heads], table[s], pool, first, last, from_kv, to_kv, scale, scratch[unit], out[i])
+            _attend_row(heads[i, :num_heads], table[s], pool, first, last, from_kv, to_kv, scale, scratch, out[i])
+        unit = take_ticket(counter)
 
 
-_attend_serial = kernel()(_attend)
-_attend_parallel = kernel(parallel=True)(_attend)
+def _attend_loop(call):  # type: ignore[no-untyped-def]
+    c = carray(call, 19)
+    rows, sequences, num_heads, width, kv_heads = c[1], c[2], c[3], c[4], c[5]
+    heads = carray(float32_at(c[9]), (rows, num_heads + 2 * kv_heads, width))
+    positions, starts = carray(int64_at(c[10]), (rows,)), carray(int32_at(c[11]), (sequences + 1,))
+    table = carray(int32_at(c[12]), (sequences, c[6]))
+    pool = carray(float32_at(c[13]), (c[7], 2, kv_heads, c[8], width))
+    out = carray(float32_at(c[14]), (rows, num_heads, width))
+    scale = np.float32(np.int64(c[17]).view(np.float64))
+    _attend_units(call, c[18], heads, num_heads, positions, starts, table, pool, c[15], scale, c[16], out)
 
 
-def attend(tokens: int, *arguments: Any) -> None:
-    """``_attend`` on as many threads as torch uses, where there is enough to read for it to pay.
+def attend(
+    heads: Floats,
+    positions: Integers,
+    starts: Integers,
+    table: Integers,
+    pool: Floats,
+    out: Floats,
+    *,
+    window: int,
+    longest_run: int,
+    scale: float,
+) -> None:
+    """Attention of every row of a run of at most ``longest_run`` rows over its sequence's pages, into ``out``.
 
-    tokens : at least as many as a row sees. arguments : those of ``_attend`` without ``splits``.
+    heads (rows, heads + 2 key heads, width); positions int64 (rows,); starts int32 (sequences + 1,); table int32
+    (sequences, pages); pool (pages in all, 2, key heads, tokens, width); out (rows, heads, width). All contiguous.
+    window : tokens a row sees, 0 for all. Shared among threads where there is enough to read for it to pay.
     """
-    *given, pool, window, scale, longest_run, result = arguments
-    threads, rows, kv_heads = torch.get_num_threads(), result.shape[0], pool.shape[2]
-    if threads == 1 or rows * tokens * kv_heads * pool.shape[4] < _WORTH_SHARING or not parallel_is_safe():
-        _attend_serial(*given, pool, window, scale, longest_run, 1, result)
-        return
-    splits = min(kv_heads, -(-2 * threads // rows))
-    with numba_threads(threads):
-        _attend_parallel(*given, pool, window, scale, longest_run, splits, result)
+    rows, num_heads, width = out.shape
+    pages, _, kv_heads, page_tokens, _ = pool.shape
+    threads = team_size(rows * table.shape[1] * page_tokens * kv_heads * width, _WORTH_SHARING)
+    splits = 1 if threads == 1 else min(kv_heads, -(-2 * threads // rows))
+    sizes = (rows, table.shape[0], num_heads, width, kv_heads, table.shape[1], pages, page_tokens)
+    places = (array.ctypes.data for array in (heads, positions, starts, table, pool, out))
+    scale_bits = int(np.float64(scale).view(np.int64))
+    run_shared(_attend_loop, (*sizes, *places, window, longest_run, scale_bits, splits), threads)

@@ -1,69 +1,42 @@
-"""Compiling loops with numba: caching that never fails, an exponential that vectorises, weights read in place."""
+"""Compiling loops with numba: caching that never fails, an exponential that vectorises, reading ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
-from importlib import import_module
-from types import FunctionType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import config, get_num_threads, njit, set_num_threads, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
 
-def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """``numba.njit`` for float32 loops, kept on disk so that a second process does not compile again.
+def cached_if_possible(compiler: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[..., Any]:
+    """One of numba's compilers, keeping what it makes on disk so that a second process does not compile again.
 
     Where no cache folder can be written (a read-only installation without a home), it compiles in every process.
     """
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        settings = {"fastmath": True, "error_model": "numpy", "nogil": True, **options}
-        if options.get("parallel"):  # numba's cache tells functions apart by name and line, not by their options
-            code, scope = function.__code__, function.__globals__
-            function = FunctionType(code, scope, function.__name__, function.__defaults__, function.__closure__)
-            function.__qualname__ += "_parallel"
+    def compiled(function: Callable[..., Any]) -> Any:
         try:
-            return njit(cache=True, **settings)(function)
+            return compiler(*arguments, cache=True, **options)(function)
         except RuntimeError:  # numba: "no locator available"
-            return njit(**settings)(function)
+            return compiler(*arguments, **options)(function)
 
-    return decorate
+    return compiled
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit`` for float32 loops."""
+    return cached_if_possible(njit, **{"fastmath": True, "error_model": "numpy", "nogil": True, **options})
 
 
 def compilable(tensor: Tensor) -> bool:
     """Whether compiled kernels can read and write ``tensor``: float32 on a CPU."""
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32
-
-
-@cache
-def parallel_is_safe() -> bool:
-    """Whether numba has a thread pool that two Python threads may use at once (its own work queue ends the process)."""
-    for pool in ("omppool", "tbbpool"):
-        try:
-            import_module(f"numba.np.ufunc.{pool}")
-        except ImportError:
-            continue
-        return True
-    return False
-
-
-@contextmanager
-def numba_threads(count: int) -> Iterator[None]:
-    """Run kernels compiled with ``parallel=True`` on at most ``count`` threads, then as many as before."""
-    before = get_num_threads()
-    set_num_threads(min(count, config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        set_num_threads(before)
 
 
 @njit(fastmath=True, inline="always")
@@ -81,16 +54,6 @@ def exp32(x):  # type: ignore[no-untyped-def]
     p = p * r + np.float32(5.0000001201e-1)
     p = p * r * r + r + np.float32(1.0)
     return p * np.int32((np.int32(z) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@intrinsic
-def float32_at(typing_context, address):  # type: ignore[no-untyped-def]
-    """Turns an int64 address into a float32 pointer, so that one call can read weights of many tensors."""
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(types.float32)(types.int64), emit
 
 
 @intrinsic

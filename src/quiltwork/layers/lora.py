@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from numba import prange
+from numba import carray
 from torch import Tensor
 
-from quiltwork.layers.compiled import compilable, float32_at, kernel, numba_threads, parallel_is_safe
+from quiltwork.layers.compiled import compilable
+from quiltwork.layers.team import float32_at, int64_at, run_shared, take_ticket, team_size
 
 _LONG = 96
 """Rows of one model times its rank from which two matrix products beat the compiled row-by-row loop."""
@@ -112,32 +113,44 @@ class Padded:
 
 
 @dataclass(frozen=True)
-class LowRankBatch:
-    """All updates of a batch at one projection, by how they are applied."""
+class Short:
+    """Updates of few rows each, all done in one compiled call."""
 
-    short: npt.NDArray[np.int64] | None
-    """(n, 7) as in LowRanks, rows filled in: all of them in one compiled call."""
-    scales: npt.NDArray[np.float32] | None
-    bounds: npt.NDArray[np.int64] | None
-    """(uses + 1,): where each use's rows of ``short`` begin."""
+    table: npt.NDArray[np.int64]
+    """(n, 7) as in LowRanks, rows filled in."""
+    scales: npt.NDArray[np.float32]
+    bounds: npt.NDArray[np.int64]
+    """(uses + 1,): where each use's rows of the table begin."""
     work: int
-    """Multiplications of all of ``short``."""
-    padded: tuple[Padded, ...]
-    """Single rows where nothing is compiled."""
-    long: tuple[Use, ...]
-    """Runs of many rows: two matrix products each."""
+    """Multiplications in all."""
     alive: tuple[Use, ...]
     """Holds the tensors behind the addresses."""
 
 
-def _add_low_rank(x, y, table, scales, bounds):  # type: ignore[no-untyped-def]
-    """Updates ``bounds[u]`` to ``bounds[u + 1]`` are one use; uses touch different rows, so they run in parallel."""
-    width = x.shape[1]
+@dataclass(frozen=True)
+class LowRankBatch:
+    """All updates of a batch at one projection, by how they are applied."""
+
+    short: Short | None
+    padded: tuple[Padded, ...]
+    """Single rows where nothing is compiled."""
+    long: tuple[Use, ...]
+    """Runs of many rows: two matrix products each."""
+
+
+def _add_loop(call):  # type: ignore[no-untyped-def]
+    """Updates ``bounds[u]`` to ``bounds[u + 1]`` are one use; uses touch different rows, so threads may share them."""
+    c = carray(call, 11)
+    rows, width, uses, updates = c[1], c[2], c[4], c[5]
+    x, y = carray(float32_at(c[6]), (rows, width)), carray(float32_at(c[7]), (rows, c[3]))
+    table, scales = carray(int64_at(c[8]), (updates, 7)), carray(float32_at(c[9]), (updates,))
+    bounds = carray(int64_at(c[10]), (uses + 1,))
     most = 0
-    for e in range(table.shape[0]):
+    for e in range(updates):
         most = max(most, table[e, 4])
-    for use in prange(bounds.shape[0] - 1):
-        inner = np.empty(most, np.float32)
+    inner = np.empty(most, np.float32)
+    use = take_ticket(call)
+    while use < uses:
         for e in range(bounds[use], bounds[use + 1]):
             down, up, rank = float32_at(table[e, 2]), float32_at(table[e, 3]), table[e, 4]
             offset, columns = table[e, 5], table[e, 6]
@@ -150,32 +163,25 @@ def _add_low_rank(x, y, table, scales, bounds):  # type: ignore[no-untyped-def]
                     inner[k] = total * scales[e]
                 whole = rank // 4 * 4
                 for k in range(0, whole, 4):
-                    a, b, c, d = inner[k], inner[k + 1], inner[k + 2], inner[k + 3]
+                    a, b, c0, d = inner[k], inner[k + 1], inner[k + 2], inner[k + 3]
                     at = k * columns
                     for j in range(columns):
                         result[offset + j] += (
                             a * up[at + j]
                             + b * up[at + columns + j]
-                            + c * up[at + 2 * columns + j]
+                            + c0 * up[at + 2 * columns + j]
                             + d * up[at + 3 * columns + j]
                         )
                 for k in range(whole, rank):
                     for j in range(columns):
                         result[offset + j] += inner[k] * up[k * columns + j]
+        use = take_ticket(call)
 
 
-_add_serial = kernel()(_add_low_rank)
-_add_parallel = kernel(parallel=True)(_add_low_rank)
-
-
-def _add_short(x: Tensor, y: Tensor, batched: LowRankBatch) -> None:
-    threads = torch.get_num_threads()
-    arguments = (x.numpy(), y.numpy(), batched.short, batched.scales, batched.bounds)
-    if threads == 1 or batched.work < _WORTH_SHARING or not parallel_is_safe():
-        _add_serial(*arguments)
-        return
-    with numba_threads(threads):
-        _add_parallel(*arguments)
+def _add_short(x: Tensor, y: Tensor, short: Short) -> None:
+    sizes = (*x.shape, y.shape[1], short.bounds.shape[0] - 1, short.table.shape[0])
+    places = (x.data_ptr(), y.data_ptr(), *(a.ctypes.data for a in (short.table, short.scales, short.bounds)))
+    run_shared(_add_loop, sizes + places, team_size(short.work, _WORTH_SHARING))
 
 
 def _pad(uses: Sequence[Use]) -> tuple[Padded, ...]:
@@ -200,19 +206,18 @@ def batch(uses: Sequence[Use]) -> LowRankBatch:
     chosen = {id(u) for u in (*short, *single)}
     padded, long = _pad(single), tuple(u for u in uses if id(u) not in chosen)
     if not short:
-        return LowRankBatch(None, None, None, 0, padded, long, ())
+        return LowRankBatch(None, padded, long)
     table = np.concatenate([u.own.addresses for u in short])
     counts = [len(u.own.updates) for u in short]
     table[:, :2] = np.repeat(np.array([(u.begin, u.end) for u in short], np.int64), counts, axis=0)
-    return LowRankBatch(
-        short=table,
+    together = Short(
+        table=table,
         scales=np.concatenate([u.own.scales for u in short]),
         bounds=np.concatenate([[0], np.cumsum(counts)]),
         work=sum((u.end - u.begin) * u.own.work for u in short),
-        padded=padded,
-        long=long,
         alive=tuple(short),
     )
+    return LowRankBatch(together, padded, long)
 
 
 def add_low_rank_torch(x: Tensor, y: Tensor, uses: Sequence[Use]) -> None:
@@ -226,7 +231,7 @@ def add_low_rank_torch(x: Tensor, y: Tensor, uses: Sequence[Use]) -> None:
 def add_low_rank(x: Tensor, y: Tensor, batched: LowRankBatch) -> None:
     """Add every update of the batch to y (rows, out) in place; x (rows, in) and y contiguous."""
     if batched.short is not None:
-        _add_short(x, y, batched)
+        _add_short(x, y, batched.short)
     for group in batched.padded:
         added = torch.bmm(torch.bmm(x[group.rows, None], group.down), group.up)[:, 0]
         columns = y[:, group.columns]

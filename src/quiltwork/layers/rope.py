@@ -145,9 +145,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @kernel(inline="always")
 def rotate_head(head, cos, sin, out):  # type: ignore[no-untyped-def]
-    """``rotate`` for one (head_dim,) head; ``out`` may be ``head`` itself."""
+    """``rotate`` for one (head_dim,) head, into other memory."""
     half = head.shape[0] // 2
     for j in range(half):
         first, second = head[j], head[j + half]
         out[j] = first * cos[j] - second * sin[j]
         out[j + half] = second * cos[j] + first * sin[j]
+
+
+@kernel(inline="always")
+def rotate_head_in_place(head, cos, sin):  # type: ignore[no-untyped-def]
+    """``rotate`` for one (head_dim,) head: apart from ``rotate_head``, so that both are seen to vectorise."""
+    half = head.shape[0] // 2
+    low, high = head[:half], head[half:]
+    for j in range(half):
+        first, second = low[j], high[j]
+        low[j] = first * cos[j] - second * sin[j]
+        high[j] = second * cos[j] + first * sin[j]
