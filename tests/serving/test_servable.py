@@ -1,5 +1,6 @@
 """What a caller of the language servable sees, over an engine that says what it is told to."""
 
+import asyncio
 import itertools
 import json
 import threading
@@ -118,6 +119,23 @@ def test_without_max_tokens_it_goes_on_to_what_the_memory_holds(host):
     servable = host(engine=ScriptedEngine(max_len=50, kv_tokens=16))
     choices, _ = collect(ask(servable, [5, 6, 7]))
     assert len(choices[0][3]) == 13
+
+
+def test_a_patient_reader_gets_the_same_text_in_one_part(host):
+    servable = host()
+    servable.engine.gate.clear()
+
+    async def read():
+        stream = ask(servable)
+        reader = asyncio.ensure_future(stream)
+        await asyncio.sleep(0)  # to where it waits
+        servable.engine.gate.set()
+        return await reader
+
+    text, usage = asyncio.run(read())
+    assert (text.fields["text"], text.fields["finish_reason"]) == (TEXT, "stop")
+    assert text.fields["token_ids"] == [*ids(TEXT), EOS]
+    assert usage.fields["usage"]["completion_tokens"] == len(ids(TEXT)) + 1
 
 
 def test_ignore_eos_goes_on(host):

@@ -22,7 +22,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
 
 
 def pieces(detokenizer, ids):
-    return [detokenizer.push(id) for id in ids] + [detokenizer.flush()]
+    return [detokenizer.push([id]) for id in ids] + [detokenizer.flush()]
 
 
 @kinds
@@ -32,6 +32,8 @@ def test_joined_pieces_are_the_whole_decode_for_any_tokens(kind, data):
     codec = CODECS[kind]
     ids = data.draw(st.lists(st.integers(0, codec.size - 1), max_size=20))
     assert "".join(pieces(codec.detokenizer(), ids)) == codec.decode(ids)
+    together = codec.detokenizer()
+    assert together.push(ids) + together.flush() == codec.decode(ids)
 
 
 @kinds
@@ -77,7 +79,7 @@ def test_an_incomplete_character_at_the_end_is_shown_as_replaced():
     smile = [codec.id_of(f"<0x{byte:02X}>") for byte in "🙂".encode()]
     assert "".join(pieces(codec.detokenizer([1, 300]), smile[:3])) == "\N{REPLACEMENT CHARACTER}"
     detokenizer = codec.detokenizer(smile[:2])
-    assert [detokenizer.push(id) for id in smile[2:]] == ["", "🙂"]
+    assert [detokenizer.push([id]) for id in smile[2:]] == ["", "🙂"]
 
 
 def test_a_leading_space_is_dropped_at_the_start_of_a_text_only():
@@ -93,6 +95,8 @@ def test_the_window_detokenizer_agrees_for_text(text):
     codec = CODECS["byte-level"]
     ids = codec.encode(text)
     assert "".join(pieces(WindowDetokenizer(codec.decode), ids)) == codec.decode(ids)
+    together = WindowDetokenizer(codec.decode)
+    assert together.push(ids) + together.flush() == codec.decode(ids)
 
 
 def test_another_decoder_falls_back_to_the_window():

@@ -87,12 +87,16 @@ class Stream:
         self._ready = threading.Condition()
         self._wake: Callable[[], None] | None = None
         self._patient = False
-        """Whether the reader is only to be woken by the end."""
 
     @property
     def cancelled(self) -> bool:
         """Whether the reader has walked away."""
         return self._cancelled
+
+    @property
+    def patient(self) -> bool:
+        """Whether the reader wants nothing before the end: a producer may then make fewer, longer parts."""
+        return self._patient
 
     def put(self, part: Part) -> None:
         """Hand over one part; a part marked ``last`` closes the stream. After cancellation it is dropped."""

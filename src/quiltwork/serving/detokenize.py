@@ -24,10 +24,13 @@ class ByteTable:
     first: str = "keep"
     """What happens to space at the start of a text: ``keep``; ``strip`` one; ``drop`` all of the first token's."""
 
+    def piece(self, token: int) -> bytes:
+        """Bytes of one token; none for an id that is no token."""
+        return self.pieces[token] if 0 <= token < len(self.pieces) else b""
+
     def joined(self, ids: Iterable[int]) -> bytes:
         """Bytes of a whole text."""
-        parts = [self.pieces[i] for i in ids if 0 <= i < len(self.pieces)]
-        parts = [part for part in parts if part]
+        parts = [piece for i in ids if (piece := self.piece(i))]
         if parts and self.first == "drop":
             parts[0] = parts[0].replace(b" ", b"")
         text = b"".join(parts)
@@ -37,8 +40,8 @@ class ByteTable:
 class Detokenizer(Protocol):
     """Text of one sequence as its tokens come; the pieces joined are the whole decoded text less the prompt's."""
 
-    def push(self, token: int) -> str:
-        """The characters that are complete with this token."""
+    def push(self, tokens: Sequence[int]) -> str:
+        """The characters that are complete with these tokens."""
         ...
 
     def flush(self) -> str:
@@ -52,23 +55,21 @@ class ByteDetokenizer:
     def __init__(self, table: ByteTable, prompt: Sequence[int] = ()) -> None:
         self._table = table
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._at_start = not any(table.pieces[i] for i in prompt if 0 <= i < len(table.pieces))
+        self._at_start = not any(map(table.piece, prompt))
         if not self._at_start:
             # A prompt may end within a character; its first bytes were shown with the prompt.
-            self._decoder.decode(
-                b"".join(table.pieces[i] for i in prompt[-UTF8_LONGEST:] if 0 <= i < len(table.pieces))
-            )
+            self._decoder.decode(b"".join(map(table.piece, prompt[-UTF8_LONGEST:])))
 
-    def push(self, token: int) -> str:
-        """The characters that are complete with this token."""
-        piece = self._table.pieces[token] if 0 <= token < len(self._table.pieces) else b""
-        if piece and self._at_start:
+    def push(self, tokens: Sequence[int]) -> str:
+        """The characters that are complete with these tokens."""
+        pieces = [piece for token in tokens if (piece := self._table.piece(token))]
+        if pieces and self._at_start:
             self._at_start = False
-            if self._table.first == "strip" and piece.startswith(b" "):
-                piece = piece[1:]
+            if self._table.first == "strip" and pieces[0].startswith(b" "):
+                pieces[0] = pieces[0][1:]
             elif self._table.first == "drop":
-                piece = piece.replace(b" ", b"")
-        return self._decoder.decode(piece)
+                pieces[0] = pieces[0].replace(b" ", b"")
+        return self._decoder.decode(b"".join(pieces))
 
     def flush(self) -> str:
         """A replacement character where a character is incomplete, else nothing."""
@@ -85,9 +86,9 @@ class WindowDetokenizer:
         self._ids = list(prompt[-self.CONTEXT :])
         self._shown = len(self._ids)
 
-    def push(self, token: int) -> str:
-        """The characters that are complete with this token."""
-        self._ids.append(token)
+    def push(self, tokens: Sequence[int]) -> str:
+        """The characters that are complete with these tokens."""
+        self._ids.extend(tokens)
         text = self._difference()
         # A replacement character at the end may be a character that is not complete yet; not for ever.
         if not text or (text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._ids) - self._shown < UTF8_LONGEST):

@@ -32,6 +32,8 @@ class Choice:
     finish_reason: str | None = None
     tokens: int = 0
     last_token_at: float | None = None
+    held: list[int] = field(default_factory=list)
+    """Tokens that have come, for which no part has been put yet."""
 
 
 @dataclass(eq=False)
@@ -94,7 +96,12 @@ def advance(
         _finish(request, choice, "", [], None, "length", None)
         return
     choice.tokens += 1
-    text, matched = _text(choice, sampled.token, reason, request.options.sampling.min_tokens)
+    choice.held.append(sampled.token)
+    asks_logprobs = request.options.sampling.logprobs is not None
+    if reason is None and request.stream.patient and choice.scanner is None and not asks_logprobs:
+        return
+    tokens, choice.held = choice.held, []
+    text, matched = _text(choice, tokens, reason, request.options.sampling.min_tokens)
     stop_reason: Json = matched
     if matched is not None:
         if reason is None:
@@ -102,11 +109,11 @@ def advance(
         reason = "stop"
     elif reason == "stop" and sampled.token in request.options.stop_token_ids:
         stop_reason = sampled.token
-    logprobs = [_entry(request.language, sampled)] if request.options.sampling.logprobs is not None else None
+    logprobs = [_entry(request.language, sampled)] if asks_logprobs else None
     if reason is not None:
-        _finish(request, choice, text, [sampled.token], logprobs, reason, stop_reason)
+        _finish(request, choice, text, tokens, logprobs, reason, stop_reason)
     else:
-        request.stream.put(_part(choice.index, text, [sampled.token], logprobs, None, None))
+        request.stream.put(_part(choice.index, text, tokens, logprobs, None, None))
 
 
 def usage_part(request: Request) -> Part:
@@ -136,12 +143,12 @@ def empty_choice(index: int) -> Part:
     return _part(index, "", [], None, "length", None)
 
 
-def _text(choice: Choice, token: int, reason: str | None, min_tokens: int) -> tuple[str, str | None]:
-    """What of a token's text may be shown now, and the stop string it completed."""
+def _text(choice: Choice, tokens: Sequence[int], reason: str | None, min_tokens: int) -> tuple[str, str | None]:
+    """What of the tokens' text may be shown now, and the stop string it completed."""
     if choice.detokenizer is None:
         return "", None
-    ended_by_token = reason == "stop" and token in choice.sequence.stop_ids
-    text = "" if ended_by_token else choice.detokenizer.push(token)
+    ended_by_token = reason == "stop" and tokens[-1] in choice.sequence.stop_ids
+    text = choice.detokenizer.push(tokens[:-1] if ended_by_token else tokens)
     if reason is not None:
         text += choice.detokenizer.flush()
     if choice.scanner is None or (choice.tokens <= min_tokens and reason is None):
