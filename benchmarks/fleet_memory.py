@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
-
 from work.fleet import BODY_30M, Fleet, Shape, merged, sixteen_apps
 from work.prompts import prompts
 from work.reference import Reference

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least
-
 from work.fleet import one_model
 from work.reference import Reference
 from work.rounds import Rounds
