@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 import numpy as np
 import openai
 
@@ -96,7 +96,7 @@ async def _send(
     except openai.APIStatusError as error:
         body = error.body if isinstance(error.body, dict) else {}
         failure = f"{error.status_code}: {str(body.get('message') or error.message)[:120]}"
-    except (openai.OpenAIError, httpx.HTTPError, ValueError) as error:  # refused, cut off, or not of the shape
+    except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:  # refused, cut off, or not of the shape
         failure = f"{type(error).__name__}: {str(error)[:120]}"
     return Answer(time.monotonic() - due, first, *used, failure)
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-import httpx
+import httpx2
 import openai
 import typer
 
@@ -61,7 +61,7 @@ def replay(
 
 async def _replay(base: str, key: str | None, trace: Trace, ask: Ask) -> tuple[list[Answer], float]:
     # No cap on connections: a queue in the client would make arrivals wait for answers.
-    unbounded = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=None)
+    unbounded = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None), timeout=None)
     async with openai.AsyncOpenAI(base_url=base, api_key=key or "none", max_retries=0, http_client=unbounded) as client:
         return await send_all(client, trace, ask)
 
