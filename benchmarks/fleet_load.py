@@ -148,7 +148,7 @@ def _tune(
 
     On the first requests of the trace, all applications in memory.
     """
-    some = trace[: len(trace) // 5]
+    some = trace[: len(trace) // 8]
     rates: dict[ContinuousSettings, float] = {}
     p95: dict[ContinuousSettings, float] = {}
     with Side("work.continuous:ContinuousFleet", threads=cores, models=folders, resident=APPS) as side:
