@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 from find_models import Candidate, find_models
 from rich.console import Console
 from rich.markup import escape
@@ -35,6 +36,11 @@ PROMPTS = (
     "class Reader:\n    def read(self, size",
 )
 WARM_UP = "It was"
+HOW = (
+    "Both sides: the same prompts, greedy, {tokens} tokens each, float32, warm, not streamed. Ours runs with\n"
+    "--max-num-seqs {sequences}, the size of the burst; theirs batches all that waits for a model.\n"
+    "First token: streamed, apart from the burst, one request to each model at once."
+)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
@@ -89,7 +95,7 @@ def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None
     console.print(f"{len(taken)} models in the zoo after {time.monotonic() - began:.1f} s; starting the server")
     names = [model.candidate.name for model in taken]
     work = Work(tuple((name, prompt) for prompt in PROMPTS for name in names), WARM_UP, args.tokens)
-    with Quilt(scratch / "zoo", scratch / "server.log") as quilt:
+    with Quilt(scratch / "zoo", scratch / "server.log", len(work.requests)) as quilt:
         served = quilt.models()
         for name in names:
             if name not in served:
@@ -109,6 +115,7 @@ def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None
             with Apart(places, scratch) as apart:
                 theirs = apart.run(requests, work.tokens)
     console.print(table(ours, theirs, usage.source_bytes, usage.stored_bytes, len(served), work))
+    console.print(HOW.format(sequences=len(work.requests), tokens=work.tokens), highlight=False)
     console.print(
         "\nWhere to look next:\n"
         f"  .venv/bin/quiltwork zoo add {escape(str(taken[0].candidate.folder))}   begins a zoo of your own in ./zoo\n"
@@ -161,34 +168,34 @@ def table(ours: Run, theirs: Run | None, source: int, stored: int, models: int, 
         f"{os.cpu_count()} cores",
         title_justify="left",
     )
-    shown.add_column("")
-    shown.add_column("Quiltwork, one process", justify="right")
-    shown.add_column(f"one process per model ({models})", justify="right")
-    shown.add_column("Quiltwork / per model", justify="right")
+    shown.add_column("", no_wrap=True)
+    shown.add_column("Quiltwork,\none process", justify="right", no_wrap=True)
+    shown.add_column(f"{models} processes,\none per model", justify="right", no_wrap=True)
+    shown.add_column("ours /\ntheirs", justify="right", no_wrap=True)
 
     def row(what: str, a: float, b: float | None, unit: str, digits: int = 1) -> None:
         other = "not run" if b is None else f"{b:,.{digits}f} {unit}"
         shown.add_row(what, f"{a:,.{digits}f} {unit}", other, f"{a / b:.2f}" if b else "")
 
-    def of(name: str, factor: float = 1.0) -> float | None:
-        return None if theirs is None else getattr(theirs, name) * factor
+    def of(name: str) -> float | None:
+        return None if theirs is None else getattr(theirs, name) / 1e6
 
-    row("storage: zoo, against the folders", stored / 1e6, source / 1e6, "MB", 2)
+    row("storage, of the folders", stored / 1e6, source / 1e6, "MB", 2)
     shown.add_section()
-    row("memory: weights", ours.weight_bytes / 1e6, of("weight_bytes", 1e-6), "MB", 2)
-    row("memory: KV cache of the burst", ours.kv_bytes / 1e6, of("kv_bytes", 1e-6), "MB", 2)
-    row("memory: interpreter, libraries, buffers", ours.rest_bytes / 1e6, of("rest_bytes", 1e-6), "MB", 0)
-    row("memory: peak PSS in all", ours.pss_bytes / 1e6, of("pss_bytes", 1e-6), "MB", 0)
+    row("memory: weights", ours.weight_bytes / 1e6, of("weight_bytes"), "MB", 2)
+    row("memory: KV cache", ours.kv_bytes / 1e6, of("kv_bytes"), "MB", 2)
+    row("memory: everything else", ours.rest_bytes / 1e6, of("rest_bytes"), "MB", 0)
+    row("memory: all (peak PSS)", ours.pss_bytes / 1e6, of("pss_bytes"), "MB", 0)
     shown.add_section()
     row("latency p50", ours.latency(0.5), of_latency(theirs, 0.5), "s", 2)
     row("latency p95", ours.latency(0.95), of_latency(theirs, 0.95), "s", 2)
     if ours.first_token is not None:
-        shown.add_row("time to first token p50, streamed", f"{ours.first_token:.2f} s", "does not stream", "")
+        shown.add_row("first token p50", f"{ours.first_token:.2f} s", "no streaming", "")
     row("throughput", ours.throughput(work.tokens), of_throughput(theirs, work.tokens), "tokens/s", 0)
     if theirs is not None:
         same = sum(a == b for a, b in zip(ours.texts, theirs.texts, strict=True))
         shown.add_section()
-        shown.add_row("answers that are the same", f"{same} of {len(ours.texts)}", "", "")
+        shown.add_row("equal answers", f"{same} of {len(ours.texts)}", "", "")
     return shown
 
 
@@ -206,8 +213,6 @@ def size(folder: Path) -> int:
 
 def memory_short(processes: int, weights: int) -> str | None:
     """Why so many processes would not fit into this machine's memory, if they would not."""
-    import psutil
-
     needed = processes * 350_000_000 + 3 * weights  # an interpreter with torch; halves widened to float32, and loading
     free = psutil.virtual_memory().available
     if needed < free:

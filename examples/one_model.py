@@ -4,7 +4,7 @@
 
 Reads one JSON object a line ({"id", "prompt", "tokens"}) and answers with {"id", "text"}; requests that wait are
 generated in one batch. BASE is the folder of an adapter's base; the adapter is merged into it. The first line written
-says what it holds: {"weight_bytes", "pss_floor"}.
+says what it holds: {"weight_bytes"}.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig, PreTrainedTokenizerFast
@@ -28,12 +27,11 @@ if len(sys.argv) > 3:
 def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    floor = psutil.Process().memory_full_info().pss
     folder, tokenizer_folder = Path(sys.argv[1]), Path(sys.argv[2])
     model = load(folder, Path(sys.argv[3]) if len(sys.argv) > 3 else None)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_folder / "tokenizer.json"))
     weights = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
-    say({"weight_bytes": sum(weights.values()), "pss_floor": floor})
+    say({"weight_bytes": sum(weights.values())})
     waiting: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=listen, args=(waiting,), daemon=True).start()
     while (first := waiting.get()) is not None:

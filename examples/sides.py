@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 from openai import AsyncOpenAI
 
+from quiltwork.core.bench.process import tree_pss_bytes
 from quiltwork.core.errors import QuiltworkError
 
 HERE = Path(__file__).resolve().parent
@@ -73,14 +73,16 @@ class Run:
 class Quilt:
     """`quiltwork up` on a zoo, in a process of its own; leaving ends it."""
 
-    def __init__(self, zoo: Path, log: Path) -> None:
-        self._zoo, self._log = zoo, log
+    def __init__(self, zoo: Path, log: Path, sequences: int) -> None:
+        """``sequences``: how many the server may compute at once."""
+        self._zoo, self._log, self._sequences = zoo, log, sequences
 
     def __enter__(self) -> Quilt:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         quiltwork = Path(sys.executable).parent / "quiltwork"
         command = [str(quiltwork), "up", "--zoo", str(self._zoo), "--port", str(port)]
+        command += ["--max-num-seqs", str(self._sequences)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True, env=environment(os.cpu_count() or 1)
@@ -279,10 +281,10 @@ class Apart:
 
 
 class PeakMemory:
-    """The largest PSS of some processes together, looked at twice a second."""
+    """The largest PSS of some processes and their children together, looked at twice a second."""
 
     def __init__(self, pids: Sequence[int]) -> None:
-        self._processes = [psutil.Process(pid) for pid in pids]
+        self._pids = pids
         self._done = threading.Event()
         self.bytes = 0
 
@@ -303,9 +305,10 @@ class PeakMemory:
 
     def _look(self) -> None:
         total = 0
-        for process in self._processes:
-            with suppress(psutil.NoSuchProcess):
-                total += process.memory_full_info().pss
+        for pid in self._pids:
+            # A process that has gone holds nothing; whoever waits for its answer says why it went.
+            with suppress(QuiltworkError):
+                total += tree_pss_bytes(pid)
         self.bytes = max(self.bytes, total)
 
 
