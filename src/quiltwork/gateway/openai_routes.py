@@ -27,7 +27,7 @@ from quiltwork.gateway.openai_replies import (
     prompt_report,
 )
 from quiltwork.gateway.openai_requests import Asked, read_chat, read_completion
-from quiltwork.gateway.replies import EventStream, event, in_thread, merged, start_all, until_gone
+from quiltwork.gateway.replies import EventStream, as_json, event, in_thread, merged, start_all, until_gone
 
 router = APIRouter()
 
@@ -124,7 +124,7 @@ class _Reply:
 
     async def whole(self) -> dict[str, Json]:
         """The reply that is not streamed."""
-        async for _ in self._deltas(await self.start()):
+        async for _ in self._deltas(await self.start(), patient=True):
             continue
         shown = []
         for index, choice in sorted(self.choices.items()):
@@ -143,8 +143,10 @@ class _Reply:
         """The reply as server-sent events."""
         head = self._head(streamed=True)
         usage: dict[str, Json] = {"usage": None} if self.asked.include_usage else {}
-        async for delta in self._deltas(streams):
-            yield event({**head, "choices": [delta], **usage})
+        # Only the delta differs from event to event: the rest is written once.
+        before, after = event({**head, "choices": [0], **usage}).rsplit(b"[0]", 1)
+        async for deltas in self._deltas(streams):
+            yield b"".join([before + b"[" + as_json(delta) + b"]" + after for delta in deltas])
         if self.asked.include_usage:
             yield event({**head, "choices": [], "usage": self.usage.shown(), "served": self.usage.served})
 
@@ -156,8 +158,8 @@ class _Reply:
     def _shows_report(self) -> bool:
         return self.asked.wants_prompt_report and not self.asked.echo
 
-    async def _deltas(self, streams: list[Stream]) -> AsyncIterator[Json]:
-        """Choices of chunks as they come."""
+    async def _deltas(self, streams: list[Stream], *, patient: bool = False) -> AsyncIterator[list[Json]]:
+        """Choices of chunks as they come; those that wait come together."""
         waiting: dict[int, list[Mapping[str, Json]]] = {}
         if self.asked.echo and not self.asked.wants_prompt_report:
             try:
@@ -166,33 +168,31 @@ class _Reply:
                 for stream in streams:
                     stream.cancel()
                 raise
-            for at, echo in enumerate(echoes):
-                for delta in self._open(at, echo):
-                    yield delta
+            yield [delta for at, echo in enumerate(echoes) for delta in self._open(at, echo)]
         elif self.asked.echo:
             waiting = {at: [] for at in range(len(streams))}
-        else:
-            for at in range(len(streams)):
-                for delta in self._open(at, None):
-                    yield delta
-        parts = merged(streams)
+        elif opened := [delta for at in range(len(streams)) for delta in self._open(at, None)]:
+            yield opened
+        batches = merged(streams, patient=patient)
         try:
-            async for at, part in parts:
-                fields = self._note(part)
-                if "prompt_logprobs" in fields:
-                    echo = await self._reported(at, fields)
-                    if at in waiting:
-                        for delta in self._open(at, echo):
-                            yield delta
-                        for held in waiting.pop(at):
-                            yield self._take(at, held)
-                elif "index" in fields:
-                    if at in waiting:
-                        waiting[at].append(fields)
-                    else:
-                        yield self._take(at, fields)
+            async for parts in batches:
+                deltas: list[Json] = []
+                for at, part in parts:
+                    fields = self._note(part)
+                    if "prompt_logprobs" in fields:
+                        echo = await self._reported(at, fields)
+                        if at in waiting:
+                            deltas += self._open(at, echo)
+                            deltas += [self._take(at, held) for held in waiting.pop(at)]
+                    elif "index" in fields:
+                        if at in waiting:
+                            waiting[at].append(fields)
+                        else:
+                            deltas.append(self._take(at, fields))
+                if deltas:
+                    yield deltas
         finally:
-            await parts.aclose()  # type: ignore[attr-defined]
+            await batches.aclose()  # type: ignore[attr-defined]
         self._finished()
 
     def _open(self, at: int, echo: Echo | None) -> list[Json]:

@@ -27,9 +27,14 @@ class ClientGone(QuiltworkError):
     code = "client_closed_request"
 
 
+def as_json(data: Json) -> bytes:
+    """JSON without spaces."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def event(data: Json) -> bytes:
     """A server-sent event that carries JSON."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + as_json(data) + b"\n\n"
 
 
 async def in_thread(start: Callable[[], Stream]) -> Stream:
@@ -63,32 +68,50 @@ async def start_all(starts: Sequence[Callable[[], Stream]]) -> list[Stream]:
     return streams
 
 
-async def merged(streams: Sequence[Stream]) -> AsyncIterator[tuple[int, Part]]:
-    """The parts of several streams as they come, each with the number of its stream.
+async def merged(streams: Sequence[Stream], *, patient: bool = False) -> AsyncIterator[list[tuple[int, Part]]]:
+    """The parts of several streams as they come, each with the number of its stream; those that wait come together.
 
     The first error ends them all. Leaving early cancels them all.
+
+    patient : whether no part of a stream is wanted before its last.
     """
-    arrived: asyncio.Queue[tuple[int, Part | BaseException | None]] = asyncio.Queue()
+    arrived: list[tuple[int, Part | BaseException | None]] = []
+    some = asyncio.Event()
 
     async def pump(number: int, stream: Stream) -> None:
+        last: BaseException | None = None
         try:
-            async for part in stream:
-                arrived.put_nowait((number, part))
-            arrived.put_nowait((number, None))
+            if patient:
+                arrived.extend((number, part) for part in await stream)
+            else:
+                async for part in stream:
+                    arrived.append((number, part))
+                    some.set()
         except Exception as error:  # noqa: BLE001  raised to the reader below
-            arrived.put_nowait((number, error))
+            last = error
+        arrived.append((number, last))
+        some.set()
 
     pumps = [asyncio.create_task(pump(number, stream)) for number, stream in enumerate(streams)]
     try:
         running = len(streams)
         while running:
-            number, part = await arrived.get()
-            if part is None:
-                running -= 1
-            elif isinstance(part, BaseException):
-                raise part
-            else:
-                yield number, part
+            await some.wait()
+            some.clear()
+            taken = arrived.copy()
+            arrived.clear()
+            parts: list[tuple[int, Part]] = []
+            error: BaseException | None = None
+            for number, part in taken:
+                if isinstance(part, Part):
+                    parts.append((number, part))
+                else:
+                    running -= 1
+                    error = error or part
+            if parts:
+                yield parts
+            if error is not None:
+                raise error
     finally:
         for stream in streams:
             stream.cancel()

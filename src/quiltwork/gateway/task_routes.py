@@ -177,23 +177,23 @@ def _decoded(name: str, text: str) -> bytes:
 
 
 async def _all(start: functools.partial[Stream]) -> list[dict[str, Json]]:
-    parts = merged([await in_thread(start)])
+    batches = merged([await in_thread(start)], patient=True)
     try:
-        answered = [_shown(part) async for _, part in parts]
+        answered = [_shown(part) async for parts in batches for _, part in parts]
     finally:
-        await parts.aclose()  # type: ignore[attr-defined]
+        await batches.aclose()  # type: ignore[attr-defined]
     if not answered:
         raise QuiltworkError("gave no answer")
     return answered
 
 
 async def _events(stream: Stream) -> AsyncIterator[bytes]:
-    parts = merged([stream])
+    batches = merged([stream])
     try:
-        async for _, part in parts:
-            yield event(_shown(part))
+        async for parts in batches:
+            yield b"".join([event(_shown(part)) for _, part in parts])
     finally:
-        await parts.aclose()  # type: ignore[attr-defined]
+        await batches.aclose()  # type: ignore[attr-defined]
 
 
 def _shown(part: Part) -> dict[str, Json]:
