@@ -11,6 +11,7 @@ from fake_servable import FakeServable
 from quiltwork.core.names import ModelRef
 from quiltwork.gateway import Address, create_app, listen, url_of
 from quiltwork.gateway.server import _Server, uvicorn
+from quiltwork.gateway.tenants import KeyFile
 
 
 @contextmanager
@@ -50,3 +51,22 @@ def url(app):
 @pytest.fixture
 def serving():
     return running
+
+
+@pytest.fixture
+def keys(tmp_path):
+    file = KeyFile(tmp_path / "keys.json")
+    made = {tenant: file.add(tenant)[1] for tenant in ("red", "blue")}
+    made["chief"] = file.add("red", admin=True)[1]
+    return file, made
+
+
+@pytest.fixture
+def tenants():
+    return FakeServable(ModelRef("base"), ModelRef("mine", "red"), ModelRef("mine", "blue"), ModelRef("own", "blue"))
+
+
+@pytest.fixture
+def guarded(keys, tenants, serving):
+    with serving(create_app({"language": tenants}, keys=keys[0])) as url:
+        yield url

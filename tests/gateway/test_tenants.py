@@ -1,0 +1,82 @@
+"""Who may come in, and what of the house a tenant sees."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+from asking import ask, bearer, complete
+
+from quiltwork.core.names import ModelRef
+
+
+def test_a_tenant_sees_its_own_models_and_public_ones(guarded, keys):
+    _, _, listed = ask(guarded, **bearer(keys[1]["red"]))
+    assert sorted((m["id"], m["owned_by"]) for m in listed["data"]) == [("base", "public"), ("mine", "red")]
+    _, _, listed = ask(guarded, **bearer(keys[1]["blue"]))
+    assert sorted(m["id"] for m in listed["data"]) == ["base", "mine", "own"]
+
+
+@pytest.mark.parametrize("name", ["own", "blue::own", "blue::mine", "../mine", "red::own"])
+def test_anothers_model_is_as_if_there_were_none(guarded, keys, tenants, name):
+    status, _, body = complete(guarded, name, headers=bearer(keys[1]["red"]))
+    assert (status, body["error"]["code"], body["error"]["param"]) == (404, "model_not_found", "model")
+    assert ask(guarded, path=f"/v1/models/{name}", **bearer(keys[1]["red"]))[0] == 404
+    assert tenants.asked == []
+
+
+def test_a_name_two_tenants_have_means_ones_own(guarded, keys, tenants):
+    for tenant in ("red", "blue"):
+        assert complete(guarded, "mine", headers=bearer(keys[1][tenant]))[0] == 200
+        ref, _, _, caller = tenants.asked[-1]
+        assert (ref.tenant, caller.tenant) == (tenant, tenant)
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer qw-no"}, {"Authorization": "Basic abc"}])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/base"])
+def test_without_a_known_key_nobody_learns_anything(guarded, header, path):
+    status, headers, body = ask(guarded, path=path, **header)
+    assert (status, headers["WWW-Authenticate"], body["error"]["code"]) == (401, "Bearer", "invalid_api_key")
+    assert "base" not in json.dumps(body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/models/load", {"model": "base"}),
+        ("POST", "/models/unload", {"model": "base"}),
+        ("POST", "/v1/load_lora_adapter", {"lora_name": "base"}),
+        ("POST", "/v1/unload_lora_adapter", {"lora_name": "base"}),
+        ("GET", "/metrics", None),
+    ],
+)
+def test_administration_needs_an_administrators_key(guarded, keys, tenants, method, path, body):
+    before = list(tenants.refs)
+    assert ask(guarded, method, path, body, **bearer(keys[1]["red"]))[0] == 403
+    assert ask(guarded, method, path, body)[0] == 401
+    assert tenants.refs == before
+
+
+def test_an_administrator_is_one_of_its_own_tenant_and_of_what_is_public(guarded, keys, tenants):
+    chief = bearer(keys[1]["chief"])
+    assert ask(guarded, "POST", "/models/unload", {"model": "blue::own"}, **chief)[0] == 403
+    assert ask(guarded, "POST", "/models/load", {"model": "new"}, **chief)[0] == 200
+    assert ModelRef("new", "red") in tenants.refs
+    assert ask(guarded, "POST", "/models/unload", {"model": "public::base"}, **chief)[0] == 200
+    assert ModelRef("base") not in tenants.refs
+
+
+def test_a_withdrawn_key_is_unknown_from_the_next_request_on(guarded, keys):
+    file, made = keys
+    assert ask(guarded, **bearer(made["blue"]))[0] == 200
+    kept = file.keys()
+    file.remove(next(key.id for key in kept if key.tenant == "blue"))
+    assert ask(guarded, **bearer(made["blue"]))[0] == 401
+    assert ask(guarded, **bearer(made["red"]))[0] == 200
+
+
+def test_keys_are_kept_as_hashes_in_a_file_of_ones_own(keys, tmp_path):
+    text = (tmp_path / "keys.json").read_text()
+    assert not [key for key in keys[1].values() if key in text or key.rsplit("-", 1)[1] in text]
+    assert stat.S_IMODE((tmp_path / "keys.json").stat().st_mode) == 0o600
