@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from email.message import Message
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
-from quiltwork.gateway.errors import MediaTypeError, TooLargeError
+from quiltwork.gateway.errors import ClientGoneError, MediaTypeError, TooLargeError
 
 MAX_DEPTH = 64
 """Objects and lists inside one another."""
@@ -27,17 +28,20 @@ class FormPart:
 
 
 async def read_bytes(request: Request, limit: int) -> bytes:
-    """The body. Raises TooLargeError as soon as it is longer than ``limit`` bytes."""
+    """The body. Raises TooLargeError as soon as it is longer than ``limit`` bytes, ClientGoneError if it ends short."""
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise TooLargeError(f"{declared} bytes; this server takes {limit}", where="body")
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise TooLargeError(f"more than the {limit} bytes that this server takes", where="body")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise TooLargeError(f"more than the {limit} bytes that this server takes", where="body")
+            chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise ClientGoneError("the client closed the connection before its body had come") from error
     return b"".join(chunks)
 
 

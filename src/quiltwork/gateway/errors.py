@@ -50,6 +50,13 @@ class DrainingError(QuiltworkError):
     code = "shutting_down"
 
 
+class ClientGoneError(QuiltworkError):
+    """The client has closed its connection; nobody reads the answer."""
+
+    http_status = 499
+    code = "client_closed_request"
+
+
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error",
           429: "rate_limit_error"}  # fmt: skip
 
@@ -104,6 +111,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 __all__ = [
+    "ClientGoneError",
     "DrainingError",
     "ForbiddenError",
     "MediaTypeError",

@@ -12,19 +12,11 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from quiltwork.core.errors import QuiltworkError
 from quiltwork.core.servable import Json, Part, Stream
-from quiltwork.gateway.errors import as_quiltwork, error_object
+from quiltwork.gateway.errors import ClientGoneError, as_quiltwork, error_object
 
 Result = TypeVar("Result")
 DONE = b"data: [DONE]\n\n"
-
-
-class ClientGone(QuiltworkError):
-    """The client has closed its connection; nobody reads the answer."""
-
-    http_status = 499
-    code = "client_closed_request"
 
 
 def as_json(data: Json) -> bytes:
@@ -120,8 +112,10 @@ async def merged(streams: Sequence[Stream], *, patient: bool = False) -> AsyncIt
 
 
 async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of ``work``, which is cancelled if the client goes. Raises ClientGone then. Call once per request,
-    after its body was read."""
+    """The result of ``work``, which is cancelled if the client goes. Raises ClientGoneError then.
+
+    Call once per request, after its body was read.
+    """
     gone = asyncio.ensure_future(_gone(request.receive))
     working = asyncio.ensure_future(work)
     try:
@@ -129,7 +123,7 @@ async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
         if not working.done():
             working.cancel()
             await asyncio.wait((working,))
-            raise ClientGone("the client closed the connection")
+            raise ClientGoneError("the client closed the connection")
         return working.result()
     finally:
         gone.cancel()
