@@ -54,7 +54,7 @@ async def _fields(request: Request, schema: Mapping[str, Json]) -> dict[str, Jso
 
 @router.post("/v1/load_lora_adapter", summary="Add an adapter to the zoo and serve it")
 async def load_adapter(request: Request) -> Response:
-    """Take a PEFT folder in, or bring up what the zoo has under that name."""
+    """Take a PEFT folder in, or bring up what the zoo has under that name; what cannot be served is not kept."""
     visitor, house = admin_of(request), house_of(request)
     fields = await _fields(request, LOAD_ADAPTER)
     ref = house.directory.own_ref(fields["lora_name"], visitor, where="lora_name")
@@ -68,10 +68,18 @@ async def load_adapter(request: Request) -> Response:
         replace = bool(fields.get("load_inplace", False))
 
         def add() -> None:
-            zoo.add(path, name=ref.name, tenant=ref.tenant, base=base, replace=replace)
+            added = zoo.add(path, name=ref.name, tenant=ref.tenant, base=base, replace=replace)
+            try:
+                _load(house.directory, ref)
+            except BaseException:
+                # What took another's place stays: that one is gone.
+                if not added.already and not replace:
+                    zoo.remove(ref)
+                raise
 
         await asyncio.to_thread(add)
-    await asyncio.to_thread(_load, house.directory, ref)
+    else:
+        await asyncio.to_thread(_load, house.directory, ref)
     return PlainTextResponse(f"Success: LoRA adapter '{ref.name}' added successfully.")
 
 
