@@ -2,35 +2,112 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import openai
 import pytest
 from fake_servable import FakeServable
 
 from quiltwork.cli import main
-from quiltwork.cli.open_loop import Answer, summary
+from quiltwork.cli.open_loop import Answer, Ask, Failure, send_all, summary
 from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Input
+from quiltwork.core.traces import TraceRequest
 from quiltwork.gateway import Address, create_app, listen, url_of
 from quiltwork.gateway.server import _Server, uvicorn
+
+BEHAVIOURS = ("full", "fail", "crash", "hang", "refuse")
+
+
+class Moody(FakeServable):
+    """A model named after a behaviour shows it, whatever the prompt; of ``gate``, the first waits for the others."""
+
+    def __init__(self) -> None:
+        super().__init__(*(ModelRef(name) for name in ("base", "law", "gate", *BEHAVIOURS)))
+        self.lock = threading.Lock()
+        self.held = None
+        self.others = 0
+        self.left = None
+        """How many requests of ``gate`` are to come before its first is answered."""
+
+    def submit(self, model, input, options, *, caller):
+        if model.name in BEHAVIOURS:
+            input = Input(input.task, {"prompt": f"{model.name} of what"}, input.blobs)
+        return super().submit(model, input, options, caller=caller)
+
+    def _say(self, stream, input, options):
+        if self.left is None:
+            super()._say(stream, input, options)
+            return
+        with self.lock:
+            if self.held is None:
+                self.held = (stream, input, options)
+                return
+            self.left -= 1
+            last = self.left == 0
+        super()._say(stream, input, options)
+        if last:
+            super()._say(*self.held)
 
 
 @pytest.fixture
 def fake():
-    return FakeServable(ModelRef("base"), ModelRef("law"))
+    return Moody()
 
 
 @pytest.fixture
 def url(fake):
     app, bound, ready = create_app({"language": fake}), listen(Address(port=0)), threading.Event()
-    server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off"), app, ready.set)
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+    server = _Server(config, app, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     assert ready.wait(20)
     yield url_of(bound)
     server.should_exit = True
     thread.join(20)
+
+
+@contextmanager
+def answering(*events, end=b"data: [DONE]\n\n"):
+    """A server whose every stream is ``events`` and ``end``, after which it hangs up."""
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + end
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            self.reply(b'{"object": "list", "data": [{"id": "m", "object": "model"}]}', "application/json")
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.reply(body, "text/event-stream")
+
+        def reply(self, body, kind):
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join(20)
+    server.server_close()
+
+
+def event(text, finish_reason=None, **fields):
+    choice = {"index": 0, "text": text, "finish_reason": finish_reason, "logprobs": None}
+    return {"id": "1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice], **fields}
 
 
 @pytest.fixture
@@ -50,41 +127,226 @@ def run(capsys, *args):
     return code, *capsys.readouterr()
 
 
+def figures(capsys, *args):
+    """The JSON of a replay that ends well."""
+    code, out, err = run(capsys, *args, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def kinds(found):
+    return {failure["kind"]: failure["count"] for failure in found["failures"]}
+
+
+def sent(fake):
+    """Model and prompt of each request, by how long the prompt is."""
+    return sorted(((asked[0].name, asked[1].fields["prompt"]) for asked in fake.asked), key=lambda one: len(one[1]))
+
+
+def play(url, trace, ask, **how):
+    """Replay ``trace`` as a program would."""
+
+    async def play_all():
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            return await send_all(client, trace, ask, **how)
+
+    return asyncio.run(play_all())
+
+
 def test_every_request_is_sent_with_its_lengths(capsys, trace, url, fake):
-    args = (trace, "--url", url, "--model", "base", "--model", "law", "--vocabulary", 50, "--json")
-    code, out, _ = run(capsys, *args)
-    found = json.loads(out)
-    assert (code, found["answered"], found["failures"]) == (0, 8, {})
-    assert sorted(len(asked[1].fields["prompt"]) for asked in fake.asked) == list(range(3, 11))
-    assert {asked[0].name for asked in fake.asked} == {"base", "law"}
+    found = figures(capsys, trace, "--url", url, "--model", "base", "--model", "law", "--vocabulary", 50)
+    assert (found["answered"], found["failures"]) == (8, [])
+    assert [len(prompt) for _, prompt in sent(fake)] == list(range(3, 11))
+    assert all(0 <= token < 50 for _, prompt in sent(fake) for token in prompt)
+    assert {model for model, _ in sent(fake)} == {"base", "law"}
     assert found["output_tokens_per_s"] * found["seconds"] == pytest.approx(32)
+    assert found["prompt_tokens"] == sum(range(3, 11))
+
+
+def test_an_answer_that_waits_delays_no_other_request(url, fake):
+    """The first is answered only when all others have been asked: a client that waited for it would never end."""
+    fake.left = 7
+    ended = []
+    trace = tuple(TraceRequest(0.0, 3 + i, 2) for i in range(8))
+    answers, _ = play(url, trace, Ask(["gate"], timeout=30), told=ended.append)
+    assert [answer.failure for answer in answers] == [None] * 8
+    assert len(ended) == 8
+    assert Counter(map(id, ended)) == Counter(map(id, answers))
+
+
+def test_latency_counts_from_the_intended_arrival(url):
+    """A client that wakes up 5 s late has its answers 5 s late, however fast the server is."""
+    now = [100.0]
+
+    async def oversleep(seconds):
+        now[0] += seconds + 5
+
+    trace = (TraceRequest(2.0, 3, 4),)
+    answers, took = play(url, trace, Ask(["base"]), clock=lambda: now[0], sleep=oversleep)
+    assert answers == [Answer(5.0, 5.0, 3, 4)]
+    assert took == 7.0
+
+
+@pytest.mark.parametrize("option", [(), ("--vocabulary", "50")])
+def test_a_seed_gives_the_same_prompts_and_models(capsys, trace, url, fake, option):
+    seen = []
+    for seed in (1, 1, 2):
+        fake.asked.clear()
+        figures(capsys, trace, "--url", url, "--model", "base", "--model", "law", "--seed", seed, *option)
+        seen.append(sent(fake))
+    assert seen[0] == seen[1]
+    assert seen[0] != seen[2]
+
+
+def test_requests_that_the_trace_has_begin_alike_do():
+    first, second, other = (TraceRequest(0.0, 1200, 1, blocks) for blocks in ((1, 2, 3), (1, 2, 4), (5, 6, 7)))
+    for vocabulary, split in ((1000, list), (None, str.split)):
+        ask = Ask(["m"], vocabulary=vocabulary)
+        a, b, c = (split(ask.prompt(at, request)) for at, request in enumerate((first, second, other)))
+        assert len(a) == len(b) == len(c) == 1200
+        assert a[:1024] == b[:1024]
+        assert a[1024:] != b[1024:]
+        assert a[:512] != c[:512]
+
+
+def test_a_prompt_is_as_long_as_the_trace_says_whatever_its_blocks():
+    for length in (0, 1, 511, 512, 513, 1500):
+        request = TraceRequest(0.0, length, 1, (1, 2))
+        assert len(Ask(["m"], vocabulary=9).prompt(0, request)) == max(length, 1)
+
+
+def test_limit_speed_and_lengths(capsys, tmp_path, url, fake):
+    path = tmp_path / "t.jsonl"
+    rows = [{"timestamp": 3_600_000 * i, "input_length": 100 * (i + 1), "output_length": 60} for i in range(5)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = figures(
+        capsys, path, "--url", url, "--model", "base", "--vocabulary", 9, "--limit", 3, "--speed", 1e9,
+        "--scale-lengths", 0.1, "--longest", 25,
+    )  # fmt: skip
+    assert found["answered"] == 3
+    assert [len(prompt) for _, prompt in sent(fake)] == [10, 20, 24]
+    assert sorted(asked[2]["max_tokens"] for asked in fake.asked) == [1, 5, 6]
+
+
+def test_failures_are_counted_by_kind(capsys, tmp_path, url):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join([json.dumps({"timestamp": 0, "input_length": 3, "output_length": 4})] * 60))
+    names = ["base", "full", "fail", "crash", "refuse"]
+    found = figures(capsys, path, "--url", url, *(word for name in names for word in ("--model", name)))
+    dealt = Counter(Ask(names).model(at) for at in range(60))
+    assert len(dealt) == 5
+    assert found["answered"] == dealt["base"]
+    assert kinds(found) == {
+        "429 rate_limit_error": dealt["full"],
+        "server_error": dealt["fail"],
+        "500 server_error": dealt["crash"],
+        "400 invalid_request_error": dealt["refuse"],
+    }
+    assert found["goodput"]["share"] == dealt["base"] / 60
+
+
+def test_an_answer_that_never_ends_is_given_up(url, fake):
+    answers, _ = play(url, (TraceRequest(0.0, 3, 4),) * 2, Ask(["hang"], timeout=0.2))
+    assert [answer.failure.kind for answer in answers] == ["timeout"] * 2
+    assert fake.cancelled.wait(20)
 
 
 def test_failures_are_shown(capsys, trace, url):
     code, out, _ = run(capsys, trace, "--url", url, "--model", "base", "--ignore-eos")
     assert code == 1
     assert "0 of 8" in out
-    assert "ignore_eos" in out
+    line = next(line for line in out.splitlines() if "400 invalid_request_error" in line)
+    assert "  8  " in line
+    assert "ignore_eos" in line
+
+
+def test_the_table_says_what_was_measured_and_with_what_prompts(capsys, trace, url):
+    code, out, err = run(capsys, trace, "--url", url, "--model", "base", "--slo-ttft", 60, "--seed", 3)
+    assert (code, err) == (0, "")
+    for phrase in ("8 of 8 requests", "random common words", "seed 3", "p95", "first token", "goodput: 100.0%",
+                   "within ttft 60 s"):  # fmt: skip
+        assert phrase in out
+
+
+USAGE = {"usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
+
+
+@pytest.mark.parametrize(
+    ("events", "end", "kind"),
+    [
+        ([event("a"), event("b")], b"", "cut off"),
+        ([event("a"), event("b", **USAGE)], b"data: [DONE]\n\n", "cut off"),
+        ([event("a")], b'data: {"choices": [{"te', "cut off"),
+        ([event("a")], b"data: nonsense\n\n", "JSONDecodeError"),
+        ([event("a", "stop")], b"data: [DONE]\n\n", "no usage"),
+        ([event("a", "stop", **USAGE)], b"data: [DONE]\n\n", None),
+    ],
+)
+def test_a_stream_that_breaks_off_is_no_answer(capsys, trace, events, end, kind):
+    with answering(*events, end=end) as url:
+        code, out, _ = run(capsys, trace, "--url", url, "--json", "--limit", 2)
+    found = json.loads(out)
+    assert code == (0 if kind is None else 1)
+    assert kinds(found) == ({} if kind is None else {kind: 2})
+
+
+def test_a_server_that_is_gone_is_a_failure_of_each_request():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        answers, _ = play(f"http://127.0.0.1:{free.getsockname()[1]}", (TraceRequest(0.0, 3, 4),) * 3, Ask(["m"]))
+    assert [answer.failure.kind for answer in answers] == ["APIConnectionError"] * 3
 
 
 def test_bad_input_is_one_line(capsys, trace, url, tmp_path):
+    (tmp_path / "bad.jsonl").write_text("nonsense")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         absent = f"http://127.0.0.1:{free.getsockname()[1]}"
-        cases = [(tmp_path / "no.csv", "--url", url), (trace, "--url", absent, "--model", "base"),
-                 (trace, "--url", url, "--model", "nobody")]  # fmt: skip
-        for case in cases:
-            code, _, err = run(capsys, *case)
+        cases = [
+            ((tmp_path / "no.csv", "--url", url), "no.csv"),
+            ((tmp_path / "bad.jsonl", "--url", url), "line 1"),
+            ((trace, "--url", absent, "--model", "base"), absent),
+            ((trace, "--url", "localhost:1", "--model", "base"), "--url"),
+            ((trace, "--url", url, "--model", "nobody"), "--model"),
+            ((trace, "--url", url), "--model"),
+            *(
+                ((trace, "--url", url, "--model", "base", option, value), option)
+                for option in ("--speed", "--scale-lengths", "--timeout")
+                for value in ("0", "-1", "nan", "inf")
+            ),
+            ((trace, "--url", url, "--model", "base", "--slo-ttft", "nan"), "--slo-ttft"),
+        ]
+        for case, named in cases:
+            code, out, err = run(capsys, *case)
             assert code
+            assert out == ""
             assert err.startswith("quiltwork: ")
             assert err.count("\n") == 1
+            assert named in err
 
 
 def test_numbers_from_timings():
-    answers = [Answer(2.0, 1.0, 5, 11), Answer(4.0, 3.0, 5, 1), Answer(1.0, failure="429: full")]
+    answers = [Answer(2.0, 1.0, 5, 11), Answer(4.0, 3.0, 5, 1), Answer(1.0, failure=Failure("429", "full"))]
     found = summary(answers, 10.0, ttft=2.0, tpot=0.2)
     assert found["latency_s"]["end_to_end"]["p50"] == 3.0
     assert found["latency_s"]["tpot"]["p50"] == pytest.approx(0.1)
     assert found["goodput"]["share"] == pytest.approx(1 / 3)
     assert found["output_tokens_per_s"] == pytest.approx(1.2)
-    assert found["failures"] == {"429: full": 1}
+    assert found["failures"] == [{"kind": "429", "count": 1, "example": "full"}]
+
+
+def test_failures_that_differ_in_words_alone_are_one_kind():
+    answers = [Answer(1.0, failure=Failure("timeout", f"number {i}")) for i in range(3)]
+    assert summary(answers, 1.0)["failures"] == [{"kind": "timeout", "count": 3, "example": "number 0"}]
+
+
+@pytest.mark.realdata
+def test_the_azure_trace(capsys, data_dir, url, fake):
+    path = data_dir / "llm" / "traces" / "azure2023" / "AzureLLMInferenceTrace_conv.csv"
+    found = figures(
+        capsys, path, "--url", url, "--model", "base", "--limit", 50, "--speed", 1000, "--vocabulary", 1000,
+        "--scale-lengths", 0.1,
+    )  # fmt: skip
+    assert found["answered"] == 50
+    rows = [line.split(",")[1:] for line in path.read_text().splitlines()[1:51]]
+    assert [len(prompt) for _, prompt in sent(fake)] == sorted(max(round(int(row[0]) * 0.1), 1) for row in rows)

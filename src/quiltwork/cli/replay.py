@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import httpx2
 import openai
 import typer
+from rich.console import RenderableType
 
 from quiltwork.cli.client import connect, naming_errors, pick_model
 from quiltwork.cli.open_loop import Answer, Ask, send_all, summary
-from quiltwork.cli.output import emit
+from quiltwork.cli.output import emit, narration, show, table
 from quiltwork.core.errors import BadInputError
+from quiltwork.core.progress import Say
 from quiltwork.core.servable import Json
 from quiltwork.core.traces import Trace, compress_time, read_trace, scale_lengths
+
+NO_LONGEST = 10**9
 
 
 def replay(
     trace: Annotated[Path, typer.Argument(help="A .csv (Azure) or .jsonl (Mooncake) trace.")],
-    url: Annotated[str, typer.Option(envvar="QUILTWORK_URL", help="The server.")],
+    url: Annotated[str, typer.Option(envvar="QUILTWORK_URL", help="The server.")] = "http://127.0.0.1:8000",
     key: Annotated[str | None, typer.Option(envvar="QUILTWORK_API_KEY", help="An API key.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Repeat it to deal requests out among several.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many requests.")] = None,
     speed: Annotated[float, typer.Option(help="Arrivals so many times as fast.")] = 1.0,
     scale: Annotated[float, typer.Option("--scale-lengths", help="Lengths times this.")] = 1.0,
-    longest: Annotated[int | None, typer.Option(help="Most tokens of a prompt and its output together.")] = None,
-    slo_ttft: Annotated[float, typer.Option(min=0, help="Seconds to the first token that are good.")] = math.inf,
-    slo_tpot: Annotated[float, typer.Option(min=0, help="Seconds per later token that are good.")] = math.inf,
+    longest: Annotated[int | None, typer.Option(min=2, help="Most tokens of a prompt and its output together.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a request gets to be answered in full.")] = 600.0,
+    slo_ttft: Annotated[float, typer.Option(help="Seconds to the first token that are good.")] = math.inf,
+    slo_tpot: Annotated[float, typer.Option(help="Seconds per later token that are good.")] = math.inf,
     vocabulary: Annotated[
         int | None, typer.Option(min=1, help="Send token ids below this, of exact length; else words, about one each.")
     ] = None,
@@ -39,42 +44,90 @@ def replay(
     seed: Annotated[int, typer.Option(help="Of prompts and of the choice of models.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Send a trace's requests at their own times; latency counts from when each was meant to arrive."""
+    """Send a trace's requests at their own times; latency counts from when each was meant to arrive.
+
+    A trace has no texts: prompts are made up, as long as its own were. Exits with 1 where nothing was answered.
+    """
+    for option, value in (("--speed", speed), ("--scale-lengths", scale), ("--timeout", timeout)):
+        if not 0 < value < math.inf:
+            raise BadInputError(f"{value} is not a positive number", where=option)
+    for option, value in (("--slo-ttft", slo_ttft), ("--slo-tpot", slo_tpot)):
+        if not value >= 0:
+            raise BadInputError(f"{value} is not a number of seconds", where=option)
     requests = compress_time(read_trace(trace, limit=limit), speed)
     if scale != 1.0 or longest is not None:
-        requests = scale_lengths(requests, scale, longest=10**9 if longest is None else longest)
+        requests = scale_lengths(requests, scale, longest=NO_LONGEST if longest is None else longest)
     with naming_errors(url), connect(url, key) as client:
-        if model:
-            known = {served.id for served in client.models.list()}
-            for name in model:
-                if name not in known:
-                    raise BadInputError(f"the server has no {name!r}", where="--model")
-        models = model or [pick_model(client)]
+        models = _known(client, model) if model else [pick_model(client)]
         base = str(client.base_url)
-    ask = Ask(models, seed, vocabulary, ignore_eos)
-    answers, took = asyncio.run(_replay(base, key, requests, ask))
-    found = summary(answers, took, ttft=slo_ttft, tpot=slo_tpot)
-    emit(found, json, "" if json else _shown(found))
+    ask = Ask(models, seed, vocabulary, ignore_eos, timeout)
+    with narration("replay") as say:
+        answers, took = asyncio.run(_replay(base, key, requests, ask, _counting(len(requests), say)))
+    found = {"prompts": _made(ask), **summary(answers, took, ttft=slo_ttft, tpot=slo_tpot)}
+    if json:
+        emit(found, True, "")
+    else:
+        show(*_shown(found))
     if not found["answered"]:
         raise typer.Exit(1)
 
 
-async def _replay(base: str, key: str | None, trace: Trace, ask: Ask) -> tuple[list[Answer], float]:
+def _known(client: openai.OpenAI, names: list[str]) -> list[str]:
+    known = {served.id for served in client.models.list()}
+    for name in names:
+        if name not in known:
+            raise BadInputError(f"the server has no {name!r}", where="--model")
+    return names
+
+
+async def _replay(
+    base: str, key: str | None, trace: Trace, ask: Ask, told: Callable[[Answer], None]
+) -> tuple[list[Answer], float]:
     # No cap on connections: a queue in the client would make arrivals wait for answers.
-    unbounded = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None), timeout=None)
-    async with openai.AsyncOpenAI(base_url=base, api_key=key or "none", max_retries=0, http_client=unbounded) as client:
-        return await send_all(client, trace, ask)
+    unbounded = openai.DefaultAsyncHttpxClient(limits=type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None))
+    async with openai.AsyncOpenAI(
+        base_url=base, api_key=key or "none", max_retries=0, timeout=None, http_client=unbounded
+    ) as client:
+        return await send_all(client, trace, ask, told=told)
 
 
-def _shown(found: Json) -> str:
-    lines = [f"{found['answered']} of {found['requests']} requests answered in {found['seconds']:.1f} s"]
+def _counting(total: int, say: Say) -> Callable[[Answer], None]:
+    done = failed = 0
+
+    def told(answer: Answer) -> None:
+        nonlocal done, failed
+        done, failed = done + 1, failed + (answer.failure is not None)
+        say(f"{done} of {total} requests" + (f", {failed} failed" if failed else ""))
+
+    return told
+
+
+def _made(ask: Ask) -> str:
+    """How prompts were made."""
+    if ask.vocabulary is None:
+        return f"random common words, about one token each, as many as the trace's tokens (seed {ask.seed})"
+    return f"random token ids below {ask.vocabulary}, exactly as many as the trace's tokens (seed {ask.seed})"
+
+
+def _shown(found: Json) -> list[RenderableType]:
+    latency = table("milliseconds", "p50", "p95", "p99", numbers=("p50", "p95", "p99"))
+    labels = {"end_to_end": "arrival to end", "ttft": "arrival to first token", "tpot": "per later token"}
     for name, values in found["latency_s"].items():
-        figures = "no figure" if values is None else "  ".join(f"{p} {v * 1000:.1f} ms" for p, v in values.items())
-        lines.append(f"{name:12}{figures}")
-    lines.append(
-        f"{'throughput':12}{found['requests_per_s']:.2f} requests/s, {found['output_tokens_per_s']:.1f} tokens/s"
-    )
+        figures = ["-"] * 3 if values is None else [f"{value * 1000:.1f}" for value in values.values()]
+        latency.add_row(labels[name], *figures)
     good = found["goodput"]
-    lines.append(f"{'goodput':12}{good['share']:.1%}, {good['requests_per_s']:.2f} requests/s within the limits")
-    lines += [f"failed {count:5}  {kind}" for kind, count in found["failures"].items()]
-    return "\n".join(lines)
+    limits = [f"{k[4:8]} {v:g} s" for k, v in good.items() if k.startswith("slo") and v is not None]
+    shown: list[RenderableType] = [
+        f"{found['answered']} of {found['requests']} requests answered in {found['seconds']:.1f} s",
+        f"prompts: {found['prompts']}",
+        latency,
+        f"throughput: {found['requests_per_s']:.2f} requests/s, {found['output_tokens_per_s']:.1f} output tokens/s",
+        f"goodput: {good['share']:.1%}, {good['requests_per_s']:.2f} requests/s within "
+        + (" and ".join(limits) or "no limit (--slo-ttft, --slo-tpot)"),
+    ]
+    if found["failures"]:
+        failures = table("failed", "requests", "the first of them", numbers=("requests",))
+        for failure in found["failures"]:
+            failures.add_row(failure["kind"], str(failure["count"]), failure["example"])
+        shown.append(failures)
+    return shown
