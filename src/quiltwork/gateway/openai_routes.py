@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from quiltwork.core.errors import QuiltworkError, UnsupportedError
 from quiltwork.core.servable import Caller, Input, Json, Part, Stream, TaskSchema
 from quiltwork.gateway.body import read_object
+from quiltwork.gateway.chunks import ChunkWriter, event
 from quiltwork.gateway.directory import Found
 from quiltwork.gateway.door import House, caller_of, house_of, visitor_of
 from quiltwork.gateway.measure import Latency
@@ -27,7 +28,7 @@ from quiltwork.gateway.openai_replies import (
     prompt_report,
 )
 from quiltwork.gateway.openai_requests import Asked, read_chat, read_completion
-from quiltwork.gateway.replies import EventStream, as_json, event, in_thread, merged, start_all, until_gone
+from quiltwork.gateway.replies import EventStream, in_thread, merged, start_all, until_gone
 
 router = APIRouter()
 
@@ -143,10 +144,9 @@ class _Reply:
         """The reply as server-sent events."""
         head = self._head(streamed=True)
         usage: dict[str, Json] = {"usage": None} if self.asked.include_usage else {}
-        # Only the delta differs from event to event: the rest is written once.
-        before, after = event({**head, "choices": [0], **usage}).rsplit(b"[0]", 1)
+        writer = ChunkWriter({**head, **usage})
         async for deltas in self._deltas(streams):
-            yield b"".join([before + b"[" + as_json(delta) + b"]" + after for delta in deltas])
+            yield b"".join([writer.event(delta) for delta in deltas])
         if self.asked.include_usage:
             yield event({**head, "choices": [], "usage": self.usage.shown(), "served": self.usage.served})
 

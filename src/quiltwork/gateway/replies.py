@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
@@ -12,21 +11,12 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from quiltwork.core.servable import Json, Part, Stream
+from quiltwork.core.servable import Part, Stream
+from quiltwork.gateway.chunks import event
 from quiltwork.gateway.errors import ClientGoneError, as_quiltwork, error_object
 
 Result = TypeVar("Result")
 DONE = b"data: [DONE]\n\n"
-
-
-def as_json(data: Json) -> bytes:
-    """JSON without spaces."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def event(data: Json) -> bytes:
-    """A server-sent event that carries JSON."""
-    return b"data: " + as_json(data) + b"\n\n"
 
 
 async def in_thread(start: Callable[[], Stream]) -> Stream:

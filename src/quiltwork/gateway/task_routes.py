@@ -15,10 +15,11 @@ from fastapi.responses import JSONResponse, Response
 from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.servable import Input, Json, Part, Stream, TaskSchema
 from quiltwork.gateway.body import media_type, parse_form, parse_json, read_bytes, read_object
+from quiltwork.gateway.chunks import event
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.door import caller_of, house_of, visitor_of
 from quiltwork.gateway.measure import Latency
-from quiltwork.gateway.replies import EventStream, event, in_thread, merged, until_gone
+from quiltwork.gateway.replies import EventStream, in_thread, merged, until_gone
 from quiltwork.gateway.schemas import check, split
 
 OPENAI_TASKS = frozenset({"completion", "chat"})
