@@ -12,6 +12,9 @@ from quiltwork.core.errors import UnsupportedError
 
 _PACKED_FOR_ROWS = 16
 """The batch oneDNN is told to expect when it chooses the packed layout."""
+_ROW_STEP = 16
+"""Larger batches are filled up to a multiple of this. oneDNN generates code for every number of rows and keeps the last
+thousand kernels: a server that batches any number of rows would hold 600 MB of them."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,14 @@ class Matrix:
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x @ W.T + bias``: (rows, in_features) -> (rows, out_features)."""
-        if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, bias, "none", [], "")  # type: ignore[no-any-return]
-        return F.linear(x, self.weight, bias)
+        if not self.packed:
+            return F.linear(x, self.weight, bias)
+        rows = x.shape[0]
+        spare = -rows % _ROW_STEP if rows > _ROW_STEP else 0
+        product = torch.ops.mkldnn._linear_pointwise(
+            F.pad(x, (0, 0, 0, spare)) if spare else x, self.weight, bias, "none", [], ""
+        )
+        return product[:rows] if spare else product  # type: ignore[no-any-return]
 
 
 def can_pack(weight: Tensor) -> bool:
