@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,8 +90,17 @@ class _Server(uvicorn.Server):
             self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; a second SIGINT ends at once."""
+        # Not uvicorn's own: it would raise the signal again after the end, and whoever called would be killed before
+        # it could close what it opened.
         self._app.state.house.draining = True
-        super().handle_exit(sig, frame)
+        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        self.should_exit = True
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is more than the stack of a request cut off after the grace, which uvicorn has said."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def serve(
@@ -98,7 +110,7 @@ def serve(
     ready: Callable[[], None] = lambda: None,
     grace_seconds: int = GRACE_SECONDS,
 ) -> None:
-    """Answer until SIGTERM or SIGINT; then take nothing new and finish what runs, for up to ``grace_seconds``.
+    """Answer until SIGTERM or SIGINT; then take nothing new, finish what runs, for up to ``grace_seconds``, and return.
 
     Call it in the main thread.
     """
@@ -111,4 +123,5 @@ def serve(
         lifespan="off",
         h11_max_incomplete_event_size=64 << 10,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     _Server(config, app, ready).run(sockets=[bound])
