@@ -37,9 +37,9 @@ PROMPTS = (
 )
 WARM_UP = "It was"
 HOW = (
-    "Both sides: the same prompts, greedy, {tokens} tokens each, float32, warm, not streamed. Ours runs with\n"
-    "--max-num-seqs {sequences}, the size of the burst; theirs batches all that waits for a model.\n"
-    "First token: streamed, apart from the burst, one request to each model at once."
+    "Both sides: same prompts, greedy, {tokens} tokens each, float32, warm, not streamed.\n"
+    "Ours runs with --max-num-seqs {sequences}, the burst's size; theirs batch what waits.\n"
+    "First token: streamed, apart from the burst, a request to every model at once."
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
