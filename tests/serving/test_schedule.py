@@ -65,6 +65,8 @@ def test_the_oldest_advances_whenever_all_pages_together_suffice_for_it(running,
 
 
 def test_small_steps_run_on_one_thread_and_large_ones_on_all():
-    assert threads_for(1 << 20, 8) == 1
-    assert threads_for(1 << 30, 8) == 8
-    assert threads_for(1 << 30, 1) == 1
+    small, large = 1 << 20, 1 << 27
+    assert threads_for([], 8) == threads_for([(1, small)], 8) == threads_for([(1, small)] * 256, 8) == 1
+    assert threads_for([(1, large)], 8) == threads_for([(1, small), (1, large)], 8) == 8
+    assert threads_for([(300, small)] * 2, 8) == 8
+    assert threads_for([(300, large)], 1) == 1

@@ -157,7 +157,7 @@ class Engine:
     def step(self) -> list[Emission]:
         """Schedule, run, finish."""
         works = self._schedule()
-        self._use_threads(sum(work.count * work.seq.served.weight_bytes for work in works if work.seq.served))
+        self._use_threads([(work.count, work.seq.served.weight_bytes) for work in works if work.seq.served])
         with torch.inference_mode():
             done = self._executor.run(works)
             emissions = self._finish(works, done)
@@ -167,10 +167,10 @@ class Engine:
 
     # --- one step -----------------------------------------------------------------------------------------------
 
-    def _use_threads(self, row_bytes: int) -> None:
+    def _use_threads(self, rows: list[tuple[int, int]]) -> None:
         if self._threads == 0:
             self._threads = self._threads_now = torch.get_num_threads()
-        threads = threads_for(row_bytes, self._threads)
+        threads = threads_for(rows, self._threads)
         if threads != self._threads_now:
             torch.set_num_threads(threads)
             self._threads_now = threads

@@ -116,13 +116,20 @@ def plan(running: Sequence[Job], waiting: Sequence[Job], free_bytes: int, limits
     return Plan(tuple(chunks), tuple(admitted), tuple(job.id for job in preempted))
 
 
-PARALLEL_BYTES = 64 << 20
-"""Rows times bytes of weights from which a step gains by more than one thread (measured on two cores)."""
+SHARED_READ = 32 << 20
+"""Bytes of weights from which reading them gains by more than one thread (measured on two cores)."""
+SHARED_WORK = 512 << 20
+"""Rows times bytes of weights from which multiplying does."""
 
 
-def threads_for(row_bytes: int, available: int) -> int:
+def threads_for(rows: Sequence[tuple[int, int]], available: int) -> int:
     """Compute threads for a step: one where its matrices are so small that dividing them costs more than it saves.
 
-    row_bytes : rows of the step times the bytes of weights each goes through.
+    It costs little on idle cores, but much on busy ones: at each of hundreds of small divisions, whichever thread is
+    done waits for one that the system has put aside.
+
+    rows : (tokens, bytes of weights each goes through) of every sequence in the step.
     """
-    return available if row_bytes >= PARALLEL_BYTES else 1
+    heaviest = max((weights for _, weights in rows), default=0)
+    work = sum(tokens * weights for tokens, weights in rows)
+    return available if heaviest >= SHARED_READ or work >= SHARED_WORK else 1
