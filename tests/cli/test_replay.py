@@ -7,20 +7,17 @@ import json
 import socket
 import threading
 from collections import Counter
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
 import pytest
 from fake_servable import FakeServable
+from openai_servers import answering, event, serving
 
 from quiltwork.cli import main
 from quiltwork.cli.open_loop import Answer, Ask, Failure, send_all, summary
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Input
 from quiltwork.core.traces import TraceRequest
-from quiltwork.gateway import Address, create_app, listen, url_of
-from quiltwork.gateway.server import _Server, uvicorn
 
 BEHAVIOURS = ("full", "fail", "crash", "hang", "refuse")
 
@@ -63,51 +60,8 @@ def fake():
 
 @pytest.fixture
 def url(fake):
-    app, bound, ready = create_app({"language": fake}), listen(Address(port=0)), threading.Event()
-    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
-    server = _Server(config, app, ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    assert ready.wait(20)
-    yield url_of(bound)
-    server.should_exit = True
-    thread.join(20)
-
-
-@contextmanager
-def answering(*events, end=b"data: [DONE]\n\n"):
-    """A server whose every stream is ``events`` and ``end``, after which it hangs up."""
-    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + end
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-        def do_GET(self):
-            self.reply(b'{"object": "list", "data": [{"id": "m", "object": "model"}]}', "application/json")
-
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.reply(body, "text/event-stream")
-
-        def reply(self, body, kind):
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.end_headers()
-            self.wfile.write(body)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join(20)
-    server.server_close()
-
-
-def event(text, finish_reason=None, **fields):
-    choice = {"index": 0, "text": text, "finish_reason": finish_reason, "logprobs": None}
-    return {"id": "1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice], **fields}
+    with serving(fake) as url:
+        yield url
 
 
 @pytest.fixture
@@ -307,7 +261,7 @@ def test_bad_input_is_one_line(capsys, trace, url, tmp_path):
             ((tmp_path / "bad.jsonl", "--url", url), "line 1"),
             ((trace, "--url", absent, "--model", "base"), absent),
             ((trace, "--url", "localhost:1", "--model", "base"), "--url"),
-            ((trace, "--url", url, "--model", "nobody"), "--model"),
+            ((trace, "--url", url, "--model", "nobody"), "nobody"),
             ((trace, "--url", url), "--model"),
             *(
                 ((trace, "--url", url, "--model", "base", option, value), option)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from openai.types.chat import ChatCompletionMessageParam
 
-from quiltwork.cli.client import connect, naming_errors
-from quiltwork.core.errors import QuiltworkError
+from quiltwork.cli.client import check_ended, check_models, check_text, connect, naming_errors
+from quiltwork.core.errors import BadInputError
 
 
 def chat(
@@ -23,23 +23,15 @@ def chat(
     """Talk with a model of a running server. An empty line or Ctrl-D ends it; Ctrl-C stops an answer."""
     messages: list[ChatCompletionMessageParam] = []
     if system is not None:
-        messages.append({"role": "system", "content": system})
+        messages.append({"role": "system", "content": check_text(system, "--system")})
     options = {"max_tokens": max_tokens, "temperature": temperature}
     extra = {name: value for name, value in options.items() if value is not None}
     asking = sys.stdin.isatty()
     with naming_errors(url), connect(url, key) as client:
-        client.models.retrieve(model)
-        while True:
-            try:
-                said = input("> " if asking else "")
-            except (EOFError, KeyboardInterrupt):
-                return
-            except UnicodeDecodeError as error:
-                raise QuiltworkError(f"is not UTF-8 at byte {error.start}", where="standard input") from error
-            if not said.strip():
-                return
+        check_models(client, [model])
+        while said := _said(asking):
             messages.append({"role": "user", "content": said})
-            answer = ""
+            answer, reason = "", None
             with client.chat.completions.create(
                 model=model, messages=messages, stream=True, extra_body=extra
             ) as chunks:
@@ -49,7 +41,22 @@ def chat(
                             text = choice.delta.content or ""
                             answer += text
                             print(text, end="", flush=True)
+                            reason = choice.finish_reason or reason
                 except KeyboardInterrupt:
                     print(" [stopped]", end="")
-            print()
+                    reason = "stop"
+                finally:
+                    print()
+            check_ended(reason, url)
             messages.append({"role": "assistant", "content": answer})
+
+
+def _said(asking: bool) -> str:
+    """The next line of standard input; empty where there is nothing more to say."""
+    try:
+        said = check_text(input("> " if asking else ""), "standard input")
+    except (EOFError, KeyboardInterrupt):
+        return ""
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"is not UTF-8 at byte {error.start}", where="standard input") from error
+    return said if said.strip() else ""

@@ -7,9 +7,10 @@ import sys
 from typing import Annotated
 
 import typer
+from openai.types import Completion
 
-from quiltwork.cli.client import connect, naming_errors, pick_model
-from quiltwork.core.errors import BadInputError
+from quiltwork.cli.client import check_ended, check_text, connect, naming_errors, pick_model
+from quiltwork.core.errors import BadInputError, QuiltworkError
 
 
 def complete(
@@ -27,17 +28,27 @@ def complete(
             prompt = sys.stdin.buffer.read().decode()
         except UnicodeDecodeError as error:
             raise BadInputError(f"is not UTF-8 at byte {error.start}", where="standard input") from error
+    check_text(prompt, "prompt")
+    if model is not None:
+        check_text(model, "--model")
     with naming_errors(url), connect(url, key) as client:
-        model = model or pick_model(client)
+        model = pick_model(client) if model is None else model
         fixed = {} if temperature is None else {"temperature": temperature}
         if json:
             whole = client.completions.create(model=model, prompt=prompt, max_tokens=max_tokens, extra_body=fixed)
+            if not isinstance(whole, Completion):
+                raise QuiltworkError("is not a server of OpenAI's shape", where=url)
             print(jsonlib.dumps(whole.model_dump(mode="json"), ensure_ascii=False))
             return
-        chunks = client.completions.create(
+        reason = None
+        with client.completions.create(
             model=model, prompt=prompt, max_tokens=max_tokens, stream=True, extra_body=fixed
-        )
-        for chunk in chunks:
-            for choice in chunk.choices:
-                print(choice.text, end="", flush=True)
-        print()
+        ) as chunks:
+            try:
+                for chunk in chunks:
+                    for choice in chunk.choices:
+                        print(choice.text, end="", flush=True)
+                        reason = choice.finish_reason or reason
+            finally:
+                print()
+        check_ended(reason, url)

@@ -12,7 +12,7 @@ import openai
 import typer
 from rich.console import RenderableType
 
-from quiltwork.cli.client import connect, naming_errors, pick_model
+from quiltwork.cli.client import check_models, connect, naming_errors, pick_model
 from quiltwork.cli.open_loop import Answer, Ask, send_all, summary
 from quiltwork.cli.output import emit, narration, show, table
 from quiltwork.core.errors import BadInputError
@@ -58,7 +58,9 @@ def replay(
     if scale != 1.0 or longest is not None:
         requests = scale_lengths(requests, scale, longest=NO_LONGEST if longest is None else longest)
     with naming_errors(url), connect(url, key) as client:
-        models = _known(client, model) if model else [pick_model(client)]
+        if model:
+            check_models(client, model)
+        models = model or [pick_model(client)]
         base = str(client.base_url)
     ask = Ask(models, seed, vocabulary, ignore_eos, timeout)
     with narration("replay") as say:
@@ -70,14 +72,6 @@ def replay(
         show(*_shown(found))
     if not found["answered"]:
         raise typer.Exit(1)
-
-
-def _known(client: openai.OpenAI, names: list[str]) -> list[str]:
-    known = {served.id for served in client.models.list()}
-    for name in names:
-        if name not in known:
-            raise BadInputError(f"the server has no {name!r}", where="--model")
-    return names
 
 
 async def _replay(

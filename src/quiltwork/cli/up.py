@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,7 +15,7 @@ from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.registry import SERVABLES, find, names
 from quiltwork.core.servable import Json, Servable
-from quiltwork.core.units import parse_bytes
+from quiltwork.core.units import format_bytes, parse_bytes
 
 
 def up(
@@ -39,7 +41,7 @@ def up(
     tenant_rate: Annotated[float | None, typer.Option(help="Requests of one tenant per second.")] = None,
     grace: Annotated[int, typer.Option(help="Seconds that running requests get to finish on SIGTERM.")] = 30,
 ) -> None:
-    """Serve the models of a zoo over HTTP, in OpenAI's shapes."""
+    """Serve the models of a zoo over HTTP, in OpenAI's shapes, until SIGTERM or Ctrl-C."""
     from quiltwork.gateway.app import create_app
     from quiltwork.gateway.limits import Limits
     from quiltwork.gateway.server import LOCAL_NAMES, Address, check_address, listen, serve, url_of
@@ -51,20 +53,33 @@ def up(
     door_keys = KeyFile(keys) if keys is not None else None
     if door_keys is not None and not door_keys.keys():
         raise BadInputError("has no keys", where=str(keys), hint="quiltwork keys add TENANT")
-    limits = Limits(parse_bytes(max_body), tenant_requests, tenant_rate)
+    positive: dict[str, float | None] = {
+        "--max-model-len": max_model_len, "--max-num-seqs": max_num_seqs, "--threads": threads,
+        "--tenant-requests": tenant_requests, "--tenant-rate": tenant_rate,
+    }  # fmt: skip
+    for option, value in positive.items():
+        if value is not None and not value > 0:
+            raise BadInputError(f"{value} is not positive", where=option)
+    if grace < 0:
+        raise BadInputError(f"{grace} is negative", where="--grace")
+    limits = Limits(_size("--max-body", max_body), tenant_requests, tenant_rate)
     settings: dict[str, Json] = {
         "zoo": str(zoo),
         "max_model_len": max_model_len,
         "max_num_seqs": max_num_seqs,
-        "memory_bytes": parse_bytes(memory) if memory is not None else None,
+        "memory_bytes": _memory(memory, device) if memory is not None else None,
         "dtype": dtype,
         "device": device,
         "threads": threads,
         "chat_template": _text(chat_template),
-        "aliases": dict(_alias(item) for item in alias or ()),
+        "aliases": dict(map(_alias, alias or ())),
     }
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_, _end)
     with Zoo(zoo, create=False) as opened:
         wanted = [_ref(name) for name in model] if model else _servable_models(opened)
+        for item in alias or ():
+            opened.model(_ref(_alias(item)[1]))
         # Before the models: loading takes long, and a taken port should be known at once.
         bound = listen(address)
         servables: dict[str, Servable] = {}
@@ -74,6 +89,8 @@ def up(
             local = LOCAL_NAMES | {host.lower()} if door_keys is None else None
             app = create_app(servables, zoo=opened, keys=door_keys, limits=limits, hosts=local)
             count = sum(len(servable.models()) for servable in servables.values())
+            if wanted and not count:
+                raise QuiltworkError("none of its models can be served", where=str(zoo))
 
             def ready() -> None:
                 print(f"quiltwork: serving {count} models at {url_of(bound)}", flush=True)
@@ -83,6 +100,11 @@ def up(
             bound.close()
             for servable in servables.values():
                 servable.close()
+
+
+def _end(sig: int, frame: FrameType | None) -> NoReturn:
+    """To be told to end is no failure. While it answers, uvicorn takes the signal, drains, and raises it again."""
+    raise SystemExit(0)
 
 
 def _servable_models(zoo: object) -> list[ModelRef]:
@@ -121,6 +143,21 @@ def _alias(item: str) -> tuple[str, str]:
 def _ref(text: str) -> ModelRef:
     tenant, separator, name = text.partition("::")
     return ModelRef(name, tenant) if separator else ModelRef(text, PUBLIC)
+
+
+def _size(option: str, text: str) -> int:
+    size = parse_bytes(text, where=option)
+    if size == 0:
+        raise BadInputError("0 is not positive", where=option)
+    return size
+
+
+def _memory(text: str, device: str | None) -> int:
+    size = _size("--memory", text)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if (device or "cpu").startswith("cpu") and size > there:
+        raise BadInputError(f"{text} is more than this machine's {format_bytes(there)}", where="--memory")
+    return size
 
 
 def _text(path: Path | None) -> str | None:

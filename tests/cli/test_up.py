@@ -1,0 +1,232 @@
+"""``quiltwork up`` as people run it: a process of its own, told to end by a signal."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+from quiltwork.cli import main
+from quiltwork.zoo import Zoo
+
+MODELS = Path(__file__).resolve().parents[2] / "examples" / "models"
+QUILTWORK = (sys.executable, "-c", "from quiltwork.cli import main; main()")
+TIMEOUT = 60
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("up") / "zoo"
+    with Zoo(path) as opened:
+        opened.add(MODELS / "base")
+        opened.add(MODELS / "asyncio-lora-r4")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment():
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("QUILTWORK_")}
+    return kept | {"OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def up(zoo, environment, *options):
+    """A server's process and its URL, once it has said that it serves."""
+    process = subprocess.Popen(
+        [*QUILTWORK, "up", "--zoo", str(zoo), "--port", "0", *map(str, options)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    try:
+        said = process.stdout.readline()
+        assert said.startswith("quiltwork: serving "), said + process.stderr.read()
+        yield process, said.split()[-1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ended(process):
+    """Exit code and standard error of a process that is on its way out."""
+    _, err = process.communicate(timeout=TIMEOUT)
+    return process.returncode, err
+
+
+def client(url, key="none"):
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=TIMEOUT)
+
+
+def refused(bound, *options):
+    """Run ``up`` in this process, where it is to fail before it serves."""
+    with pytest.raises(SystemExit) as exited:
+        main(["up", "--port", str(bound), *map(str, options)])
+    return exited.value.code
+
+
+@pytest.fixture(autouse=True)
+def same_signals():
+    """A command that runs in this process takes over its signals."""
+    taken = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in taken]
+    yield
+    for number, handler in zip(taken, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_told_to_end_it_takes_nothing_new_and_finishes_what_runs(zoo, environment):
+    """One sequence at a time, so that most of the answer is still in the queue when the signal comes."""
+    with up(zoo, environment, "--max-num-seqs", 1) as (process, url):
+        one, other = client(url), client(url)
+        assert {model.id for model in one.models.list()} == {"base", "asyncio-lora-r4"}
+        with one.completions.create(
+            model="asyncio-lora-r4", prompt="def f(", max_tokens=300, n=6, stream=True,
+            stream_options={"include_usage": True}, extra_body={"ignore_eos": True},
+        ) as stream:  # fmt: skip
+            chunks = iter(stream)
+            next(chunks)
+            process.send_signal(signal.SIGTERM)
+            while True:
+                try:
+                    other.models.list()
+                except (openai.APIConnectionError, openai.InternalServerError):
+                    break
+            rest = list(chunks)
+        reasons = [choice.finish_reason for chunk in rest for choice in chunk.choices if choice.finish_reason]
+        assert reasons == ["length"] * 6
+        assert rest[-1].usage.completion_tokens == 6 * 300
+        assert ended(process) == (0, "")
+
+
+def test_after_the_grace_it_ends_whatever_runs(zoo, environment):
+    with up(zoo, environment, "--max-num-seqs", 1, "--grace", 0) as (process, url):
+        stream = client(url).completions.create(
+            model="base", prompt="def f(", max_tokens=400, n=8, stream=True, extra_body={"ignore_eos": True}
+        )
+        chunks = iter(stream)
+        next(chunks)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError):
+            list(chunks)
+        code, err = ended(process)
+        assert code == 0
+        assert "Traceback" not in err
+        assert err.count("\n") <= 1
+
+
+def test_interrupted_it_ends_as_well_and_the_zoo_is_sound(zoo, environment):
+    with up(zoo, environment, "--model", "base", "--alias", "small=base") as (process, url):
+        answer = client(url).completions.create(model="small", prompt="def f(", max_tokens=4, temperature=0)
+        assert answer.usage.completion_tokens == 4
+        process.send_signal(signal.SIGINT)
+        assert ended(process) == (0, "")
+    with Zoo(zoo, create=False) as opened:
+        assert opened.fsck() == []
+
+
+def test_with_keys_only_who_has_one_comes_in(zoo, environment, tmp_path):
+    made = subprocess.run(
+        [*QUILTWORK, "keys", "add", "red", "--keys", str(tmp_path / "k.json")],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    with up(zoo, environment, "--model", "base", "--keys", tmp_path / "k.json") as (_, url):
+        assert [model.id for model in client(url, made.stdout.strip()).models.list()] == ["base"]
+        with pytest.raises(openai.AuthenticationError):
+            client(url, "qw-wrong").models.list()
+
+
+def test_chat_complete_and_replay_with_it(zoo, environment, capsys, tmp_path, monkeypatch):
+    def run(*words):
+        try:
+            main([*words, "--url", url])
+        except SystemExit as stop:
+            return stop.code or 0, *capsys.readouterr()
+        raise AssertionError("a command ends by exiting")
+
+    (tmp_path / "t.jsonl").write_text('{"timestamp": 0, "input_length": 20, "output_length": 5}\n' * 4)
+    with up(zoo, environment) as (_, url):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+        code, out, err = run("chat", "base")
+        assert (code, out) == (2, "")
+        assert "chat template" in err
+        assert "--chat-template" in err
+        assert err.count("\n") == 1
+        code, whole, err = run("complete", "import os", "--model", "base", "--max-tokens", "5", "--temperature", "0")
+        assert (code, err) == (0, "")
+        assert whole.strip()
+        code, out, err = run("complete", "x " * 2000, "--model", "base")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        trace = str(tmp_path / "t.jsonl")
+        words = ("--vocabulary", "300", "--ignore-eos", "--model", "base", "--model", "asyncio-lora-r4")
+        code, out, err = run("replay", trace, *words)
+        assert (code, err) == (0, "")
+        assert "4 of 4" in out
+
+
+def test_a_port_that_is_taken_is_one_line(capsys, zoo):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert refused(port, "--zoo", zoo) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"quiltwork: cannot listen on 127.0.0.1:{port}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--zoo", "nowhere"), "nowhere"),
+        (("--host", "0.0.0.0"), "--host"),
+        (("--host", "::"), "--host"),
+        (("--host", "no such host", "--keys", "k.json"), "k.json"),
+        (("--keys", "empty.json"), "empty.json"),
+        (("--keys", "open.json"), "open.json"),
+        (("--port", "65536"), "--port"),
+        (("--memory", "lots"), "--memory"),
+        (("--memory", "-5GB"), "--memory"),
+        (("--memory", "0"), "--memory"),
+        (("--memory", "9999999TB"), "--memory"),
+        (("--memory", "1" * 60), "--memory"),
+        (("--max-body", "0"), "--max-body"),
+        (("--max-model-len", "0"), "--max-model-len"),
+        (("--max-num-seqs", "-1"), "--max-num-seqs"),
+        (("--threads", "0"), "--threads"),
+        (("--tenant-requests", "0"), "--tenant-requests"),
+        (("--tenant-rate", "nan"), "--tenant-rate"),
+        (("--grace", "-1"), "--grace"),
+        (("--chat-template", "none.jinja"), "none.jinja"),
+        (("--chat-template", "binary.jinja"), "binary.jinja"),
+        (("--alias", "x"), "--alias"),
+        (("--alias", "x=nobody"), "nobody"),
+        (("--model", "nobody"), "nobody"),
+        (("--dtype", "int3"), "dtype"),
+        (("--device", "tpu"), "device"),
+    ],
+)
+def test_bad_usage_is_one_line(capsys, zoo, tmp_path, monkeypatch, options, named):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("empty.json", b'{"keys": []}'), ("open.json", b'{"keys": []}'), ("binary.jinja", b"\xff")):
+        Path(name).write_bytes(text)
+        Path(name).chmod(0o644 if name == "open.json" else 0o600)
+    assert refused(0, "--zoo", zoo, *options) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("quiltwork: ")
+    assert err.count("\n") == 1
+    assert named in err
+
+
+def test_memory_for_no_model_at_all_serves_nothing(capsys, zoo):
+    assert refused(0, "--zoo", zoo, "--memory", "1KB") == 1
+    *each, last = capsys.readouterr().err.splitlines()
+    assert last == f"quiltwork: {zoo}: none of its models can be served"
+    assert len(each) == 2
+    assert all("--memory" in line for line in each)
