@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import re
 from dataclasses import dataclass
 from email.message import Message
@@ -16,6 +18,14 @@ from quiltwork.gateway.errors import ClientGoneError, MediaTypeError, TooLargeEr
 
 MAX_DEPTH = 64
 """Objects and lists inside one another."""
+MAX_PIECES = 300_000
+"""Objects, their fields and lists in all."""
+MAX_PARTS = 1000
+"""Parts of a multipart body."""
+MAX_PART_HEAD = 16 << 10
+"""Bytes of the header of such a part."""
+LARGE_BYTES = 64 << 10
+"""From here on a body is parsed in a thread."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,8 @@ async def read_object(request: Request, limit: int) -> dict[str, Json]:
     # Also keeps pages of other origins out: they may not send this type unasked.
     if media_type(request) != "application/json":
         raise MediaTypeError("must be application/json", where="Content-Type")
-    return parse_object(await read_bytes(request, limit))
+    data = await read_bytes(request, limit)
+    return parse_object(data) if len(data) < LARGE_BYTES else await asyncio.to_thread(parse_object, data)
 
 
 def media_type(request: Request) -> str:
@@ -67,21 +78,28 @@ def parse_object(data: bytes) -> dict[str, Json]:
 
 
 def parse_json(data: bytes, *, where: str = "body") -> Json:
-    """A JSON value without NaN and without half characters."""
+    """A JSON value without NaN and without half characters, not too deep and not of too many pieces."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadInputError(f"is not UTF-8 at byte {error.start}", where=where) from error
+    _check_shape(text, where)
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if math.isinf(value):
+            raise BadInputError("holds a number that is too large", where=where)
+        return value
+
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=number)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise BadInputError(f"is not JSON: {error.msg} at {place}", where=where) from error
-    except RecursionError as error:
-        raise BadInputError("is nested too deeply", where=where) from error
     except ValueError as error:
         raise BadInputError(f"is not JSON: {str(error)[:120]}", where=where) from error
-    _check(value, where, halves="\\u" in text)
+    if _HALF_ESCAPE.search(text):
+        _refuse_halves(value, where)
     return value
 
 
@@ -89,26 +107,43 @@ def _refuse_constant(name: str) -> Json:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _check(value: Json, where: str, *, halves: bool) -> None:
-    """Raise BadInputError where ``value`` is too deep, holds an infinite number or half of a surrogate pair."""
-    pending: list[tuple[Json, int]] = [(value, 0)]
-    while pending:
-        item, depth = pending.pop()
-        if isinstance(item, dict):
-            pending.extend((inner, depth + 1) for inner in item.values())
-            if halves:
-                pending.extend((key, depth) for key in item)
-        elif isinstance(item, list):
-            pending.extend((inner, depth + 1) for inner in item)
-        elif isinstance(item, float) and item in (float("inf"), float("-inf")):
-            raise BadInputError("holds a number that is too large", where=where)
-        elif halves and isinstance(item, str) and _HALF.search(item):
-            raise BadInputError("holds half of a surrogate pair, which is not text", where=where)
+def _check_shape(text: str, where: str) -> None:
+    """Raise BadInputError where the brackets of ``text`` say that its value is too deep or of too many pieces.
+
+    Before it is parsed: millions of empty lists in a body hold up everybody while they are made.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH and text.count(":") <= MAX_PIECES:
+        return
+    bare = _STRING.sub("", text)
+    depth = 0
+    for found in _BRACKET.finditer(bare):
+        depth += 1 if found[0] in "[{" else -1
         if depth > MAX_DEPTH:
             raise BadInputError(f"is nested more than {MAX_DEPTH} deep", where=where)
+    pieces = bare.count("[") + bare.count("{") + bare.count(":")
+    if pieces > MAX_PIECES:
+        raise BadInputError(f"holds {pieces} lists, objects and fields; {MAX_PIECES} are taken", where=where)
 
 
+def _refuse_halves(value: Json, where: str) -> None:
+    """Raise BadInputError where a text in ``value`` holds half of a surrogate pair."""
+    pending: list[Json] = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(item.values())
+            pending.extend(item)
+        elif isinstance(item, list):
+            pending.extend(item)
+        elif isinstance(item, str) and _HALF.search(item):
+            raise BadInputError("holds half of a surrogate pair, which is not text", where=where)
+
+
+# A text that does not end is taken to the end, so that no second try starts within it.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
 _HALF = re.compile("[\ud800-\udfff]")
+_HALF_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_form(data: bytes, content_type: str) -> list[FormPart]:
@@ -119,7 +154,9 @@ def parse_form(data: bytes, content_type: str) -> list[FormPart]:
     if not isinstance(boundary, str) or not boundary:
         raise BadInputError("has no boundary", where="Content-Type")
     delimiter = b"--" + boundary.encode("latin-1", "replace")
-    _head, *pieces = (b"\r\n" + data).split(b"\r\n" + delimiter)
+    _head, *pieces = (b"\r\n" + data).split(b"\r\n" + delimiter, MAX_PARTS + 2)
+    if len(pieces) > MAX_PARTS + 1:
+        raise BadInputError(f"the multipart body has more than {MAX_PARTS} parts", where="body")
     if not pieces or not pieces[-1].startswith(b"--"):
         raise BadInputError("the multipart body does not end with its boundary", where="body")
     return [_form_part(piece) for piece in pieces[:-1]]
@@ -127,6 +164,8 @@ def parse_form(data: bytes, content_type: str) -> list[FormPart]:
 
 def _form_part(piece: bytes) -> FormPart:
     head, separator, content = piece.partition(b"\r\n\r\n")
+    if len(head) > MAX_PART_HEAD:
+        raise BadInputError(f"the header of a part is longer than {MAX_PART_HEAD} bytes", where="body")
     fields = Message()
     for line in head.decode("utf-8", "replace").split("\r\n"):
         name, colon, value = line.partition(":")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import best_match
 
 from quiltwork.core.errors import BadInputError, UnsupportedError
@@ -14,7 +14,7 @@ from quiltwork.core.servable import Json
 
 def check(value: Json, schema: Mapping[str, Json], *, at: str = "") -> None:
     """Raise BadInputError naming the field of ``value`` that does not fit."""
-    validator: Any = Draft202012Validator(schema)
+    validator: Any = _Validator(schema)
     error = best_match(validator.iter_errors(value))
     if error is None:
         return
@@ -47,3 +47,37 @@ def split(
             continue
         (own if name in known else passed)[name] = value
     return own, passed
+
+
+def _items(validator: Any, items: Json, instance: Json, schema: Mapping[str, Json]) -> Iterator[Any]:
+    """The keyword ``items``, up to the first item that does not fit; a list of numbers or texts at a glance.
+
+    jsonschema's own takes microseconds for each of a million token ids, and makes an error of each that is wrong.
+    """
+    if "prefixItems" in schema:
+        yield from Draft202012Validator.VALIDATORS["items"](validator, items, instance, schema)
+        return
+    if not isinstance(instance, list) or _all_fit(instance, items):
+        return
+    for at, item in enumerate(instance):
+        error = next(validator.descend(item, items, path=at), None)
+        if error is not None:
+            yield error
+            return
+
+
+def _all_fit(values: list[Json], items: Json) -> bool:
+    """Whether all of ``values`` surely fit a schema that is simple enough to tell."""
+    if not values or not isinstance(items, Mapping):
+        return not values
+    kinds = set(map(type, values))
+    if items.get("type") == "integer" and kinds == {int} and items.keys() <= {"type", "minimum", "maximum"}:
+        low, high = items.get("minimum"), items.get("maximum")
+        return (low is None or min(values) >= low) and (high is None or max(values) <= high)
+    if items.get("type") == "string" and kinds == {str} and items.keys() <= {"type", "minLength", "maxLength"}:
+        shortest, longest = items.get("minLength", 0), items.get("maxLength")
+        return min(map(len, values)) >= shortest and (longest is None or max(map(len, values)) <= longest)
+    return False
+
+
+_Validator: Any = validators.extend(Draft202012Validator, {"items": _items})
