@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
 import socket
 import threading
 from collections import Counter
@@ -126,6 +128,18 @@ def test_an_answer_that_waits_delays_no_other_request(url, fake):
     assert [answer.failure for answer in answers] == [None] * 8
     assert len(ended) == 8
     assert Counter(map(id, ended)) == Counter(map(id, answers))
+
+
+def test_many_open_requests_are_no_failures_for_want_of_files(capsys, tmp_path, url, fake):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join([json.dumps({"timestamp": 0, "input_length": 3, "output_length": 4})] * 80))
+    fake.left = 79
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, before[1]))
+    try:
+        assert figures(capsys, path, "--url", url, "--model", "gate", "--timeout", 30)["answered"] == 80
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_latency_counts_from_the_intended_arrival(url):

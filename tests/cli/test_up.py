@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from quiltwork.cli import main
+from quiltwork.gateway.tenants import KeyFile
 from quiltwork.zoo import Zoo
 
 MODELS = Path(__file__).resolve().parents[2] / "examples" / "models"
@@ -82,11 +83,11 @@ def same_signals():
 
 def test_told_to_end_it_takes_nothing_new_and_finishes_what_runs(zoo, environment):
     """One sequence at a time, so that most of the answer is still in the queue when the signal comes."""
-    with up(zoo, environment, "--max-num-seqs", 1) as (process, url):
+    with up(zoo, environment, "--max-num-seqs", 1, "--grace", TIMEOUT) as (process, url):
         one, other = client(url), client(url)
         assert {model.id for model in one.models.list()} == {"base", "asyncio-lora-r4"}
         with one.completions.create(
-            model="asyncio-lora-r4", prompt="def f(", max_tokens=300, n=6, stream=True,
+            model="asyncio-lora-r4", prompt="def f(", max_tokens=200, n=6, stream=True,
             stream_options={"include_usage": True}, extra_body={"ignore_eos": True},
         ) as stream:  # fmt: skip
             chunks = iter(stream)
@@ -100,7 +101,7 @@ def test_told_to_end_it_takes_nothing_new_and_finishes_what_runs(zoo, environmen
             rest = list(chunks)
         reasons = [choice.finish_reason for chunk in rest for choice in chunk.choices if choice.finish_reason]
         assert reasons == ["length"] * 6
-        assert rest[-1].usage.completion_tokens == 6 * 300
+        assert rest[-1].usage.completion_tokens == 6 * 200
         assert ended(process) == (0, "")
 
 
@@ -120,25 +121,36 @@ def test_after_the_grace_it_ends_whatever_runs(zoo, environment):
         assert err.count("\n") <= 1
 
 
-def test_interrupted_it_ends_as_well_and_the_zoo_is_sound(zoo, environment):
-    with up(zoo, environment, "--model", "base", "--alias", "small=base") as (process, url):
-        answer = client(url).completions.create(model="small", prompt="def f(", max_tokens=4, temperature=0)
+def test_with_keys_only_who_has_one_comes_in_and_an_interrupt_ends_it(zoo, environment, tmp_path):
+    _, key = KeyFile(tmp_path / "k.json").add("red")
+    options = ("--keys", tmp_path / "k.json", "--model", "base", "--alias", "small=base")
+    with up(zoo, environment, *options) as (process, url):
+        assert {model.id for model in client(url, key).models.list()} == {"base", "small"}
+        answer = client(url, key).completions.create(model="small", prompt="def f(", max_tokens=4, temperature=0)
         assert answer.usage.completion_tokens == 4
+        with pytest.raises(openai.AuthenticationError):
+            client(url, "qw-wrong").models.list()
         process.send_signal(signal.SIGINT)
         assert ended(process) == (0, "")
     with Zoo(zoo, create=False) as opened:
         assert opened.fsck() == []
 
 
-def test_with_keys_only_who_has_one_comes_in(zoo, environment, tmp_path):
-    made = subprocess.run(
-        [*QUILTWORK, "keys", "add", "red", "--keys", str(tmp_path / "k.json")],
-        capture_output=True, text=True, check=True, env=environment,
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_before_it_serves_it_ends(environment, tmp_path, number):
+    """It waits for its chat template, a pipe that nothing is written to."""
+    os.mkfifo(tmp_path / "pipe")
+    process = subprocess.Popen(
+        [*QUILTWORK, "up", "--zoo", str(tmp_path), "--chat-template", str(tmp_path / "pipe")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
-    with up(zoo, environment, "--model", "base", "--keys", tmp_path / "k.json") as (_, url):
-        assert [model.id for model in client(url, made.stdout.strip()).models.list()] == ["base"]
-        with pytest.raises(openai.AuthenticationError):
-            client(url, "qw-wrong").models.list()
+    try:
+        with open(tmp_path / "pipe", "w"):
+            process.send_signal(number)
+            assert ended(process) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_chat_complete_and_replay_with_it(zoo, environment, capsys, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -77,7 +78,9 @@ def replay(
 async def _replay(
     base: str, key: str | None, trace: Trace, ask: Ask, told: Callable[[Answer], None]
 ) -> tuple[list[Answer], float]:
-    # No cap on connections: a queue in the client would make arrivals wait for answers.
+    # No cap on connections: a queue in the client would make arrivals wait for answers. Each takes an open file.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     unbounded = openai.DefaultAsyncHttpxClient(limits=type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None))
     async with openai.AsyncOpenAI(
         base_url=base, api_key=key or "none", max_retries=0, timeout=None, http_client=unbounded

@@ -48,6 +48,8 @@ def up(
     from quiltwork.gateway.tenants import KeyFile
     from quiltwork.zoo import Zoo
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     address = Address(host, port)
     check_address(address, keys=keys is not None)
     door_keys = KeyFile(keys) if keys is not None else None
@@ -74,8 +76,6 @@ def up(
         "chat_template": _text(chat_template),
         "aliases": dict(map(_alias, alias or ())),
     }
-    for signal_ in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_, _end)
     with Zoo(zoo, create=False) as opened:
         wanted = [_ref(name) for name in model] if model else _servable_models(opened)
         for item in alias or ():
@@ -93,7 +93,9 @@ def up(
                 raise QuiltworkError("none of its models can be served", where=str(zoo))
 
             def ready() -> None:
-                print(f"quiltwork: serving {count} models at {url_of(bound)}", flush=True)
+                print(
+                    f"quiltwork: serving {count} {'model' if count == 1 else 'models'} at {url_of(bound)}", flush=True
+                )
 
             serve(app, bound, ready=ready, grace_seconds=grace)
         finally:
@@ -103,7 +105,7 @@ def up(
 
 
 def _end(sig: int, frame: FrameType | None) -> NoReturn:
-    """To be told to end is no failure. While it answers, uvicorn takes the signal, drains, and raises it again."""
+    """To be told to end while models are loaded or closed is no failure; while it answers, ``serve`` sees to it."""
     raise SystemExit(0)
 
 
