@@ -25,15 +25,14 @@ BEHAVIOURS = ("full", "fail", "crash", "hang", "refuse")
 
 
 class Moody(FakeServable):
-    """A model named after a behaviour shows it, whatever the prompt; of ``gate``, the first waits for the others."""
+    """A model named after a behaviour shows it, whatever the prompt; none is answered before ``awaited`` are there."""
 
     def __init__(self) -> None:
-        super().__init__(*(ModelRef(name) for name in ("base", "law", "gate", *BEHAVIOURS)))
+        super().__init__(*(ModelRef(name) for name in ("base", "law", *BEHAVIOURS)))
         self.lock = threading.Lock()
-        self.held = None
-        self.others = 0
-        self.left = None
-        """How many requests of ``gate`` are to come before its first is answered."""
+        self.held = []
+        self.awaited = 0
+        """How many requests have to come before any is answered."""
 
     def submit(self, model, input, options, *, caller):
         if model.name in BEHAVIOURS:
@@ -41,18 +40,13 @@ class Moody(FakeServable):
         return super().submit(model, input, options, caller=caller)
 
     def _say(self, stream, input, options):
-        if self.left is None:
-            super()._say(stream, input, options)
-            return
         with self.lock:
-            if self.held is None:
-                self.held = (stream, input, options)
+            self.held.append((stream, input, options))
+            if len(self.held) < self.awaited:
                 return
-            self.left -= 1
-            last = self.left == 0
-        super()._say(stream, input, options)
-        if last:
-            super()._say(*self.held)
+            ready, self.held = self.held, []
+        for one in ready:
+            super()._say(*one)
 
 
 @pytest.fixture
@@ -120,11 +114,11 @@ def test_every_request_is_sent_with_its_lengths(capsys, trace, url, fake):
 
 
 def test_an_answer_that_waits_delays_no_other_request(url, fake):
-    """The first is answered only when all others have been asked: a client that waited for it would never end."""
-    fake.left = 7
+    """None is answered before all have been asked: a client that waited for one would never end."""
+    fake.awaited = 8
     ended = []
     trace = tuple(TraceRequest(0.0, 3 + i, 2) for i in range(8))
-    answers, _ = play(url, trace, Ask(["gate"], timeout=30), told=ended.append)
+    answers, _ = play(url, trace, Ask(["base"], timeout=30), told=ended.append)
     assert [answer.failure for answer in answers] == [None] * 8
     assert len(ended) == 8
     assert Counter(map(id, ended)) == Counter(map(id, answers))
@@ -133,11 +127,11 @@ def test_an_answer_that_waits_delays_no_other_request(url, fake):
 def test_many_open_requests_are_no_failures_for_want_of_files(capsys, tmp_path, url, fake):
     path = tmp_path / "t.jsonl"
     path.write_text("\n".join([json.dumps({"timestamp": 0, "input_length": 3, "output_length": 4})] * 80))
-    fake.left = 79
+    fake.awaited = 80
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, before[1]))
     try:
-        assert figures(capsys, path, "--url", url, "--model", "gate", "--timeout", 30)["answered"] == 80
+        assert figures(capsys, path, "--url", url, "--model", "base", "--timeout", 30)["answered"] == 80
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
