@@ -211,6 +211,7 @@ def test_a_port_that_is_taken_is_one_line(capsys, zoo):
         (("--max-model-len", "0"), "--max-model-len"),
         (("--max-num-seqs", "-1"), "--max-num-seqs"),
         (("--threads", "0"), "--threads"),
+        (("--threads", "1000000"), "--threads"),
         (("--tenant-requests", "0"), "--tenant-requests"),
         (("--tenant-rate", "nan"), "--tenant-rate"),
         (("--grace", "-1"), "--grace"),

@@ -17,6 +17,9 @@ from quiltwork.core.registry import SERVABLES, find, names
 from quiltwork.core.servable import Json, Servable
 from quiltwork.core.units import format_bytes, parse_bytes
 
+THREADS_PER_PROCESSOR = 8
+"""More never helps, and many more than the system can start end the process."""
+
 
 def up(
     zoo: Annotated[
@@ -62,6 +65,9 @@ def up(
     for option, value in positive.items():
         if value is not None and not value > 0:
             raise BadInputError(f"{value} is not positive", where=option)
+    most = THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
+    if threads is not None and threads > most:
+        raise BadInputError(f"{threads} is more than this machine can use", where="--threads", hint=f"at most {most}")
     if grace < 0:
         raise BadInputError(f"{grace} is negative", where="--grace")
     limits = Limits(_size("--max-body", max_body), tenant_requests, tenant_rate)
