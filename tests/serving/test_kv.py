@@ -128,3 +128,8 @@ class Pages(RuleBasedStateMachine):
 
 Pages.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 TestPages = Pages.TestCase
+
+
+def test_more_pages_than_can_be_addressed_are_refused():
+    with pytest.raises(CapacityError, match="cannot be reserved"):
+        cache(10**18).pool(SHAPE)

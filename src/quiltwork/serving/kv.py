@@ -45,12 +45,16 @@ class KVShape:
 class PagePool:
     """Pages of one shape: (pages, 2, num_kv_heads, PAGE_TOKENS, head_dim).
 
-    On a CPU the whole range is reserved but memory is only touched page by page, lowest numbers first.
+    On a CPU the whole range is reserved but memory is only touched page by page, lowest numbers first. Raises
+    CapacityError where it cannot be.
     """
 
     def __init__(self, shape: KVShape, pages: int, dtype: torch.dtype, device: torch.device) -> None:
         size = (pages, 2, shape.num_kv_heads, PAGE_TOKENS, shape.head_dim)
-        self.tensor: Tensor = torch.empty(size, dtype=dtype, device=device)
+        try:
+            self.tensor: Tensor = torch.empty(size, dtype=dtype, device=device)
+        except RuntimeError as error:  # more than can be addressed, or than the device has
+            raise CapacityError(f"{pages} pages of keys and values cannot be reserved", where="memory") from error
         self.page_bytes = self.tensor[0].numel() * self.tensor.element_size() if pages else 0
         self._next = 0
         self._free: list[int] = []
