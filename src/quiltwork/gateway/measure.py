@@ -22,8 +22,8 @@ class Latency:
 
     model: str
     tenant: str
-    first: float
-    """Seconds to the first part."""
+    first: float | None
+    """Seconds to the first part; None for a reply that was read when it had ended."""
     total: float
     tokens: int
 
@@ -73,7 +73,7 @@ class Traffic:
         kept = [r for r in self._recent if tenant is None or r.tenant == tenant]
         return {
             "requests": len(kept),
-            "first": _percentiles([r.first for r in kept]),
+            "first": _percentiles([r.first for r in kept if r.first is not None]),
             "total": _percentiles([r.total for r in kept]),
             "trail": [round(r.total, 4) for r in kept[-60:]],
             "tokens": sum(r.tokens for r in kept),

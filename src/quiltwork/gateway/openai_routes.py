@@ -245,5 +245,5 @@ class _Reply:
 
     def _finished(self) -> None:
         total = self.house.clock() - self.started
-        first = total if self.first is None else self.first
+        first = self.first if self.asked.stream else None
         self.house.traffic.served(Latency(self.asked.model, self.caller.tenant, first, total, self.usage.completion))

@@ -96,7 +96,7 @@ async def _answer(request: Request, task: str) -> Response:
         answered = await until_gone(request, _all(start))
         took = house.clock() - started
         if task not in PLAIN_PATHS:
-            house.traffic.served(Latency(str(model), visitor.tenant, took, took, 0))
+            house.traffic.served(Latency(str(model), visitor.tenant, None, took, 0))
         if not schema.streams:
             return JSONResponse(answered[-1])
         return JSONResponse({"object": task, "parts": answered})

@@ -123,7 +123,8 @@ function drawLatency(latency) {
     svg.append(bar);
   });
   const row = (name, p) => make("p", { className: "none", textContent: `${name}: median ${seconds(p.p50)}, 95 % within ${seconds(p.p95)}` });
-  box.replaceChildren(row("First token", latency.first), row("Whole answer", latency.total), svg);
+  const first = latency.first ? [row("First token, streamed", latency.first)] : [];
+  box.replaceChildren(...first, row("Whole answer", latency.total), svg);
 }
 
 function drawBatches(parts) {
