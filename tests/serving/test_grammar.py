@@ -83,6 +83,7 @@ def test_plain_text_needs_no_grammar():
     [
         held_to({"type": "banana"}),
         held_to({"$ref": "#/$defs/none"}),
+        held_to({"$ref": "#"}),
         held_to({"type": "string", "pattern": "(["}),
         held_to({"type": "integer", "minimum": 5, "maximum": 3}),
         held_to({"type": "number", "minimum": float("nan")}),

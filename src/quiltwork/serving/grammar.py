@@ -89,6 +89,9 @@ class GrammarCompiler:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise BadInputError(_first_line(matcher.get_error()), where=where)
+        matcher.compute_bitmask()
+        if matcher.is_error():  # one that refers to itself alone shows only here
+            raise BadInputError("nothing can satisfy it", where=where)
         return TokenGrammar(matcher)
 
 
