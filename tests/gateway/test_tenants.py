@@ -8,7 +8,9 @@ import stat
 import pytest
 from asking import ask, bearer, complete
 
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import ModelRef
+from quiltwork.gateway.tenants import KeyFile
 
 
 def test_a_tenant_sees_its_own_models_and_public_ones(guarded, keys):
@@ -80,3 +82,15 @@ def test_keys_are_kept_as_hashes_in_a_file_of_ones_own(keys, tmp_path):
     text = (tmp_path / "keys.json").read_text()
     assert not [key for key in keys[1].values() if key in text or key.rsplit("-", 1)[1] in text]
     assert stat.S_IMODE((tmp_path / "keys.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"keys": [{"id": 1}]}', b"\xff"])
+def test_a_file_of_keys_that_is_none_is_named(tmp_path, content):
+    path = tmp_path / "keys.json"
+    if content is None:
+        path.mkdir(mode=0o700)
+    else:
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+    with pytest.raises(BadInputError, match=r"keys\.json: is not a file"):
+        KeyFile(path).keys()

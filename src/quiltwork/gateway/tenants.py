@@ -91,6 +91,8 @@ class KeyFile:
             raise NotFoundError("there is no such file", where=str(self.path), hint="quiltwork keys add") from None
         except OSError as error:
             raise BadInputError(str(error.strerror), where=str(self.path)) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInputError("is not a file", where=str(self.path))
         seen = (status.st_mtime_ns, status.st_ino, status.st_size)
         if seen != self._seen:
             if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
