@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
-
 from quiltwork.core.errors import QuiltworkError
 from work.answers import Comparison
 from work.fleet import merged, sixteen_apps

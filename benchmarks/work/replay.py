@@ -131,6 +131,9 @@ class OnDemand:
     def _dispatch(self) -> None:
         waiting = sorted((a for a, queue in self._waiting.items() if queue), key=lambda a: self._waiting[a][0][2])
         computing = sum(resident.running > 0 for resident in self._resident.values())
+        if all(app in self._resident for app in waiting):
+            for resident in self._resident.values():
+                resident.draining = False  # whoever wanted the room has found it elsewhere
         for app in waiting:
             resident = self._resident.get(app)
             if resident is None:
@@ -151,15 +154,15 @@ class OnDemand:
             self._spawn(self._swap(None, app))
             return
         ready = [(name, r) for name, r in self._resident.items() if r.server is not None]
+        waited = time.perf_counter() - self._waiting[app][0][2]
+        if ready and waited > PATIENCE and not any(r.draining for r in self._resident.values()):
+            ready[0][1].draining = True
         for name, resident in ready:
             if resident.running == 0 and (resident.draining or not self._waiting.get(name)):
                 del self._resident[name]
                 self._resident[app] = _Resident()
                 self._spawn(self._swap(resident.server, app))
                 return
-        waited = time.perf_counter() - self._waiting[app][0][2]
-        if ready and waited > PATIENCE and not any(r.draining for r in self._resident.values()):
-            ready[0][1].draining = True
 
     async def _swap(self, victim: ModelServer | None, app: str) -> None:
         def work() -> ModelServer:

@@ -50,6 +50,36 @@ def test_every_request_is_answered_by_its_own_prompt(at_once: int | None) -> Non
     assert {name: reply.tokens for name, reply in done.replies.items()} == {r.id: r.prompt for r in requests}
 
 
+def test_a_model_that_was_to_make_room_serves_on_where_another_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("work.replay.PATIENCE", 0.0)
+    log: list[str] = []
+    gates = {app: asyncio.Event() for app in "abc"}
+
+    class Gated(Echo):
+        async def answer(self, request: Request) -> list[int]:
+            await gates[request.app].wait()
+            return request.prompt
+
+    async def run() -> None:
+        fleet = OnDemand(lambda app: Gated(app, log), 2)
+        first = [asyncio.ensure_future(fleet.answer(request)) for request in asked("a", "b")]
+        while len(log) < 2:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        wanting = asyncio.ensure_future(fleet.answer(asked("c")[0]))  # asks the older of the two, a, to make room
+        await asyncio.sleep(0)
+        again = asyncio.ensure_future(fleet.answer(asked("a")[0]))
+        await asyncio.sleep(0)
+        gates["b"].set()  # b is idle first and makes room
+        gates["c"].set()
+        await asyncio.wait_for(wanting, 5)
+        gates["a"].set()
+        await asyncio.wait_for(asyncio.gather(*first, again), 5)
+        fleet.close()
+
+    asyncio.run(run())
+
+
 def test_never_more_models_than_the_capacity() -> None:
     _, log = serve(asked(*"abcdabcd"), 2)
     resident = most = 0
