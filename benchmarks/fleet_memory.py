@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from quiltwork.core.bench import Claim, Context, Outcome, at_most
+from quiltwork.core.bench import Claim, Context, Outcome, at_most, tree_pss_bytes
 from work.fleet import BODY_30M, Fleet, Shape, merged, sixteen_apps
 from work.prompts import prompts
 from work.reference import Reference
-from work.side import Side, pss
+from work.side import Side
 from work.stock import stock
 
 NAME = "serving.fleet_peak_pss"
@@ -48,7 +48,7 @@ def process_per_app(folders: Mapping[str, Path], requests: Requests) -> tuple[in
             side.call("load", {name: path})
             side.call("serve", [r for r in requests if r[0] == name])
             sides.append(side)
-        total = sum(pss(side.pid) for side in sides)
+        total = sum(tree_pss_bytes(side.pid) for side in sides)
         return total - sum(side.floor_pss for side in sides), total
 
 

@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
 from typing import Any
 
+from quiltwork.core.bench import Peak, peak_pss, tree_pss_bytes
 from quiltwork.core.errors import QuiltworkError
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
@@ -81,24 +81,9 @@ class Side:
             raise QuiltworkError(f"failed in its process:\n{value}", where=self._name)
         return value
 
-    @contextmanager
-    def peak_pss(self, every: float = 0.02) -> Iterator[Peak]:
+    def peak_pss(self, every: float = 0.02) -> AbstractContextManager[Peak]:
         """Watch the child's memory while the block runs; ``Peak.bytes`` holds the largest PSS seen."""
-        peak, done = Peak(pss(self.pid)), threading.Event()
-
-        def watch() -> None:
-            while not done.wait(every):
-                peak.bytes = max(peak.bytes, pss(self.pid))
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield peak
-        finally:
-            done.set()
-            watcher.join()
-            with suppress(OSError):
-                peak.bytes = max(peak.bytes, pss(self.pid))
+        return peak_pss(self.pid, every=every)
 
     def close(self) -> None:
         """End the child."""
@@ -115,22 +100,6 @@ class Side:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class Peak:
-    """The largest memory seen so far, in bytes."""
-
-    def __init__(self, start: int) -> None:
-        self.bytes = start
-
-
-def pss(pid: int) -> int:
-    """Proportional set size of a process in bytes: shared pages count by share. Raises OSError where it has gone."""
-    with open(f"/proc/{pid}/smaps_rollup") as file:
-        for line in file:
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -190,7 +159,7 @@ def _settled_pss() -> int:
 
     gc.collect()
     time.sleep(0.05)  # worker threads of the imports come to rest
-    return pss(os.getpid())
+    return tree_pss_bytes()
 
 
 if __name__ == "__main__":

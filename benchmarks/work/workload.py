@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quiltwork.core.traces import read_azure, read_gentd_popularity
-
 from quiltwork.core.errors import NotFoundError
+from quiltwork.core.traces import read_azure, read_gentd_popularity, scale_lengths
 from work.replay import Request
 
 LENGTH_SCALE = 16
@@ -35,14 +34,11 @@ def requests(data: Path | None, apps: Sequence[str], vocab: int, *, count: int, 
     shares = [share for _, share in read_gentd_popularity(data / POPULARITY)][: len(apps)]
     shuffled = rng.sample(list(apps), len(apps))
     chosen = []
-    for i, row in enumerate(read_azure(data / AZURE, limit=count)):
-        prompt = min(max(round(row.prompt_tokens / LENGTH_SCALE), 1), CONTEXT - 1)
-        new = min(max(round(row.output_tokens / LENGTH_SCALE), 1), CONTEXT - prompt)
-        tokens = [rng.randrange(3, vocab) for _ in range(prompt)]
+    for i, row in enumerate(scale_lengths(read_azure(data / AZURE, limit=count), 1 / LENGTH_SCALE, longest=CONTEXT)):
+        tokens = [rng.randrange(3, vocab) for _ in range(row.prompt_tokens)]
         app = rng.choices(shuffled[: len(shares)], shares)[0]
-        chosen.append(Request(f"{seed}/{i}", app, row.arrival, tokens, new))
-    first = chosen[0].arrival
-    return [replace(request, arrival=request.arrival - first) for request in chosen]
+        chosen.append(Request(f"{seed}/{i}", app, row.arrival, tokens, row.output_tokens))
+    return chosen
 
 
 def at_rate(timed: Sequence[Request], rate: float) -> list[Request]:

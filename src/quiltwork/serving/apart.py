@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -17,15 +16,5 @@ def in_thread_apart(work: Callable[[], Result]) -> Result:
     teams than cores its workers sleep instead of waiting awake for the next matrix, also those of the thread that
     serves: a decode step takes up to twice as long. So whatever computes beside that thread does it here.
     """
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001  raised again to the caller
-            future.set_exception(error)
-
-    thread = threading.Thread(target=run, name="quiltwork-apart")
-    thread.start()
-    thread.join()
-    return future.result()
+    with ThreadPoolExecutor(1, thread_name_prefix="quiltwork-apart") as thread:
+        return thread.submit(work).result()
