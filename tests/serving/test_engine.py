@@ -57,6 +57,22 @@ def test_all_models_mixed_in_one_batch_answer_as_transformers_does(desk, fleet):
         assert_greedy(twin, prompt, answers[sequence_id])
 
 
+def test_a_newcomer_starts_and_ends_while_long_ones_run(desk, fleet):
+    d = desk()
+    d.load(fleet["base"], fleet["lora4"])
+    long = [d.ask(fleet[name], PROMPT, max_tokens=40) for name in ("base", "lora4")]
+    d.engine.step()
+    short = d.ask(fleet["lora4"], PROMPT[2:], max_tokens=3)
+    seen: list[list[int]] = []
+    tokens: list[int] = []
+    while d.engine.has_work and len(tokens) < 3:
+        emissions = d.engine.step()
+        seen.append([emission.sequence_id for emission in emissions])
+        tokens += [emission.token.token for emission in emissions if emission.sequence_id == short]
+    assert seen == [[*long, short]] * 3, "a token of each in every step, from the first one on"
+    assert_greedy(fleet["lora4"], PROMPT[2:], tokens)
+
+
 def test_chunked_prefill_and_long_prompts_change_nothing(desk, fleet):
     prompt = (PROMPT * 8)[:150]
     for chunk in (16, 48, 256):

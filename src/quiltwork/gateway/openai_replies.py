@@ -44,8 +44,8 @@ class Echo:
 
 
 @dataclass
-class CompletionChoice:
-    """One choice of /v1/completions, as it grows."""
+class _Choice:
+    """What the choices of both kinds of reply gather."""
 
     index: int
     text: list[str] = field(default_factory=list)
@@ -53,6 +53,18 @@ class CompletionChoice:
     has_logprobs: bool = False
     finish_reason: str | None = None
     stop_reason: Json = None
+
+    def gather(self, fields: Mapping[str, Json]) -> None:
+        """Take in a part's text and how it ended."""
+        self.text.append(fields["text"])
+        self.finish_reason = fields.get("finish_reason")
+        self.stop_reason = fields.get("stop_reason")
+
+
+@dataclass
+class CompletionChoice(_Choice):
+    """One choice of /v1/completions, as it grows."""
+
     offset: int = 0
     """Characters given so far, for ``text_offset``."""
 
@@ -63,9 +75,7 @@ class CompletionChoice:
 
     def take(self, fields: Mapping[str, Json]) -> dict[str, Json]:
         """Take in a part of this choice. Returns the delta, a choice of a stream's chunk."""
-        self.text.append(fields["text"])
-        self.finish_reason = fields.get("finish_reason")
-        self.stop_reason = fields.get("stop_reason")
+        self.gather(fields)
         return self._shown(fields["text"], fields.get("logprobs"))
 
     def _shown(self, text: str, logprobs: Sequence[Json] | None) -> dict[str, Json]:
@@ -96,15 +106,8 @@ class CompletionChoice:
 
 
 @dataclass
-class ChatChoice:
+class ChatChoice(_Choice):
     """One choice of /v1/chat/completions, as it grows."""
-
-    index: int
-    text: list[str] = field(default_factory=list)
-    logprobs: list[Json] = field(default_factory=list)
-    has_logprobs: bool = False
-    finish_reason: str | None = None
-    stop_reason: Json = None
 
     def opening(self) -> dict[str, Json]:
         """The first delta: who speaks."""
@@ -113,9 +116,7 @@ class ChatChoice:
 
     def take(self, fields: Mapping[str, Json]) -> dict[str, Json]:
         """Take in a part of this choice. Returns the delta, a choice of a stream's chunk."""
-        self.text.append(fields["text"])
-        self.finish_reason = fields.get("finish_reason")
-        self.stop_reason = fields.get("stop_reason")
+        self.gather(fields)
         entries, shown = fields.get("logprobs"), None
         if entries is not None:
             self.has_logprobs = True
