@@ -17,6 +17,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 DEMO = PROJECT / "examples" / "demo.py"
 
 
+def heed_interrupts() -> None:
+    """A shell that runs the tests in its background has them ignored, and so would the demo."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(models: Path, temporary: Path, *options: str) -> subprocess.Popen[str]:
     temporary.mkdir(exist_ok=True)
     return subprocess.Popen(
@@ -24,6 +29,7 @@ def start(models: Path, temporary: Path, *options: str) -> subprocess.Popen[str]
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=heed_interrupts,
         env=os.environ | {"TMPDIR": str(temporary), "COLUMNS": "80", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
     )
 
