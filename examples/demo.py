@@ -76,6 +76,14 @@ def main() -> int:
     return 0
 
 
+def end_children() -> None:
+    """End what an interrupt caught between being started and being known."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        child.kill()
+    psutil.wait_procs(children, timeout=10)
+
+
 def stop(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -83,6 +91,7 @@ def stop(*_: object) -> NoReturn:
 def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None:
     """The whole of it; what has to be undone is handed to ``cleanup``."""
     scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="quiltwork-demo-")))
+    cleanup.callback(end_children)
     found = find_models(args.models)
     for path in found.skipped:
         console.print(f"  skipped {path}: not part of a model", markup=False, highlight=False, soft_wrap=True)
