@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
-
 from work.fleet import one_model
 from work.prompts import prompts
 from work.side import Side

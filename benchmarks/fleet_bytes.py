@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
-
 from quiltwork.core.names import ModelRef
 from quiltwork.zoo import Zoo
 from work.fleet import App, Fleet, Shape, sixteen_apps

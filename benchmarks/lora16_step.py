@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least
-
 from work.fleet import sixteen_loras
 from work.reference import Reference
 from work.rounds import Rounds, per_step

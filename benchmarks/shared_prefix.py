@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
-
 from work.fleet import top_variants
 from work.prompts import prompts
 from work.reference import Reference

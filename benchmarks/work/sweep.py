@@ -7,7 +7,6 @@ from statistics import median
 from typing import Protocol, TypeVar
 
 from quiltwork.core.bench import Context
-
 from quiltwork.core.errors import QuiltworkError
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from quiltwork.core.bench import Claim, at_least, at_most
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
