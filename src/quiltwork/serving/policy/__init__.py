@@ -1,0 +1,4 @@
+"""Decisions of serving over several agents: pure functions that the simulator and the live agents both call.
+
+State comes in as plain data, a decision goes out. No clock, no input or output; randomness is handed in.
+"""

@@ -1,0 +1,53 @@
+"""Which instance runs a request's next segment: the cheapest, all told, but not for a trifle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quiltwork.serving.policy.kv import KVChoice
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An agent that could run the next segment, and what that would cost in seconds."""
+
+    agent: str
+    queue_s: float = 0.0
+    """Until what waits there is done."""
+    load_s: float = 0.0
+    """To load the segment; 0 where it is resident."""
+    net_s: float = 0.0
+    """To send the hidden state there."""
+    kv_s: float = 0.0
+    """To get at the sequence's keys and values there."""
+    exec_s: float = 0.0
+    """To run the batch that it would join."""
+    kv: KVChoice = KVChoice.NONE
+
+    @property
+    def cost(self) -> float:
+        """Seconds until the segment's output is there."""
+        return self.queue_s + self.load_s + self.net_s + self.kv_s + self.exec_s
+
+
+def choose(
+    candidates: Sequence[Candidate], *, hysteresis: float = 0.1, two: tuple[int, int] | None = None
+) -> Candidate | None:
+    """The candidate to send to; None where none is possible.
+
+    Who holds the sequence's keys and values keeps it unless another is cheaper by more than ``hysteresis`` of the
+    owner's cost. ``two`` (drawn by the caller where its figures are stale) looks at two candidates only, and the owner,
+    so that not all dispatchers run to the same idle one. Ties go to the name that sorts first.
+    """
+    possible = [c for c in candidates if c.cost < float("inf")]
+    if not possible:
+        return None
+    owner = next((c for c in possible if c.kv is KVChoice.OWNER), None)
+    looked_at = possible
+    if two is not None and len(possible) > 2:
+        looked_at = [possible[i % len(possible)] for i in two]
+    best = min(looked_at, key=lambda c: (c.cost, c.agent))
+    if owner is not None and best.cost >= owner.cost * (1 - hysteresis):
+        return owner
+    return best
