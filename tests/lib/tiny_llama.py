@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
+from quiltwork.core.errors import NotFoundError
 from quiltwork.core.names import ModelRef
 from quiltwork.serving.engine import Engine
 from quiltwork.serving.options import SamplingOptions
@@ -171,3 +173,29 @@ class Desk:
             for emission in self.engine.step():
                 tokens.setdefault(emission.sequence_id, []).append(emission.token.token)
         return tokens
+
+
+class Chains:
+    """A zoo of chains held in memory."""
+
+    def __init__(self, bench):
+        self.bench, self.chains = bench, {}
+
+    def put(self, twin, version="1"):
+        ref = twin.chain.model.ref
+        self.chains[ref] = dataclasses.replace(twin.chain, model=dataclasses.replace(twin.chain.model, version=version))
+        return ref
+
+    def chain(self, ref):
+        if ref not in self.chains:
+            raise NotFoundError(f"no model {ref}")
+        return self.chains[ref]
+
+    def model(self, ref):
+        return self.chain(ref).model
+
+    def read(self, ref):
+        return self.bench.read(ref)
+
+    def read_file(self, model, name):
+        raise AssertionError("these models have no files")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
+from tiny_llama import Chains
 
 from quiltwork.core.errors import NotFoundError, QuiltworkError
 from quiltwork.core.names import ModelRef
@@ -14,32 +15,6 @@ from quiltwork.core.servable import Caller, Input
 from quiltwork.serving import Engine, EngineConfig, LanguageModels
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19]
-
-
-class Chains:
-    """A zoo of chains held in memory."""
-
-    def __init__(self, bench):
-        self.bench, self.chains = bench, {}
-
-    def put(self, twin, version="1"):
-        ref = twin.chain.model.ref
-        self.chains[ref] = dataclasses.replace(twin.chain, model=dataclasses.replace(twin.chain.model, version=version))
-        return ref
-
-    def chain(self, ref):
-        if ref not in self.chains:
-            raise NotFoundError(f"no model {ref}")
-        return self.chains[ref]
-
-    def model(self, ref):
-        return self.chain(ref).model
-
-    def read(self, ref):
-        return self.bench.read(ref)
-
-    def read_file(self, model, name):
-        raise AssertionError("these models have no files")
 
 
 @pytest.fixture

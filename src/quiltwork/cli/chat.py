@@ -9,6 +9,7 @@ import typer
 from openai.types.chat import ChatCompletionMessageParam
 
 from quiltwork.cli.client import check_ended, check_models, check_text, connect, naming_errors
+from quiltwork.cli.explained import explained, show_explained
 from quiltwork.core.errors import BadInputError
 
 
@@ -17,6 +18,7 @@ def chat(
     system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Tell what each answer went through.")] = False,
     url: Annotated[str, typer.Option(envvar="QUILTWORK_URL", help="The server.")] = "http://127.0.0.1:8000",
     key: Annotated[str | None, typer.Option(envvar="QUILTWORK_API_KEY", help="An API key.")] = None,
 ) -> None:
@@ -24,14 +26,14 @@ def chat(
     messages: list[ChatCompletionMessageParam] = []
     if system is not None:
         messages.append({"role": "system", "content": check_text(system, "--system")})
-    options = {"max_tokens": max_tokens, "temperature": temperature}
+    options = {"max_tokens": max_tokens, "temperature": temperature, "explain": explain or None}
     extra = {name: value for name, value in options.items() if value is not None}
     asking = sys.stdin.isatty()
     with naming_errors(url), connect(url, key) as client:
         check_models(client, [model])
         while said := _said(asking):
             messages.append({"role": "user", "content": said})
-            answer, reason = "", None
+            answer, reason, told, stopped = "", None, None, False
             with client.chat.completions.create(
                 model=model, messages=messages, stream=True, extra_body=extra
             ) as chunks:
@@ -42,12 +44,15 @@ def chat(
                             answer += text
                             print(text, end="", flush=True)
                             reason = choice.finish_reason or reason
+                        told = explained(chunk, url) or told
                 except KeyboardInterrupt:
                     print(" [stopped]", end="")
-                    reason = "stop"
+                    reason, stopped = "stop", True
                 finally:
                     print()
             check_ended(reason, url)
+            if explain and not stopped:
+                show_explained(told, url)
             messages.append({"role": "assistant", "content": answer})
 
 

@@ -10,6 +10,7 @@ import typer
 from openai.types import Completion
 
 from quiltwork.cli.client import check_ended, check_text, connect, naming_errors, pick_model
+from quiltwork.cli.explained import explained, show_explained
 from quiltwork.core.errors import BadInputError, QuiltworkError
 
 
@@ -20,6 +21,7 @@ def complete(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     url: Annotated[str, typer.Option(envvar="QUILTWORK_URL", help="The server.")] = "http://127.0.0.1:8000",
     key: Annotated[str | None, typer.Option(envvar="QUILTWORK_API_KEY", help="An API key.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Tell what the request went through.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the whole reply as JSON.")] = False,
 ) -> None:
     """Complete a text with a running server, and print what comes as it comes."""
@@ -33,14 +35,16 @@ def complete(
         check_text(model, "--model")
     with naming_errors(url), connect(url, key) as client:
         model = pick_model(client) if model is None else model
-        fixed = {} if temperature is None else {"temperature": temperature}
+        fixed: dict[str, object] = {} if temperature is None else {"temperature": temperature}
+        if explain:
+            fixed["explain"] = True
         if json:
             whole = client.completions.create(model=model, prompt=prompt, max_tokens=max_tokens, extra_body=fixed)
             if not isinstance(whole, Completion):
                 raise QuiltworkError("is not a server of OpenAI's shape", where=url)
             print(jsonlib.dumps(whole.model_dump(mode="json"), ensure_ascii=False))
             return
-        reason = None
+        reason, told = None, None
         with client.completions.create(
             model=model, prompt=prompt, max_tokens=max_tokens, stream=True, extra_body=fixed
         ) as chunks:
@@ -49,6 +53,9 @@ def complete(
                     for choice in chunk.choices:
                         print(choice.text, end="", flush=True)
                         reason = choice.finish_reason or reason
+                    told = explained(chunk, url) or told
             finally:
                 print()
         check_ended(reason, url)
+        if explain:
+            show_explained(told, url)

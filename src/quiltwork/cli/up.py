@@ -39,6 +39,9 @@ def up(
     keys: Annotated[
         Path | None, typer.Option(envvar="QUILTWORK_KEYS", help="Who may come in (quiltwork keys).")
     ] = None,
+    log_batches: Annotated[
+        Path | None, typer.Option(help="Append a JSON line for every executed batch to this file: whose rows it held.")
+    ] = None,
     max_body: Annotated[str, typer.Option(help="Longest request body.")] = "32MiB",
     tenant_requests: Annotated[int, typer.Option(help="Requests of one tenant at a time.")] = 512,
     tenant_rate: Annotated[float | None, typer.Option(help="Requests of one tenant per second.")] = None,
@@ -81,6 +84,7 @@ def up(
         "threads": threads,
         "chat_template": _text(chat_template),
         "aliases": dict(map(_alias, alias or ())),
+        "log_batches": str(log_batches) if log_batches is not None else None,
     }
     with Zoo(zoo, create=False) as opened:
         wanted = [_ref(name) for name in model] if model else _servable_models(opened)

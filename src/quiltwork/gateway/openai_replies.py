@@ -16,14 +16,27 @@ class Usage:
     completion: int = 0
     cached: int = 0
     served: Json = None
+    explained: dict[str, Json] | None = None
+    """What each choice went through, where that was asked for."""
 
-    def add(self, fields: Mapping[str, Json]) -> None:
-        """Take in a stream's last part."""
+    def add(self, fields: Mapping[str, Json], first: int) -> None:
+        """Take in a stream's last part; ``first`` is the reply's index of its first choice."""
         usage = fields.get("usage", {})
         self.prompt += usage.get("prompt_tokens", 0)
         self.completion += usage.get("completion_tokens", 0)
         self.cached += usage.get("cached_tokens", 0)
         self.served = fields.get("served", self.served)
+        if "explain" in fields:
+            told = fields["explain"]
+            before = self.explained["choices"] if self.explained is not None else []
+            renumbered = [{**choice, "index": first + choice["index"]} for choice in told["choices"]]
+            choices = sorted([*before, *renumbered], key=lambda choice: int(choice["index"]))
+            self.explained = {**told, "choices": choices}
+
+    def about(self) -> dict[str, Json]:
+        """What stands in a reply beside OpenAI's own fields: what served it and, where it was asked, what happened."""
+        told = {} if self.explained is None else {"explain": self.explained}
+        return {"served": self.served, **told}
 
     def shown(self) -> dict[str, Json]:
         """OpenAI's ``usage``."""

@@ -137,7 +137,7 @@ class _Reply:
             **self._head(streamed=False),
             "choices": shown,
             "usage": self.usage.shown(),
-            "served": self.usage.served,
+            **self.usage.about(),
         }
 
     async def chunks(self, streams: list[Stream]) -> AsyncIterator[bytes]:
@@ -147,8 +147,10 @@ class _Reply:
         writer = ChunkWriter({**head, **usage})
         async for deltas in self._deltas(streams):
             yield b"".join([writer.event(delta) for delta in deltas])
-        if self.asked.include_usage:
-            yield event({**head, "choices": [], "usage": self.usage.shown(), "served": self.usage.served})
+        if self.asked.include_usage or self.usage.explained is not None:
+            if self.asked.include_usage:
+                usage = {"usage": self.usage.shown()}
+            yield event({**head, "choices": [], **usage, **self.usage.about()})
 
     def _head(self, *, streamed: bool) -> dict[str, Json]:
         kind = "text_completion" if not self.chat else "chat.completion.chunk" if streamed else "chat.completion"
@@ -178,7 +180,7 @@ class _Reply:
             async for parts in batches:
                 deltas: list[Json] = []
                 for at, part in parts:
-                    fields = self._note(part)
+                    fields = self._note(at, part)
                     if "prompt_logprobs" in fields:
                         echo = await self._reported(at, fields)
                         if at in waiting:
@@ -213,11 +215,11 @@ class _Reply:
     def _take(self, at: int, fields: Mapping[str, Json]) -> Json:
         return self.choices[at * self.asked.n + fields["index"]].take(fields)
 
-    def _note(self, part: Part) -> Mapping[str, Json]:
+    def _note(self, at: int, part: Part) -> Mapping[str, Json]:
         if self.first is None:
             self.first = self.house.clock() - self.started
         if part.last:
-            self.usage.add(part.fields)
+            self.usage.add(part.fields, at * self.asked.n)
         return part.fields
 
     async def _reported(self, at: int, fields: Mapping[str, Json]) -> Echo:

@@ -98,6 +98,7 @@ def new_choices(
             public_prefix=options.public_prefix,
             adapter_scale=options.adapter_scale,
             prompt_logprobs=options.prompt_logprobs if index == 0 else None,
+            explain=options.explain,
         )
         choices.append(new_choice(language, index, sequence, stops))
     return choices

@@ -39,6 +39,8 @@ class Chunker:
                 break
             self._cache.counters.hits += 1
             self._hold(seq, found)
+            if seq.trace is not None:
+                seq.trace.found(page, found, seq.model, seq.tenant, whole=True)
             seq.computed += PAGE_TOKENS
             if seq.generated == 0:
                 seq.cached_tokens += PAGE_TOKENS
@@ -51,6 +53,8 @@ class Chunker:
         pages = range(start // PAGE_TOKENS, -(-(start + count) // PAGE_TOKENS))
         if start % PAGE_TOKENS == 0 and pages.start < reusable_pages(seq) and self._cache.keep:
             if seq.page_hashes[pages.start] in coming:
+                if seq.trace is not None:
+                    seq.trace.kv.waits += 1
                 return Work(seq, seq.route, start, 0, 0, None, 0)
             if 0 < hop < len(seq.route):
                 return self._resume(seq, hop, pages)
@@ -84,6 +88,8 @@ class Chunker:
                 hidden.pop()
                 break
             self._hold(seq, found)
+            if seq.trace is not None:
+                seq.trace.found(page, found, seq.model, seq.tenant, whole=False)
         if not hidden:
             return None
         return self._work(seq, seq.computed, len(hidden) * PAGE_TOKENS, hop, torch.cat(hidden))

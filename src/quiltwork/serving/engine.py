@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,7 @@ from quiltwork.core.errors import BadInputError, CapacityError
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.apart import in_thread_apart
+from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.chunk import Chunker
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.execute import BatchRecord, Executor, Work, publish
@@ -20,10 +22,11 @@ from quiltwork.serving.kv import KVCache, KVCounters
 from quiltwork.serving.prefix import extend_hashes
 from quiltwork.serving.report import report_prompt
 from quiltwork.serving.roster import Roster, placement
-from quiltwork.serving.route import Served
+from quiltwork.serving.route import Segment, Served
 from quiltwork.serving.sampling import Sampled, sample
 from quiltwork.serving.schedule import Job, Limits, plan, threads_for
 from quiltwork.serving.sequence import Emission, Sequence
+from quiltwork.serving.trace import Trace
 from quiltwork.serving.weights import Read
 from quiltwork.zoo.types import Chain
 
@@ -63,9 +66,12 @@ class _Counts:
 
 
 class Engine:
-    """Loads chains, runs sequences. All methods but ``prepare`` belong to one thread."""
+    """Loads chains, runs sequences. All methods but ``prepare`` belong to one thread.
 
-    def __init__(self, config: EngineConfig, clock: Callable[[], float]) -> None:
+    clock : seconds, for traces. log : is told what every batch holds.
+    """
+
+    def __init__(self, config: EngineConfig, clock: Callable[[], float], log: BatchLog | None = None) -> None:
         self.config = config
         self.clock = clock
         self.placement = placement(config)
@@ -79,6 +85,9 @@ class Engine:
         self._running: list[Sequence] = []
         self._waiting: deque[Sequence] = deque()
         self._counts = _Counts()
+        self._log = log
+        self._traces: dict[int, Trace] = {}
+        """Of the sequences that are to be explained; all others cost nothing."""
         self._threads = self._threads_now = 0  # read at the first step, in the thread that computes
 
     def prepare(self, chain: Chain, read: Read) -> Served:
@@ -132,6 +141,8 @@ class Engine:
         served.running += 1
         seq.tokens = [-1 - i for i in range(served.virtual_tokens)] + list(seq.prompt)
         seq.prompt_len = len(seq.tokens)
+        if seq.explain:
+            seq.trace = self._traces[seq.id] = Trace(self.clock)
         self._sequences[seq.id] = seq
         self._waiting.append(seq)
         self._counts.prompt_tokens += len(seq.prompt)
@@ -146,6 +157,7 @@ class Engine:
         else:
             self._waiting.remove(seq)
         self._let_go(seq)
+        self._traces.pop(seq.id, None)
         assert seq.served is not None
         self.roster.leave(seq.served)
 
@@ -156,6 +168,10 @@ class Engine:
 
     def step(self) -> list[Emission]:
         """Schedule, run, finish."""
+        for trace in self._traces.values():
+            if trace.stage == "delivery":
+                trace.enter("decode")
+        self._executor.watch = self._watch if self._traces or self._log is not None else None
         works = self._schedule()
         self._use_threads([(work.count, work.seq.served.weight_bytes) for work in works if work.seq.served])
         with torch.inference_mode():
@@ -193,6 +209,8 @@ class Engine:
             self._waiting.remove(seq)
             self._running.append(seq)
             self._chunker.start(seq)
+            if seq.trace is not None:
+                seq.trace.enter("prefill")
         works: list[Work] = []
         coming: set[bytes] = set()
         for sequence_id, tokens in decision.chunks:
@@ -236,7 +254,13 @@ class Engine:
             if not asking:
                 continue
             chosen = logits if len(rows) == logits.shape[0] else logits[torch.tensor(rows)]
-            for seq, token in zip(asking, sample(chosen, [s.sampler for s in asking]), strict=True):
+            traced = [seq.trace for seq in asking if seq.trace is not None] if self._traces else []
+            for trace in traced:
+                trace.enter("sampling")
+            sampled = sample(chosen, [s.sampler for s in asking])
+            for trace in traced:
+                trace.enter("delivery")
+            for seq, token in zip(asking, sampled, strict=True):
                 emissions.append(self._emit(seq, token))
         return emissions
 
@@ -266,13 +290,25 @@ class Engine:
         """Give a sequence's pages back; it starts again before those that have not started."""
         self._running.remove(seq)
         self._let_go(seq)
+        if seq.trace is not None:
+            seq.trace.preempt()
         if not seq.reported:
             seq.cached_tokens = 0
             seq.prompt_report.clear()
         self._waiting.appendleft(seq)
         self._counts.preemptions += 1
 
+    def _watch(self, segment: Segment, works: Seq[Work], record: BatchRecord) -> None:
+        """Write down what a batch holds, and in the traces of those in it that they rode in it."""
+        if self._log is not None:
+            self._log.write(segment, [work.seq.model for work in works], record.rows)
+        for work in works if self._traces else ():
+            if work.seq.trace is not None:
+                work.seq.trace.rode(segment, rows=record.rows, sequences=record.sequences, models=record.models)
+
     def _let_go(self, seq: Sequence) -> None:
+        if seq.trace is not None:
+            seq.trace.let_go(-(-seq.computed // PAGE_TOKENS))
         for runs in seq.runs:
             for run in reversed(runs):
                 self.cache.release(run)

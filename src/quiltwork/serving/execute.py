@@ -6,6 +6,7 @@ they belong to; the lowest segment goes first, so that a batch meets as many oth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 
@@ -45,6 +46,9 @@ class BatchRecord:
     models: int
 
 
+Watch = Callable[[Segment, Seq[Work], BatchRecord], None]
+"""Is told of every batch before it runs through a segment."""
+
 Member = tuple[int, int, int, float]
 """A work as its group sees it: sequence, the sequence's route taken, rows, adapter scale."""
 
@@ -80,6 +84,7 @@ class Executor:
         self._cache = cache
         self._groups: dict[GroupKey, _Group] = {}
         self.records: list[BatchRecord] = []
+        self.watch: Watch | None = None
         self.prefill_token_layers = 0
         self.hops = 0
 
@@ -131,7 +136,10 @@ class Executor:
         key = (segment.key, batch.members)
         group = fresh[key] = self._groups.get(key) or _Group()
         table = _table(segment, works, group) if segment.kv_blocks else None
-        self.records.append(BatchRecord(len(segment.links), runs.rows, len(works), batch.models))
+        record = BatchRecord(len(segment.links), runs.rows, len(works), batch.models)
+        self.records.append(record)
+        if self.watch is not None:
+            self.watch(segment, works, record)
         self.hops += len(works)
         self.prefill_token_layers += segment.kv_blocks * batch.prompt_rows
         layer = 0
@@ -230,7 +238,7 @@ def publish(cache: KVCache, seq: Sequence, segment: Segment, hop: int, first: in
     if not segment.kv_blocks:
         return
     for page in range(first, min(end, len(seq.page_hashes))):
-        cache.publish(seq.runs[hop][page], (seq.page_hashes[page], chain_key(seq, segment)))
+        cache.publish(seq.runs[hop][page], (seq.page_hashes[page], chain_key(seq, segment)), (seq.model, seq.tenant))
 
 
 def chain_key(seq: Sequence, segment: Segment) -> bytes:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.servable import Json
+from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.chat import ChatTemplate
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import Engine
@@ -21,7 +23,7 @@ from quiltwork.serving.servable import LanguageModels
 
 SETTINGS = ("zoo", "max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "threads",
             "chat_template", "prefill_chunk", "step_tokens", "prefix_cache", "max_queue", "aliases",
-            "seed")  # fmt: skip
+            "seed", "log_batches")  # fmt: skip
 _ENGINE = ("max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "prefill_chunk",
            "step_tokens", "prefix_cache")  # fmt: skip
 
@@ -35,7 +37,8 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
     ``memory_bytes``, ``kv_bytes``, ``dtype``, ``device``, ``prefill_chunk``, ``step_tokens``, ``prefix_cache``),
     ``threads`` (compute threads of the engine), ``chat_template`` (the text of a template used for every model),
     ``max_queue`` (sequences that may wait), ``aliases`` (name -> model), ``seed`` (of requests that bring none; drawn
-    by the system where absent). A setting that is None is as if absent. Raises BadInputError naming the setting.
+    by the system where absent), ``log_batches`` (a file that gets a JSON line for every batch). A setting that is None
+    is as if absent. Raises BadInputError naming the setting.
     """
     if unknown := sorted(set(settings) - set(SETTINGS)):
         raise BadInputError("is not a setting of language models", where=unknown[0])
@@ -52,6 +55,7 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
     template = given.get("chat_template")
     if template is not None:
         ChatTemplate(_of(given, "chat_template", str, ""), {}, datetime.now)
+    batches = _of(given, "log_batches", str, "")
     config = _engine_config({name: given[name] for name in _ENGINE if name in given})
 
     def open_source() -> ModelSource:
@@ -63,8 +67,9 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
         if threads:
             torch.set_num_threads(threads)
 
+    log = BatchLog(Path(batches), time.time) if batches else None
     return LanguageModels(
-        Engine(config, time.monotonic),
+        Engine(config, time.monotonic, log),
         open_source,
         max_queue=max_queue,
         chat_template=template,
@@ -72,6 +77,7 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
         now=datetime.now,
         seed=_of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
         begin=begin,
+        end=log.close if log is not None else lambda: None,
     )
 
 

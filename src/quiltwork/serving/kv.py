@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import CapacityError
+from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import PAGE_TOKENS
 
 Key = tuple[bytes, bytes]
@@ -85,6 +86,8 @@ class PageRun:
     key: Key | None = None
     activation: Tensor | None = None
     """(PAGE_TOKENS, d): the hidden state that left the segment, where a sibling may need it."""
+    maker: tuple[ModelRef, str] | None = None
+    """The model that computed it and the tenant who asked; set where it is published."""
 
     @property
     def nbytes(self) -> int:
@@ -189,10 +192,10 @@ class KVCache:
         else:
             self._forget(run)
 
-    def publish(self, run: PageRun, key: Key) -> None:
+    def publish(self, run: PageRun, key: Key, maker: tuple[ModelRef, str] | None = None) -> None:
         """Make a complete run findable. If another run has the same content already, this one stays private."""
         if self.keep and run.key is None and run.pages and key not in self._by_key:
-            run.key = key
+            run.key, run.maker = key, maker
             self._by_key[key] = run
 
     def keep_activation(self, run: PageRun, hidden: Tensor) -> None:

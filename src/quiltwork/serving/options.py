@@ -154,6 +154,12 @@ OPTIONS_SCHEMA: Mapping[str, Json] = {
             "default": False,
             "description": "The prompt holds nothing private: its cached state may be shared with other tenants.",
         },
+        "explain": {
+            "type": ["boolean", "null"],
+            "default": False,
+            "description": "Tell with the end of the reply which segments, batches and cached pages it went through, "
+            "and where its time went.",
+        },
     },
 }
 
@@ -196,6 +202,7 @@ class RequestOptions:
     response_format: Mapping[str, Json] | None = None
     adapter_scale: float = 1.0
     public_prefix: bool = False
+    explain: bool = False
 
 
 def parse_options(
@@ -243,6 +250,7 @@ def parse_options(
         response_format=read.response_format("response_format"),
         adapter_scale=read.number("adapter_scale", 1.0),
         public_prefix=read.boolean("public_prefix", False),
+        explain=read.boolean("explain", False),
     )
 
 

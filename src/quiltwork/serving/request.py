@@ -117,25 +117,31 @@ def advance(
 
 
 def usage_part(request: Request) -> Part:
-    """The last part: what was used and what served it."""
+    """The last part: what was used, what served it and, where that was asked, what each choice went through."""
     served = request.choices[0].sequence.served if request.choices else None
     model = served.chain.model if served is not None else request.language.model
-    return Part(
-        {
-            "usage": {
-                "prompt_tokens": len(request.prompt),
-                "completion_tokens": sum(choice.tokens for choice in request.choices),
-                "cached_tokens": request.cached_tokens,
-            },
-            "served": {
-                "version": model.version,
-                "family": model.family,
-                "segments": len(served.route) if served is not None else 0,
-                "substitutions": [],
-            },
+    fields: dict[str, Json] = {
+        "usage": {
+            "prompt_tokens": len(request.prompt),
+            "completion_tokens": sum(choice.tokens for choice in request.choices),
+            "cached_tokens": request.cached_tokens,
         },
-        last=True,
-    )
+        "served": {
+            "version": model.version,
+            "family": model.family,
+            "segments": len(served.route) if served is not None else 0,
+            "substitutions": [],
+        },
+    }
+    if request.options.explain:
+        fields["explain"] = {
+            "choices": [
+                {"index": choice.index, **choice.sequence.trace.to_json()}
+                for choice in request.choices
+                if choice.sequence.trace is not None
+            ]
+        }
+    return Part(fields, last=True)
 
 
 def empty_choice(index: int) -> Part:
@@ -170,6 +176,8 @@ def _finish(
 ) -> None:
     choice.finish_reason = reason
     request.stream.put(_part(choice.index, text, token_ids, logprobs, reason, stop_reason))
+    if choice.sequence.trace is not None:
+        choice.sequence.trace.enter(None)
 
 
 def _part(

@@ -16,6 +16,7 @@ from quiltwork.serving.sampling import Sampled, SamplerState
 if TYPE_CHECKING:
     from quiltwork.serving.kv import PageRun
     from quiltwork.serving.route import Route, Served
+    from quiltwork.serving.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Sequence:
     """Options that change cached state; part of every key of what is computed."""
     prompt_logprobs: int | None = None
     """How many alternatives to report per prompt token, or None for no report."""
+    explain: bool = False
+    """Whether to keep a trace of what it goes through."""
 
     served: Served | None = None
     route: Route = ()
@@ -74,6 +77,7 @@ class Sequence:
     reported: bool = False
     departures: int = 0
     """How often it started from nothing: its pages are others each time."""
+    trace: Trace | None = None
 
     @property
     def pending(self) -> int:

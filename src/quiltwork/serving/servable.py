@@ -74,6 +74,7 @@ class LanguageModels:
     clock : seconds, for latencies. now : the time chat templates may ask for.
     seed : of requests that bring none.
     begin : called first in the engine's thread.
+    end : called last, when it is closed.
     """
 
     kind = "language"
@@ -90,6 +91,7 @@ class LanguageModels:
         now: Callable[[], Any],
         seed: int = 0,
         begin: Callable[[], None] = lambda: None,
+        end: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._open_source = open_source
@@ -116,6 +118,7 @@ class LanguageModels:
         self._hosts_of: dict[Request, _Host] = {}
         self._stats = engine.stats()
         self._published = clock()
+        self._end_with = end
         self._loop = EngineLoop(engine, self._deliver, self._fail_all, begin)
 
     # --- models -------------------------------------------------------------------------------------------------
@@ -395,6 +398,7 @@ class LanguageModels:
         closing = getattr(self._source, "close", None)
         if closing is not None:
             closing()
+        self._end_with()
 
 
 def _info(host: _Host) -> dict[str, Json]:

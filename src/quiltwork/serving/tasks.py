@@ -39,6 +39,16 @@ _PART = {
             "properties": {"prompt_tokens": _INTEGER, "completion_tokens": _INTEGER, "cached_tokens": _INTEGER},
         },
         "served": {"type": "object"},
+        "explain": {
+            "type": "object",
+            "required": ["choices"],
+            "properties": {
+                "choices": {
+                    "type": "array",
+                    "items": {"type": "object", "required": ["index", "hops", "batches", "kv", "seconds"]},
+                }
+            },
+        },
     },
 }
 _NO_OPTIONS: Mapping[str, Json] = {"type": "object", "properties": {}, "additionalProperties": False}

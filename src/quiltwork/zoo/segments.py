@@ -8,7 +8,7 @@ batched together, the second bounds whose keys and values are the same. (BlockLL
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from blake3 import blake3
@@ -31,6 +31,11 @@ def chain_hashes(links: Sequence[Part]) -> tuple[str, ...]:
         below = blake3(f"{below}|{link_id(part)}".encode()).hexdigest()
         hashes.append(below)
     return tuple(hashes)
+
+
+def segment_id(blocks: Iterable[str]) -> str:
+    """A short name for a run of blocks, given their ids: equal runs have the same."""
+    return blake3("|".join(blocks).encode()).hexdigest(length=6)
 
 
 def segments(chains: Mapping[Name, Sequence[Part]]) -> dict[Name, tuple[range, ...]]:
