@@ -107,3 +107,21 @@ def test_an_answer_can_be_stopped_and_the_talk_goes_on(talk, fake, monkeypatch):
     code, out, err = talk("hang\nagain\n", "--max-tokens", "1")
     assert (code, out, err) == (0, " [stopped]\nAGAIN\n", "")
     assert fake.cancelled.wait(20)
+
+
+def test_what_each_answer_went_through_is_printed_beside_it(talk):
+    code, out, err = talk("one\ntwo\n", "--max-tokens", "1", "--explain")
+    assert (code, out) == (0, "ONE\nTWO\n")
+    assert err.count("embed .. head") == 2
+
+
+def test_an_answer_that_was_stopped_is_not_explained(talk, monkeypatch):
+    write, left = sys.stdout.write, [1]
+
+    def interrupted(text):
+        if "HANG" in text and left.pop():
+            raise KeyboardInterrupt
+        return write(text)
+
+    monkeypatch.setattr(sys.stdout, "write", interrupted)
+    assert talk("hang\n", "--explain") == (0, " [stopped]\n", "")

@@ -70,6 +70,25 @@ def test_json_is_the_whole_reply(run, url):
     assert found["usage"]["completion_tokens"] == 2
 
 
+def test_what_a_request_went_through_is_printed_beside_the_answer(run, url):
+    code, out, err = run("say it", "--max-tokens", "2", "--explain", "--url", url)
+    assert (code, out) == (0, "SAY IT\n")
+    assert "embed .. head" in err
+    assert "3 sibling found; 2 computed, 1 of them again after 1 preemptions" in err
+    assert "prefill 2.0" in err
+    code, out, err = run("say", "--max-tokens", "2", "--explain", "--json", "--url", url)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["explain"]["choices"][0]["hops"][0]["last"] == "head"
+
+
+@pytest.mark.parametrize("told", [{}, {"explain": 3}, {"explain": {"choices": [{"hops": 1}]}}])
+def test_a_server_that_does_not_explain_is_told_so(run, told):
+    with answering(event("a", "stop", **told)) as url:
+        found = run("x", "--explain", "--url", url)
+        one_line(found, 1, "explanation")
+        assert found[1] == "a\n"
+
+
 def test_the_model_must_be_named_where_there_are_several(run, url, fake):
     fake.refs.append(ModelRef("law"))
     one_line(run("x", "--url", url), 2, "--model", "base, law")

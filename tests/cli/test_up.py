@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import socket
@@ -181,6 +182,24 @@ def test_chat_complete_and_replay_with_it(zoo, environment, capsys, tmp_path, mo
         assert "4 of 4" in out
 
 
+def test_batches_are_logged_and_requests_explained(zoo, environment, tmp_path):
+    log = tmp_path / "batches.jsonl"
+    with up(zoo, environment, "--log-batches", log) as (process, url):
+        for model in ("base", "asyncio-lora-r4"):
+            reply = client(url).completions.create(
+                model=model, prompt="def read(", max_tokens=4, temperature=0,
+                extra_body={"ignore_eos": True, "explain": True},
+            )  # fmt: skip
+            (told,) = reply.explain["choices"]
+            assert sum(told["seconds"].values()) == pytest.approx(2 * told["seconds"]["total"])
+            segments = {hop["segment"] for hop in told["hops"]}
+            lines = [line for line in map(json.loads, log.read_text().splitlines()) if model in line["sequences"]]
+            assert {line["segment"] for line in lines} == segments
+            assert told["batches"]["count"] == len(lines)
+        process.send_signal(signal.SIGTERM)
+        assert ended(process) == (0, "")
+
+
 def test_a_port_that_is_taken_is_one_line(capsys, zoo):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -216,6 +235,7 @@ def test_a_port_that_is_taken_is_one_line(capsys, zoo):
         (("--tenant-rate", "nan"), "--tenant-rate"),
         (("--grace", "-1"), "--grace"),
         (("--chat-template", "none.jinja"), "none.jinja"),
+        (("--log-batches", "nowhere/log"), "nowhere/log"),
         (("--chat-template", "binary.jinja"), "binary.jinja"),
         (("--alias", "x"), "--alias"),
         (("--alias", "x=nobody"), "nobody"),

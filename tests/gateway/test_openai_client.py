@@ -107,6 +107,32 @@ def test_options_of_the_servable_need_no_code_here(client, fake):
     assert fake.asked[-1][2]["adapter_scale"] == 0.5
 
 
+EXPLAIN = {"extra_body": {"explain": True}}
+
+
+def test_a_reply_explains_itself_where_it_is_asked(client):
+    reply = client.completions.create(model="law", prompt=["a", "b"], n=2, max_tokens=1, **EXPLAIN)
+    assert [choice["index"] for choice in reply.explain["choices"]] == [0, 1, 2, 3]
+    assert reply.explain["choices"][3]["hops"][0]["batches"]["count"] == 7
+    chat = client.chat.completions.create(model="law", messages=[{"role": "user", "content": "a"}], **EXPLAIN)
+    assert [choice["index"] for choice in chat.explain["choices"]] == [0]
+    assert "explain" not in client.completions.create(model="law", prompt="a").model_extra
+
+
+@pytest.mark.parametrize("usage", [True, False])
+def test_a_streamed_reply_is_explained_in_its_last_chunk(client, usage):
+    asked = {"model": "law", "stream": True, "max_tokens": 2, "stream_options": {"include_usage": usage}, **EXPLAIN}
+    for chunks in (
+        list(client.completions.create(prompt="a b", **asked)),
+        list(client.chat.completions.create(messages=[{"role": "user", "content": "a b"}], **asked)),
+    ):
+        assert [("explain" in chunk.model_extra) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+        assert chunks[-1].choices == []
+        assert chunks[-1].explain["choices"][0]["kv"]["found"]["sibling"] == 3
+        assert (chunks[-1].usage is not None) == usage
+        assert chunks[-2].choices[0].finish_reason == "length"
+
+
 def test_ten_thousand_stop_strings_pass(client, fake):
     stops = [f"stop {at}" for at in range(10_000)]
     client.completions.create(model="law", prompt="a", stop=stops)

@@ -21,6 +21,7 @@ OPTIONS = {
         "prompt_logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
         "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 8},
         "adapter_scale": {"type": ["number", "null"], "x-changes-state": True},
+        "explain": {"type": ["boolean", "null"]},
     },
 }
 NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -170,7 +171,9 @@ class FakeServable:
             for index in range(n):
                 stream.put(Part(_word(index, "", "length", {}) | {"token_ids": []}))
         usage = {"prompt_tokens": len(words), "completion_tokens": n * total, "cached_tokens": 1}
-        stream.put(Part({"usage": usage, "served": {"version": "v", "family": "fake", "segments": 1}}, last=True))
+        told = {"explain": {"choices": [_explained(index) for index in range(n)]}} if options.get("explain") else {}
+        served = {"version": "v", "family": "fake", "segments": 1}
+        stream.put(Part({"usage": usage, "served": served, **told}, last=True))
 
     def samples(self) -> Sequence[Sample]:
         return [
@@ -202,6 +205,17 @@ def _row(ref: ModelRef, at: int) -> dict[str, Json]:
                       "attachments": hung})  # fmt: skip
     return {"model": str(ref), "name": ref.name, "tenant": ref.tenant, "family": "llama", "version": "0" * 64,
             "parent": "base" if at else None, "segments": 1, "cells": cells}  # fmt: skip
+
+
+def _explained(index: int) -> dict[str, Json]:
+    spread = {"mean": 1.5, "max": 2}
+    batches = {"count": 7, "rows": spread, "sequences": spread, "models": spread}
+    hop = {"segment": "5e9", "first": "embed", "last": "head", "blocks": 12, "batches": batches}
+    found = {"own": 0, "sibling": 3, "public": 0}
+    kv = {"page_tokens": 16, "found": found, "partly_found": {**found, "sibling": 0}, "computed": 2, "recomputed": 1,
+          "preemptions": 1, "waits": 0}  # fmt: skip
+    seconds = {"queue": 0.001, "prefill": 0.002, "decode": 0.003, "sampling": 0.0, "delivery": 0.0, "total": 0.006}
+    return {"index": index, "hops": [hop], "batches": batches, "kv": kv, "seconds": seconds}
 
 
 def _entry(word: str) -> dict[str, Json]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from quiltwork.cli.output import table
+from quiltwork.cli.output import show, table
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.core.servable import Json
 
@@ -36,14 +35,12 @@ def show_explained(told: Json, url: str) -> None:
     """
     if told is None:
         raise QuiltworkError("the server gave no explanation", where=url, hint="is it a Quiltwork server?")
-    console = Console(stderr=True)
     for choice in told["choices"]:
         try:
-            parts = [_hops(choice), _facts(choice)]
+            tables = [_hops(choice), _facts(choice)]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise QuiltworkError("gave an explanation of another shape", where=url) from error
-        for part in parts:
-            console.print(part, markup=False, highlight=False)
+        show(*tables, stderr=True)
 
 
 def _hops(choice: Json) -> Table:

@@ -27,11 +27,14 @@ def emit(document: Json, json: bool, shown: Table | str) -> None:
         show(shown)
 
 
-def show(*shown: RenderableType) -> None:
-    """Print for people. A pipe or a file has no width: there, tables are not squeezed into a terminal's."""
-    console = Console()
+def show(*shown: RenderableType, stderr: bool = False) -> None:
+    """Print for people. A pipe or a file has no width: there, tables are not squeezed into a terminal's.
+
+    stderr : on standard error, beside what is asked for.
+    """
+    console = Console(stderr=stderr)
     if not console.is_terminal:
-        console = Console(width=max(console.width, WIDE))
+        console = Console(stderr=stderr, width=max(console.width, WIDE))
     for part in shown:
         console.print(part, markup=False, highlight=False)
 
