@@ -68,6 +68,20 @@ def test_notes_do_not_make_another_version():
     assert len(versions) == 1
 
 
+def test_what_was_measured_of_a_model_made_here_is_kept_and_absent_elsewhere():
+    measured = replace(MODEL, measured={"loss": 1.25, "parents": {"a": 1.0, "b": 2.0}})
+    manifest = model_json(measured, "c" * 64)
+    assert read_model(manifest, REF, body_of(BODIES))[0].measured == measured.measured
+    assert b"measured" not in MANIFEST, "models taken in before keep their version"
+    assert read_model(MANIFEST, REF, body_of(BODIES))[0].measured == {}
+    with pytest.raises(CorruptionError, match="measured"):
+        read_model(
+            manifest.replace(b'"measured":{', b'"measured":[{').replace(b'"b":2.0}}', b'"b":2.0}}]'),
+            REF,
+            body_of(BODIES),
+        )
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_does_not_have_are_refused(number):
     with pytest.raises(CorruptionError, match="not JSON"):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quiltwork.zoo.segments import chain_hashes, segments
+from quiltwork.zoo.segments import chain_hashes, kv_shape, segments
 from quiltwork.zoo.types import Block, Part
 
 
@@ -71,3 +71,35 @@ def test_segments_cover_each_chain_once_and_are_bounded_by_owner_set_changes(kin
             for i in shared:
                 if i + 1 in shared:
                     assert any(i in r and i + 1 in r for r in runs) == any(i in r and i + 1 in r for r in others)
+
+
+def shaped(*links: tuple[str, tuple[int, int] | None]) -> list[Part]:
+    arch = [{} if shape is None else {"num_kv_heads": shape[0], "head_dim": shape[1]} for _, shape in links]
+    return [Part(str(i), Block(b, "x", a, ())) for i, ((b, _), a) in enumerate(zip(links, arch, strict=True))]
+
+
+def test_a_chain_is_cut_below_the_block_where_the_shape_of_keys_and_values_changes():
+    narrow, wide = (1, 8), (2, 16)
+    links = [("E", None), ("A", narrow), ("F", None), ("S", None), ("B", wide), ("G", None), ("H", None)]
+    assert lengths(segments({"a": shaped(*links)})["a"]) == [4, 3]
+    same = [(name, shape and narrow) for name, shape in links]
+    assert lengths(segments({"a": shaped(*same)})["a"]) == [7]
+
+
+SHAPES = st.sampled_from([None, (1, 8), (2, 8), (2, 16)])
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from("ABCDEF"), SHAPES), min_size=1, max_size=10), min_size=1, max_size=4)
+)
+def test_every_segment_has_one_shape_and_equal_runs_are_cut_alike(chains):
+    named = {i: shaped(*((f"{block}{shape}", shape) for block, shape in chain)) for i, chain in enumerate(chains)}
+    for i, cut in segments(named).items():
+        assert [at for run in cut for at in run] == list(range(len(named[i])))
+        for run in cut:
+            assert (
+                len(
+                    {shape for shape in (kv_shape(part.block.arch) for part in named[i][run.start : run.stop]) if shape}
+                )
+                <= 1
+            )

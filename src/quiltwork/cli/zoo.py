@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from quiltwork.cli.output import emit, transfer
+from quiltwork.cli.zoo_train import prune, stitch
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.units import format_bytes
@@ -267,3 +268,7 @@ def fsck(
     emit([asdict(finding) for finding in findings], json, table)
     if any(not finding.repaired for finding in findings):
         raise typer.Exit(1)
+
+
+app.command()(stitch)
+app.command()(prune)

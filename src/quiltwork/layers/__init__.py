@@ -20,6 +20,7 @@ from quiltwork.layers.protocol import (
     Runs,
     Weights,
 )
+from quiltwork.layers.stitch_block import stitch_executor
 
 __all__ = [
     "PAGE_TOKENS",
@@ -37,4 +38,5 @@ __all__ = [
     "embed_executor",
     "ffn_executor",
     "head_executor",
+    "stitch_executor",
 ]

@@ -1,4 +1,4 @@
-"""What the four executors share: how attachments are made ready and arranged for a batch."""
+"""What all executors share: how attachments are made ready and arranged for a batch."""
 
 from __future__ import annotations
 

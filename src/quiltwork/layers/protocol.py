@@ -110,7 +110,8 @@ class Executor(Protocol):
 
     def __call__(self, x: Tensor, runs: Runs, kv: PagedKV | None = None, gathered: Gathered | None = None) -> Tensor:
         """Run the block. ``embed``: (rows,) int64 ids -> (rows, d), a negative id -k is virtual token k-1 of the
-        sequence's prompt attachment. ``attn`` and ``ffn``: (rows, d) -> (rows, d). ``head``: (rows, d) -> (rows, V).
+        sequence's prompt attachment. ``attn`` and ``ffn``: (rows, d) -> (rows, d). ``stitch``: (rows, d_a) ->
+        (rows, d_b). ``head``: (rows, d) -> (rows, V).
         """
         ...
 

@@ -99,7 +99,7 @@ class Executor:
         waiting = self._enter(works)
         done: list[tuple[list[Work], Tensor]] = []
         while waiting:
-            segment = min((_next(batch) for batch in waiting), key=lambda s: (s.start, s.key))
+            segment = min((_next(batch) for batch in waiting), key=lambda s: (s.height, s.key))
             here = [b for b in waiting if _next(b).key == segment.key]
             waiting = [b for b in waiting if b not in here]
             batch = here[0] if len(here) == 1 else _join(here)

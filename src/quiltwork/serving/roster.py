@@ -8,10 +8,11 @@ from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, U
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import Placement
 from quiltwork.serving.config import EngineConfig
-from quiltwork.serving.kv import KVCache
-from quiltwork.serving.route import Link, Served, kv_shape, lay_routes
+from quiltwork.serving.kv import KVCache, KVShape
+from quiltwork.serving.route import Link, Served, lay_routes
 from quiltwork.serving.spare import return_freed_memory
 from quiltwork.serving.weights import Library, LoadedBlock, Read
+from quiltwork.zoo.segments import kv_shape
 from quiltwork.zoo.types import Chain
 
 MAX_LEN_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -29,6 +30,17 @@ def placement(config: EngineConfig) -> Placement:
     if name == "auto":
         name = "float32" if device.type == "cpu" else "bfloat16"
     return Placement(device, getattr(torch, name))
+
+
+def _check_widths(chain: Chain) -> None:
+    """Raise BadInputError where a block cannot take what the one below it gives."""
+    width = None
+    for part in chain.links:
+        arch = part.block.arch
+        takes = arch.get("input_size", arch.get("hidden_size"))
+        if width is not None and takes != width:
+            raise BadInputError(f"takes {takes} features, the block below gives {width}", where=part.name)
+        width = arch.get("hidden_size")
 
 
 class Roster:
@@ -67,7 +79,8 @@ class Roster:
                 loaded.append(block)
                 attached = self.library.attach(block, part.attachments, read)
                 shape = kv_shape(part.block.arch)
-                links.append(Link(part.name, part.block.kind, block.executor, attached, shape))
+                kept = None if shape is None else KVShape(*shape)
+                links.append(Link(part.name, part.block.kind, block.executor, attached, kept))
             served = self._describe(chain, tuple(loaded), tuple(links))
         except BaseException:
             for block, part in zip(loaded, chain.links[: len(links)], strict=False):
@@ -82,8 +95,7 @@ class Roster:
         name = str(chain.model.ref)
         if not links or links[0].kind != "embed" or links[-1].kind != "head":
             raise UnsupportedError("a chain runs from an embed block to a head block", where=name)
-        if len({link.kv_shape for link in links if link.kv_shape}) > 1:
-            raise UnsupportedError("attention blocks with different KV shapes in one chain", where=name)
+        _check_widths(chain)
         virtual = [int(a.arch["num_virtual_tokens"]) for p in chain.links for a in p.attachments
                    if "num_virtual_tokens" in a.arch]  # fmt: skip
         copied = [link.attached is not None and link.attached.prefix is not None for link in links if link.kv_shape]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import Executor, LoadedAttachment
@@ -32,10 +32,11 @@ class Segment:
 
     key: tuple[str, ...]
     """Block ids: runs with equal keys are executed as one batch, whatever is attached to them."""
-    start: int
-    """Index of its first link in the chain."""
+    height: int
+    """Segments run from the lowest height up: above all that lie below it in any model (``_heights``)."""
     links: tuple[Link, ...]
     kv_blocks: int
+    """Attention blocks; their keys and values have one shape."""
     pool: PagePool | None
     chain_hash: str
     """Of all links up to its end."""
@@ -72,13 +73,6 @@ class Served:
     """Whether its virtual tokens come as ready keys and values rather than as embeddings."""
 
 
-def kv_shape(arch: Mapping[str, Any]) -> KVShape | None:
-    """The shape of a block's keys and values, from its ``arch``; None for a block that keeps none."""
-    if "num_kv_heads" not in arch:
-        return None
-    return KVShape(int(arch["num_kv_heads"]), int(arch["head_dim"]))
-
-
 def lay_routes(models: Mapping[ModelRef, Served], cache: KVCache) -> dict[ModelRef, Route]:
     """The route of every loaded model, given all of them."""
     cut = segments({ref: served.chain.links for ref, served in models.items()})
@@ -88,6 +82,7 @@ def lay_routes(models: Mapping[ModelRef, Served], cache: KVCache) -> dict[ModelR
         for prefix in chain:
             sharers[prefix] = sharers.get(prefix, 0) + 1
 
+    heights = _heights(models, cut)
     routes: dict[ModelRef, Route] = {}
     for ref, served in models.items():
         route: list[Segment] = []
@@ -99,8 +94,8 @@ def lay_routes(models: Mapping[ModelRef, Served], cache: KVCache) -> dict[ModelR
             parts_ways = not last and sharers[hashes[ref][run.stop]] < sharers[hashes[ref][run.stop - 1]]
             route.append(
                 Segment(
-                    key=tuple(part.block.id for part in served.chain.links[run.start : run.stop]),
-                    start=run.start,
+                    key=_key(served, run),
+                    height=heights[_key(served, run)],
                     links=links,
                     kv_blocks=len(shapes),
                     pool=cache.pool(shapes[0]) if shapes else None,
@@ -112,3 +107,31 @@ def lay_routes(models: Mapping[ModelRef, Served], cache: KVCache) -> dict[ModelR
             )
         routes[ref] = tuple(route)
     return routes
+
+
+def _key(served: Served, run: range) -> tuple[str, ...]:
+    return tuple(part.block.id for part in served.chain.links[run.start : run.stop])
+
+
+def _heights(
+    models: Mapping[ModelRef, Served], cut: Mapping[ModelRef, tuple[range, ...]]
+) -> dict[tuple[str, ...], int]:
+    """Where each segment stands in the order of execution, so that whoever can join a batch there has arrived.
+
+    The highest link index at which it starts in any chain; more where a chain needs it, so that heights rise along
+    every chain. A stitched chain reaches the upper blocks it shares with another model after a longer way up.
+    """
+    heights: dict[tuple[str, ...], int] = {}
+    for ref, served in models.items():
+        for run in cut[ref]:
+            key = _key(served, run)
+            heights[key] = max(run.start, heights.get(key, 0))
+    keys = {ref: [_key(served, run) for run in cut[ref]] for ref, served in models.items()}
+    for _ in range(len(heights)):  # no more rounds than segments: chains that disagree about the order never settle
+        before = dict(heights)
+        for way in keys.values():
+            for below, above in itertools.pairwise(way):
+                heights[above] = max(heights[above], heights[below] + 1)
+        if heights == before:
+            break
+    return heights

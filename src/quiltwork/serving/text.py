@@ -64,6 +64,11 @@ class TextCodec:
         """The tokenizer.json this codec works by."""
         return self._tokenizer.to_str()
 
+    def tokenizer_json(self) -> dict[str, Json]:
+        """The same, parsed."""
+        parsed: dict[str, Json] = json.loads(self.to_json())
+        return parsed
+
     def id_of(self, token: str) -> int | None:
         """The id of a token's text."""
         found: int | None = self._tokenizer.token_to_id(token)

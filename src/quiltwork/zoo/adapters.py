@@ -13,6 +13,7 @@ from quiltwork.core.errors import BadInputError, NotFoundError, UnsupportedError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.servable import Json
 from quiltwork.zoo import hub
+from quiltwork.zoo.derived import STITCHED
 from quiltwork.zoo.dtypes import itemsize, narrowed
 from quiltwork.zoo.families import FAMILIES
 from quiltwork.zoo.formats import peft
@@ -137,6 +138,8 @@ def _all_tensors(model: Model) -> Iterator[TensorRef]:
 def _fit(base: Model, source: Source, config: Mapping[str, Json]) -> Resolved:
     if any(part.attachments for part in base.parts):
         raise UnsupportedError("an adapter on top of an adapter is not implemented", where=str(base.ref))
+    if base.family == STITCHED:
+        raise UnsupportedError("an adapter on a stitched chain is not implemented", where=str(base.ref))
     family = FAMILIES.get(base.family)
     if family is None:
         reason = f"its base {base.ref} is of a family that cannot be served"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, QuiltworkError
 from quiltwork.core.names import ModelRef
+from quiltwork.zoo.derived import MADE, refuse_export
 from quiltwork.zoo.dtypes import widen
 from quiltwork.zoo.formats.rotary_rows import interleaved
 from quiltwork.zoo.objects import FULL
@@ -54,7 +55,7 @@ def export(
         directory made from the parts.
 
     Raises BadInputError for a lossy model that was not allowed, ConflictError where ``dest`` is in use,
-    UnsupportedError for what cannot be merged, CapacityError where the disk is full.
+    UnsupportedError for what cannot be merged and for a chain with a stitch, CapacityError where the disk is full.
     """
     if format not in FORMATS:
         raise BadInputError(f"{format!r} is not one of {', '.join(FORMATS)}", where="format")
@@ -74,6 +75,8 @@ def export(
             count, nbytes = write_merged(zoo, model, fresh, merged=merged, report=report)
         return Exported(target, count, nbytes, exact=False)
     recipe = load(zoo.recipe(model.ref), where=f"recipe of {model.ref}")
+    if recipe.kind == MADE:
+        raise refuse_export(model)
     if recipe.kind == "file" and target.is_dir():
         target = target / recipe.files[0].path
     with _fresh(target, folder=recipe.kind == "directory") as fresh:

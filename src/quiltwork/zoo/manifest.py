@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NoReturn, TypeVar
 
 from quiltwork.core.errors import BadInputError, CorruptionError
@@ -23,6 +23,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _MODEL_FIELDS = {
     "format", "family", "parts", "config", "files", "recipe", "base", "unservable", "lossy", "notes",
 }  # fmt: skip
+_LATER_FIELDS = {"measured"}
+"""Left out of a manifest where they are empty, so that models without them keep their version."""
 _BLOCK_FIELDS = {"kind", "arch", "tensors", "children"}
 _DEPTH = 32
 T = TypeVar("T")
@@ -61,8 +63,10 @@ def block_json(block: Block) -> bytes:
 def model_json(model: Model, recipe: str) -> bytes:
     """The manifest, without the model's name. ``recipe`` is a content id."""
     base = None if model.base is None else {"name": model.base.name, "tenant": model.base.tenant}
+    later = {"measured": dict(model.measured)}
     return canonical(
-        {
+        {name: value for name, value in later.items() if value}
+        | {
             "format": FORMAT,
             "family": model.family,
             "parts": [_part_json(part) for part in model.parts],
@@ -111,7 +115,7 @@ Bodies = Callable[[str], bytes]
 def read_model(data: bytes, ref: ModelRef, bodies: Bodies) -> tuple[Model, str]:
     """``(model, recipe)`` from a manifest. Raises CorruptionError naming the field that is not what it must be."""
     reader = _Reader(f"manifest of {ref}", bodies)
-    fields = reader.object(reader.parse(data), "", _MODEL_FIELDS)
+    fields = reader.object(reader.parse(data), "", _MODEL_FIELDS, _LATER_FIELDS)
     if fields["format"] != FORMAT:
         reader.fail("format", f"must be {FORMAT}")
     base = None
@@ -132,6 +136,7 @@ def read_model(data: bytes, ref: ModelRef, bodies: Bodies) -> tuple[Model, str]:
         unservable=reader.texts(fields["unservable"], "unservable"),
         lossy=reader.mapping(fields["lossy"], "lossy"),
         notes=reader.texts(fields["notes"], "notes"),
+        measured=reader.mapping(fields.get("measured", {}), "measured"),
     )
     return model, reader.hash(fields["recipe"], "recipe")
 
@@ -166,11 +171,11 @@ class _Reader:
         # Notes tell how a model was taken in, which may differ between two times; the model is the same.
         return content_id(canonical({key: fields[key] for key in fields if key != "notes"}, where=self._where))
 
-    def object(self, value: Json, field: str, keys: set[str]) -> dict[str, Json]:
+    def object(self, value: Json, field: str, keys: set[str], optional: Set[str] = frozenset()) -> dict[str, Json]:
         fields = self.mapping(value, field)
         for missing in sorted(keys - fields.keys()):
             self.fail(f"{field}.{missing}".lstrip("."), "is missing")
-        for extra in sorted(fields.keys() - keys):
+        for extra in sorted(fields.keys() - keys - optional):
             self.fail(f"{field}.{extra}".lstrip("."), "is not a field")
         return fields
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import UnsupportedError
+from quiltwork.zoo.derived import STITCHED, refuse_export
 from quiltwork.zoo.families import FAMILIES, TENSORS
 from quiltwork.zoo.folding import FOLDED_KINDS, fold, touched
 from quiltwork.zoo.plan import make_plan
@@ -62,6 +63,8 @@ def write_merged(zoo: Zoo, model: Model, dest: Path, *, merged: bool, report: Ca
 
 def _refuse(model: Model, merged: bool) -> None:
     where = str(model.ref)
+    if model.family == STITCHED:
+        raise refuse_export(model)
     if model.family not in FAMILIES:
         raise UnsupportedError("is of no known family: only its own files can be written", where=where)
     reasons = [reason for reason in model.unservable if reason.startswith("adapter_config.json")]

@@ -55,7 +55,7 @@ class Recipe:
     """All entries of a source."""
 
     kind: str
-    """``directory`` or ``file``."""
+    """``directory`` or ``file``; ``made`` for a model that no files describe."""
     files: tuple[FileRecipe, ...] = field(default=())
 
 

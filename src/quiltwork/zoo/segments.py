@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
@@ -38,11 +38,16 @@ def segment_id(blocks: Iterable[str]) -> str:
     return blake3("|".join(blocks).encode()).hexdigest(length=6)
 
 
+def kv_shape(arch: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(num_kv_heads, head_dim) of the keys and values that a block keeps; None where it keeps none."""
+    return (int(arch["num_kv_heads"]), int(arch["head_dim"])) if "num_kv_heads" in arch else None
+
+
 def segments(chains: Mapping[Name, Sequence[Part]]) -> dict[Name, tuple[range, ...]]:
     """Cut every chain into segments, as ranges of link indices that together cover the chain.
 
     Two chains that own the same run of blocks are cut alike there, so that the run is executed as one batch for both.
-    The number of segments of a chain is at most one more than the number of owner-set changes along it.
+    The number of segments of a chain is at most one more than the number of owner-set and KV-shape changes along it.
     """
     owners: dict[str, set[Name]] = {}
     sharers: dict[str, set[Name]] = {}
@@ -59,6 +64,12 @@ def segments(chains: Mapping[Name, Sequence[Part]]) -> dict[Name, tuple[range, .
             below, above = links[i].block.id, links[i + 1].block.id
             if owners[below] != owners[above] or sharers[prefixes[i]] != sharers[prefixes[i + 1]]:
                 cut_pairs.add((below, above))
+        keeping: tuple[int, int] | None = None
+        for i, part in enumerate(links):
+            shape = kv_shape(part.block.arch)
+            if shape is not None and keeping is not None and shape != keeping:
+                cut_pairs.add((links[i - 1].block.id, part.block.id))
+            keeping = shape or keeping
 
     cut: dict[Name, tuple[range, ...]] = {}
     for name, links in chains.items():

@@ -149,6 +149,7 @@ class Session:
         unservable: Sequence[str] = (),
         lossy: Mapping[str, Json] | None = None,
         notes: Sequence[str] = (),
+        measured: Mapping[str, Json] | None = None,
         aliases: Iterable[ModelRef] = (),
         replace: bool = True,
     ) -> Model:
@@ -171,6 +172,7 @@ class Session:
             unservable=tuple(unservable),
             lossy=lossy or {},
             notes=tuple(notes),
+            measured=measured or {},
         )
         manifest = model_json(draft, recipe_content)
         bodies = {block.id: block_json(block) for block in named_blocks(draft.parts)}

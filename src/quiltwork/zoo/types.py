@@ -62,8 +62,8 @@ class Block:
 
     id: str
     kind: str
-    """``embed``, ``attn``, ``ffn``, ``head``; attachments ``lora``, ``ia3``, ``norm``, ``bias``, ``prefix``,
-    ``prompt``; ``tensors`` for what an unknown family keeps together."""
+    """``embed``, ``attn``, ``ffn``, ``head``, ``stitch``; attachments ``lora``, ``ia3``, ``norm``, ``bias``,
+    ``prefix``, ``prompt``; ``tensors`` for what an unknown family keeps together."""
     arch: Mapping[str, Json]
     """The configuration that changes the maths; keys in docs/blocks.md."""
     tensors: tuple[TensorRef, ...]
@@ -114,6 +114,8 @@ class Model:
     """Per tensor kept in a lossy code: the code and its measured error. Empty for an exact model."""
     notes: tuple[str, ...] = ()
     """What ingest had to decide or warn about, for people to read."""
+    measured: Mapping[str, Json] = field(default_factory=dict)
+    """For a model made here from others: how good it was on held-out text, beside those (docs/zoo.md). Else empty."""
 
 
 @dataclass(frozen=True)
