@@ -32,6 +32,8 @@ class Segment:
 
     key: tuple[str, ...]
     """Block ids: runs with equal keys are executed as one batch, whatever is attached to them."""
+    start: int
+    """Index of its first link in the chain."""
     height: int
     """Segments run from the lowest height up: above all that lie below it in any model (``_heights``)."""
     links: tuple[Link, ...]
@@ -95,6 +97,7 @@ def lay_routes(models: Mapping[ModelRef, Served], cache: KVCache) -> dict[ModelR
             route.append(
                 Segment(
                     key=_key(served, run),
+                    start=run.start,
                     height=heights[_key(served, run)],
                     links=links,
                     kv_blocks=len(shapes),
