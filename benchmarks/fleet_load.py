@@ -10,18 +10,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
 from quiltwork.core.errors import QuiltworkError
 from work.answers import Comparison
+from work.azure import APPS, CAP, ENGINE_SHARE, LOAD, apart
 from work.fleet import merged, sixteen_apps
 from work.reference import Reference
 from work.replay import Replayed, Request
 from work.settings import ContinuousSettings
 from work.side import Side
 from work.stock import stock
+from work.system import System
 from work.workload import at_once, at_rate, renamed, requests
 
 P95 = "serving.azure_p95"
@@ -33,24 +35,6 @@ CLAIMS = (
     Claim(name=THROUGHPUT, room="serving", title=f"throughput with a full queue; {WORK}", reach=at_least(1.71),
           ratio="ours/baseline", unit="requests/s", parity=False),
 )  # fmt: skip
-CAP, LOAD, APPS = 0.6, 0.7, 16
-ENGINE_SHARE = 0.7
-"""Share of the cap that the engine may fill with weights and KV; the rest is for what arithmetic needs in passing."""
-
-
-@dataclass
-class System:
-    """One side: how to replay on it, its process, and its peak memory above the imports in bytes."""
-
-    side: Side
-    peak: int = 0
-
-    def replay(self, timed: list[Request]) -> Replayed:
-        """Serve timed requests, watching memory."""
-        with self.side.peak_pss(every=0.1) as peak:
-            done: Replayed = self.side.call("replay", timed)
-        self.peak = max(self.peak, peak.bytes - self.side.floor_pss)
-        return done
 
 
 def candidates(cores: int, quick: bool) -> list[ContinuousSettings]:
@@ -127,7 +111,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
             if system.peak > cap:
                 raise QuiltworkError(f"{name} took {system.peak} bytes of {cap}", where="memory cap")
     if not context.quick:
-        rows.append(_apart(zoo, names, resident, cores, words, seeds[0], rate["baseline"][0]))
+        rows.append(_apart(zoo, names, resident, memory, words, seeds[0], rate["baseline"][0]))
     details: dict[str, object] = {
         "requests": count, "shuffles": list(seeds), "cap_bytes": cap, "need_bytes": need, "resident_models": resident,
         "engine_memory_bytes": memory, "peaks": {name: system.peak for name, system in systems.items()},
@@ -202,16 +186,14 @@ def _apart(
     zoo: Path,
     names: list[str],
     resident: int,
-    cores: int,
+    memory: int,
     words: Callable[[int, str], list[Request]],
     seed: int,
     rate: float,
 ) -> dict[str, object]:
-    """Our engine, one per application, as many of them in memory as the baseline's models."""
-    with Side("work.ours:OurModelsApart", threads=cores, zoo=zoo, models=names, resident=resident,
-              kv_bytes=1 << 26) as side:  # fmt: skip
-        system = System(side)
+    """Our engine, one process per application, as many of them in memory as the baseline's models."""
+    with apart(zoo, names, resident, memory) as system:
         full = system.replay(at_once(words(seed, "apart"))).throughput
         late = system.replay(at_rate(words(seed, "apart arrivals"), LOAD * rate)).latency(0.95)
-    return {"system": "our engine, one per app", "requests/s": round(full, 2), "p95 s": round(late, 3),
+    return {"system": system.name, "requests/s": round(full, 2), "p95 s": round(late, 3),
             "peak MB": round(system.peak / 1e6)}  # fmt: skip

@@ -6,13 +6,14 @@ import asyncio
 import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from quiltwork.core.errors import QuiltworkError
 from work.hf import load
-from work.replay import OnDemand, Replayed, Request, replay, warm
+from work.replay import First, OnDemand, Replayed, Request, one_by_one, replay, warm
 from work.settings import ContinuousSettings
 
 
@@ -34,20 +35,24 @@ class ContinuousModel:
         )
         self._manager.start()
 
-    async def answer(self, request: Request) -> list[int]:
+    async def answer(self, request: Request, first: First) -> list[int]:
         """Serve one request."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[int]] = loop.create_future()
 
-        def done(output: object) -> None:
-            error = getattr(output, "error", None)
-            if error is not None:
-                future.set_exception(QuiltworkError(str(error), where="continuous batching"))
-            else:
-                future.set_result(list(output.generated_tokens))  # type: ignore[attr-defined]
+        def told(output: Any) -> None:
+            if output.error is not None:
+                future.set_exception(QuiltworkError(str(output.error), where="continuous batching"))
+                return
+            if len(output.generated_tokens) == 1:
+                first()
+            if output.is_finished():
+                future.set_result(list(output.generated_tokens))
 
-        self._manager.register_result_handler(request.id, done)
-        self._manager.add_request(request.prompt, request_id=request.id, max_new_tokens=request.new_tokens)
+        self._manager.register_result_handler(request.id, told)
+        self._manager.add_request(
+            request.prompt, request_id=request.id, max_new_tokens=request.new_tokens, streaming=request.stream
+        )
         return await future
 
     def close(self) -> None:
@@ -71,10 +76,14 @@ class ContinuousFleet:
         torch.set_num_threads(settings.threads)
 
     def replay(self, requests: Sequence[Request]) -> Replayed:
-        """Serve timed requests, starting with the first ``resident`` applications loaded."""
-        return asyncio.run(self._replay(requests))
+        """Serve timed requests, starting with the last ``resident`` applications loaded."""
+        return asyncio.run(self._served(requests, each=False))
 
-    async def _replay(self, requests: Sequence[Request]) -> Replayed:
+    def unloaded(self, requests: Sequence[Request]) -> Replayed:
+        """Serve requests one after the other."""
+        return asyncio.run(self._served(requests, each=True))
+
+    async def _served(self, requests: Sequence[Request], *, each: bool) -> Replayed:
         settings = self._settings
         fleet = OnDemand(
             lambda app: ContinuousModel(self._models[app], settings), self._resident, at_once=settings.at_once
@@ -82,7 +91,7 @@ class ContinuousFleet:
         try:
             await replay([warm(app) for app in list(self._models)[-self._resident :]], fleet.answer)
             before = fleet.loads
-            done = await replay(requests, fleet.answer)
+            done = await (one_by_one if each else replay)(requests, fleet.answer)
             return Replayed(done.replies, done.seconds, fleet.loads - before)
         finally:
             fleet.close()

@@ -16,7 +16,7 @@ from quiltwork.core.servable import Caller, Input, Part, Stream
 from quiltwork.serving import Engine, EngineConfig, SamplerState, SamplingOptions, language_servable
 from quiltwork.serving import Sequence as TokenSequence
 from quiltwork.zoo import Zoo
-from work.replay import OnDemand, Replayed, Request, replay, warm
+from work.replay import First, Replayed, Request, replay
 
 Answers = list[list[int]]
 CALLER = Caller()
@@ -68,9 +68,18 @@ class OurModels:
         """Serve timed requests."""
         return asyncio.run(replay(requests, self.answer))
 
-    async def answer(self, request: Request) -> list[int]:
+    async def answer(self, request: Request, first: First) -> list[int]:
         """Serve one request."""
-        return _tokens(await self._submit(request.app, request.prompt, request.new_tokens))
+        stream = self._submit(request.app, request.prompt, request.new_tokens)
+        if not request.stream:
+            return _tokens(await stream)
+        tokens: list[int] = []
+        async for part in stream:
+            new = part.fields.get("token_ids", ())
+            if new and not tokens:
+                first()
+            tokens += new
+        return tokens
 
     def close(self) -> None:
         """Stop the engine."""
@@ -83,27 +92,6 @@ class OurModels:
 
 def _tokens(parts: Sequence[Part]) -> list[int]:
     return [token for part in parts for token in part.fields.get("token_ids", ())]
-
-
-class OurModelsApart:
-    """One engine per application, loaded on demand: what sharing is worth to the same engine."""
-
-    def __init__(self, zoo: Path, models: Sequence[str], resident: int, **settings: Any) -> None:
-        self._zoo, self._models, self._resident, self._settings = zoo, list(models), resident, settings
-
-    def replay(self, requests: Sequence[Request]) -> Replayed:
-        """Serve timed requests."""
-        return asyncio.run(self._replay(requests))
-
-    async def _replay(self, requests: Sequence[Request]) -> Replayed:
-        fleet = OnDemand(lambda app: OurModels(self._zoo, [app], **self._settings), self._resident)
-        try:
-            await replay([warm(app) for app in self._models[-self._resident :]], fleet.answer)
-            before = fleet.loads
-            done = await replay(requests, fleet.answer)
-            return Replayed(done.replies, done.seconds, fleet.loads - before)
-        finally:
-            fleet.close()
 
 
 class OurEngine:

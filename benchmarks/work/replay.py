@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from quiltwork.core.errors import QuiltworkError
@@ -25,6 +25,8 @@ class Request:
     """Seconds after the replay's start."""
     prompt: list[int]
     new_tokens: int
+    stream: bool = False
+    """Whether whoever asks wants each token as it comes."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,29 @@ class Reply:
     tokens: list[int]
     latency: float
     """Seconds from its arrival in the trace, queueing and loading included, to its last token."""
+    first: float | None = None
+    """Seconds from its arrival to its first token; None where it was not streamed."""
+
+    @property
+    def between(self) -> float:
+        """Mean seconds from one token to the next; 0 for a single one. Raises QuiltworkError where not streamed."""
+        if self.first is None:
+            raise QuiltworkError("there is no time of the first token", where="a reply that was not streamed")
+        return (self.latency - self.first) / (len(self.tokens) - 1) if len(self.tokens) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a user still calls fast."""
+
+    first: float
+    """Seconds to the first token."""
+    between: float
+    """Mean seconds from one token to the next."""
+
+    def met_by(self, reply: Reply) -> bool:
+        """Whether a streamed reply was fast enough in both."""
+        return reply.first is not None and reply.first <= self.first and reply.between <= self.between
 
 
 @dataclass(frozen=True)
@@ -53,11 +78,31 @@ class Replayed:
 
     def latency(self, quantile: float) -> float:
         """A quantile (nearest rank) of the latencies, in seconds."""
-        ordered = sorted(reply.latency for reply in self.replies.values())
-        return ordered[min(int(quantile * len(ordered)), len(ordered) - 1)]
+        return nearest_rank([reply.latency for reply in self.replies.values()], quantile)
+
+    def first(self, quantile: float) -> float:
+        """A quantile of the times to the first token of streamed replies, in seconds."""
+        return nearest_rank([reply.first for reply in self.replies.values() if reply.first is not None], quantile)
+
+    def between(self, quantile: float) -> float:
+        """A quantile of the mean times between two tokens of streamed replies of several tokens, in seconds."""
+        return nearest_rank([reply.between for reply in self.replies.values() if len(reply.tokens) > 1], quantile)
+
+    def goodput(self, limits: Limits) -> float:
+        """Requests per second that were served within the limits."""
+        return sum(map(limits.met_by, self.replies.values())) / self.seconds
 
 
-Answer = Callable[[Request], Awaitable[list[int]]]
+def nearest_rank(values: Sequence[float], quantile: float) -> float:
+    """A quantile of measured values that is one of them. Raises QuiltworkError where there are none."""
+    if not values:
+        raise QuiltworkError("there is nothing to take a quantile of", where="replay")
+    return sorted(values)[min(int(quantile * len(values)), len(values) - 1)]
+
+
+First = Callable[[], None]
+"""To be called, from any thread, when a request's first token is there; whoever does not stream need not."""
+Answer = Callable[[Request, First], Awaitable[list[int]]]
 """Serve a request and return its tokens."""
 
 
@@ -67,8 +112,12 @@ async def replay(requests: Sequence[Request], answer: Answer) -> Replayed:
     start = time.perf_counter()
 
     async def one(request: Request) -> None:
-        tokens = await answer(request)
-        replies[request.id] = Reply(tokens, time.perf_counter() - start - request.arrival)
+        first: list[float] = []
+        tokens = await answer(request, lambda: first.append(time.perf_counter()))
+        ended = time.perf_counter() - start - request.arrival
+        if request.stream and not first:
+            raise QuiltworkError("no first token was told of", where=request.id)
+        replies[request.id] = Reply(tokens, ended, first[0] - start - request.arrival if request.stream else None)
 
     async with asyncio.TaskGroup() as group:
         for request in sorted(requests, key=lambda r: r.arrival):
@@ -77,10 +126,19 @@ async def replay(requests: Sequence[Request], answer: Answer) -> Replayed:
     return Replayed(replies, time.perf_counter() - start)
 
 
+async def one_by_one(requests: Sequence[Request], answer: Answer) -> Replayed:
+    """Send each request when the one before has been answered: what each takes on an unloaded machine."""
+    done: dict[str, Reply] = {}
+    start = time.perf_counter()
+    for request in requests:
+        done |= (await replay([replace(request, arrival=0.0)], answer)).replies
+    return Replayed(done, time.perf_counter() - start)
+
+
 class ModelServer(Protocol):
     """One model in memory, ready to answer."""
 
-    async def answer(self, request: Request) -> list[int]:
+    async def answer(self, request: Request, first: First) -> list[int]:
         """Serve a request."""
         ...
 
@@ -110,14 +168,14 @@ class OnDemand:
     def __init__(self, load: Callable[[str], ModelServer], capacity: int, at_once: int | None = None) -> None:
         self._load, self._capacity, self._at_once = load, capacity, at_once or capacity
         self._resident: OrderedDict[str, _Resident] = OrderedDict()
-        self._waiting: dict[str, deque[tuple[Request, asyncio.Future[list[int]], float]]] = {}
+        self._waiting: dict[str, deque[tuple[Request, First, asyncio.Future[list[int]], float]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.loads = 0
 
-    async def answer(self, request: Request) -> list[int]:
+    async def answer(self, request: Request, first: First) -> list[int]:
         """Serve a request, loading its model first if need be."""
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(request.app, deque()).append((request, future, time.perf_counter()))
+        self._waiting.setdefault(request.app, deque()).append((request, first, future, time.perf_counter()))
         self._dispatch()
         return await future
 
@@ -129,7 +187,7 @@ class OnDemand:
         self._resident.clear()
 
     def _dispatch(self) -> None:
-        waiting = sorted((a for a, queue in self._waiting.items() if queue), key=lambda a: self._waiting[a][0][2])
+        waiting = sorted((a for a, queue in self._waiting.items() if queue), key=lambda a: self._waiting[a][0][3])
         computing = sum(resident.running > 0 for resident in self._resident.values())
         if all(app in self._resident for app in waiting):
             for resident in self._resident.values():
@@ -144,9 +202,9 @@ class OnDemand:
                 computing += resident.running == 0
                 self._resident.move_to_end(app)
                 while self._waiting[app]:
-                    request, future, _ = self._waiting[app].popleft()
+                    request, first, future, _ = self._waiting[app].popleft()
                     resident.running += 1
-                    self._spawn(self._serve(resident, request, future))
+                    self._spawn(self._serve(resident, request, first, future))
 
     def _make_room(self, app: str) -> None:
         if len(self._resident) < self._capacity:
@@ -154,7 +212,7 @@ class OnDemand:
             self._spawn(self._swap(None, app))
             return
         ready = [(name, r) for name, r in self._resident.items() if r.server is not None]
-        waited = time.perf_counter() - self._waiting[app][0][2]
+        waited = time.perf_counter() - self._waiting[app][0][3]
         if ready and waited > PATIENCE and not any(r.draining for r in self._resident.values()):
             ready[0][1].draining = True
         for name, resident in ready:
@@ -174,10 +232,12 @@ class OnDemand:
         self.loads += 1
         self._dispatch()
 
-    async def _serve(self, resident: _Resident, request: Request, future: asyncio.Future[list[int]]) -> None:
+    async def _serve(
+        self, resident: _Resident, request: Request, first: First, future: asyncio.Future[list[int]]
+    ) -> None:
         assert resident.server is not None
         try:
-            future.set_result(await resident.server.answer(request))
+            future.set_result(await resident.server.answer(request, first))
         finally:
             resident.running -= 1
         self._dispatch()
@@ -194,7 +254,7 @@ class OnDemand:
         error = task.exception()
         for queue in self._waiting.values():
             while queue:
-                _, future, _ = queue.popleft()
+                _, _, future, _ = queue.popleft()
                 if not future.done():
                     future.set_exception(QuiltworkError(f"loading or serving failed: {error!r}", where="replay"))
 

@@ -30,6 +30,32 @@ COMPILED = HfSettings("sdpa", "static", compiled=True)
 
 
 @dataclass(frozen=True)
+class GenerateSettings:
+    """What may be tuned about serving one model per application with ``generate``.
+
+    Compiling is not: it would have to be done again at every load.
+    """
+
+    attention: str = "sdpa"
+    """``sdpa`` or ``eager``."""
+    cache: str = "dynamic"
+    """``dynamic`` or ``static``."""
+    threads: int = 1
+    """Compute threads of a model."""
+    at_once: int | None = 1
+    """Models that may compute at a time; None for all."""
+
+    @property
+    def hf(self) -> HfSettings:
+        """Those of a single call; the threads are the process's."""
+        return HfSettings(self.attention, self.cache)
+
+    def label(self) -> str:
+        """One cell of the sweep's table."""
+        return f"{self.hf.label()}, {self.threads} threads, {self.at_once or 'all'} models at a time"
+
+
+@dataclass(frozen=True)
 class ContinuousSettings:
     """What may be tuned about continuous batching on a CPU."""
 

@@ -44,7 +44,7 @@ class Side:
         self._name = factory
         self._process = subprocess.Popen(
             [sys.executable, "-m", "work.side", str(fd)],
-            env=_environment(threads) | (environment or {}),
+            env=child_environment(threads) | (environment or {}),
             cwd=BENCHMARKS,
             pass_fds=(fd,),
             stdout=sys.stderr,
@@ -102,7 +102,8 @@ class Side:
         self.close()
 
 
-def _environment(threads: int) -> dict[str, str]:
+def child_environment(threads: int) -> dict[str, str]:
+    """Environment variables of a child with that many compute threads, which finds the benchmarks' modules."""
     n = str(threads)
     paths = [str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]
     return os.environ | {

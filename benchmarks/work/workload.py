@@ -52,6 +52,11 @@ def at_once(timed: Sequence[Request]) -> list[Request]:
     return [replace(request, arrival=0.0) for request in timed]
 
 
+def streamed(timed: Sequence[Request]) -> list[Request]:
+    """The same requests, each token wanted as it comes."""
+    return [replace(request, stream=True) for request in timed]
+
+
 def renamed(timed: Sequence[Request], phase: str, vocab: int) -> list[Request]:
     """The same lengths, arrivals and applications with other words, so that nothing computed before is of use."""
     fresh = []

@@ -26,6 +26,9 @@ PROMISED = {
     "serving.azure_p95": (at_most(0.665), "ours/baseline", False),
     "serving.azure_throughput": (at_least(1.71), "ours/baseline", False),
     "serving.prefix_token_layers": (at_most(0.30), "ours/baseline", False),
+    "serving.per_model_p95": (at_most(0.665), "ours/baseline", False),
+    "serving.per_model_throughput": (at_least(1.71), "ours/baseline", False),
+    "serving.per_model_goodput": (at_least(1.5), "ours/baseline", False),
     "serving.flat_decode": (at_most(1.5), "ours/baseline", False),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
@@ -25,7 +26,7 @@ from quiltwork.core.bench import (
     standings,
     write,
 )
-from quiltwork.core.bench.tables import amount, cell, columns, pages, rewritten
+from quiltwork.core.bench.tables import amount, by_table, cell, columns, pages, rewritten
 from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.servable import Json
 
@@ -137,15 +138,19 @@ def _report(records: tuple[Record, ...]) -> list[RenderableType]:
         # Claims of one run often have their rows in common.
         if outcome.rows and outcome.rows not in printed:
             printed.append(outcome.rows)
-            names = columns(outcome.rows)
-            beside = table(*names, title="")
-            for row in outcome.rows:
-                beside.add_row(*(cell(row.get(name)) for name in names))
-            shown.append(beside)
+            shown += [_beside(title, rows) for title, rows in by_table(outcome.rows)]
     first = records[0]
     kind = "quick run, not recorded" if first.quick else "recorded"
     shown.append(f"{kind}; {first.seconds:.0f} s; load of others {first.load['others_cores']} cores")
     return shown
+
+
+def _beside(title: str, rows: Sequence[Mapping[str, Json]]) -> RenderableType:
+    names = columns(rows)
+    made = table(*names, title=title)
+    for row in rows:
+        made.add_row(*(cell(row.get(name)) for name in names))
+    return made
 
 
 def _figures(verdict: Verdict) -> tuple[str, str, str]:

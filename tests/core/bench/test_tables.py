@@ -60,6 +60,26 @@ def test_a_room_may_have_a_table_of_its_own_with_what_was_printed(standing):
     assert "| c |  | yes |" in room
 
 
+def test_rows_of_one_table_are_gathered_from_all_records_once_each(record, tmp_path):
+    shared = [{"table": "side", "system": "ours", "s": 1.5}, {"sweep": "a"}, {"table": "side", "system": "theirs"}]
+    write(tmp_path, record(SPEED, rows=shared))
+    write(tmp_path, record(BYTES, rows=[*shared, {"table": "side", "system": "a third", "MB": 4}]))
+    found = standings([Benchmark(Path("b.py"), (OTHER, BYTES, SPEED), lambda c: {})], tmp_path)
+    page = "<!-- bench:begin table=side -->\n<!-- bench:end -->\n"
+    made = rewritten(page, found, where="p")
+    assert "| system | s | MB |" in made
+    assert [line for line in made.splitlines() if "ours" in line] == ["| ours | 1.5 |  |"]
+    assert "| a third |  | 4 |" in made
+    assert "sweep" not in made
+    assert "2026-01-02." in made
+    assert rewritten(made, found, where="p") == made
+    none = rewritten(page.replace("side", "ablation"), found, where="p")
+    assert "Not measured yet." in none
+    rows = table([s for s in found if s.claim is SPEED], rows=True)
+    assert "side:\n\n| system | s |" in rows
+    assert "| sweep |\n| --- |\n| a |" in rows
+
+
 def test_a_page_without_marks_stays_as_it_is(standing):
     text = "# A page\n\nmentions `<!-- bench:begin -->` in passing\n"
     assert rewritten(text, standing, where="p") == text
@@ -73,6 +93,7 @@ def test_a_page_without_marks_stays_as_it_is(standing):
         ("<!-- bench:begin -->\n<!-- bench:begin -->\n<!-- bench:end -->\n", "line 2: .*alternate"),
         ("<!-- bench:begin room=attic -->\n<!-- bench:end -->\n", "room=attic.*room, zoo"),
         ("<!-- bench:begin rosw -->\n<!-- bench:end -->\n", "rosw"),
+        ("<!-- bench:begin table=A1 -->\n<!-- bench:end -->\n", "table=A1"),
     ],
 )
 def test_a_wrong_mark_is_named(standing, page, message):

@@ -2,14 +2,15 @@
 
 ``<!-- bench:begin -->`` starts a table of all claims, ``<!-- bench:begin room=zoo -->`` one of a room's, and with the
 word ``rows`` (``<!-- bench:begin room=zoo rows -->``) what each benchmark printed beside its figures follows.
-``<!-- bench:end -->`` ends it. What stands between the marks belongs to us.
+``<!-- bench:begin table=ablation -->`` starts one of all rows, of all records, that say they belong to a table of that
+name. ``<!-- bench:end -->`` ends it. What stands between the marks belongs to us.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +21,16 @@ from quiltwork.core.servable import Json
 from quiltwork.core.units import format_bytes
 
 _MARK = re.compile(r"^<!-- bench:(begin|end)\b(.*?)-->[ \t]*$", re.MULTILINE)
+_TABLE = re.compile(r"[a-z][a-z-]*")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What an opening mark asks for."""
+
+    room: str | None = None
+    rows: bool = False
+    table: str | None = None
 
 
 @dataclass(frozen=True)
@@ -28,8 +39,7 @@ class _Region:
     """Behind the opening mark's line."""
     end: int
     """Before the closing mark."""
-    room: str | None
-    rows: bool
+    wanted: _Wanted
 
 
 def pages(project: Path) -> Iterator[Path]:
@@ -42,8 +52,10 @@ def rewritten(text: str, standings: Sequence[Standing], *, where: str) -> str:
     """A page with its tables made anew. Raises BadInputError naming the line of a mark that is wrong."""
     rooms = {standing.claim.room for standing in standings}
     for region in reversed(_regions(text, rooms, where)):
-        chosen = [s for s in standings if region.room in (None, s.claim.room)]
-        text = text[: region.start] + table(chosen, rows=region.rows) + text[region.end :]
+        wanted = region.wanted
+        chosen = [s for s in standings if wanted.room in (None, s.claim.room)]
+        made = table(chosen, rows=wanted.rows) if wanted.table is None else gathered(chosen, wanted.table)
+        text = text[: region.start] + made + text[region.end :]
     return text
 
 
@@ -56,8 +68,36 @@ def table(standings: Sequence[Standing], *, rows: bool = False) -> str:
     if rows:
         for standing in standings:
             if standing.record is not None and standing.record.outcome.rows:
-                lines += [f"`{standing.claim.name}`:", "", *_printed(standing.record.outcome.rows), ""]
+                lines += [f"`{standing.claim.name}`:", ""]
+                for name, found in by_table(standing.record.outcome.rows):
+                    lines += [*([f"{name}:", ""] if name else []), *_printed(found), ""]
     return "\n".join(lines)
+
+
+def gathered(standings: Sequence[Standing], name: str) -> str:
+    """The rows of all records that belong to the table ``name``, and the circumstances of their records below it.
+
+    Claims of one run often have their rows in common: each row stands once.
+    """
+    rows: list[Mapping[str, Json]] = []
+    told: list[Standing] = []
+    for standing in standings:
+        tables = dict(by_table(standing.record.outcome.rows)) if standing.record is not None else {}
+        if name in tables:
+            rows += [row for row in tables[name] if row not in rows]
+            told.append(standing)
+    if not rows:
+        return "\nNot measured yet.\n\n"
+    return "\n".join(["", *_printed(rows), "", *_circumstances(told), ""])
+
+
+def by_table(rows: Sequence[Mapping[str, Json]]) -> list[tuple[str, list[Mapping[str, Json]]]]:
+    """Rows by the table they say they belong to (field ``table``; empty where they do not), in order of appearance."""
+    tables: dict[str, list[Mapping[str, Json]]] = {}
+    for row in rows:
+        kept = {name: value for name, value in row.items() if name != "table"}
+        tables.setdefault(str(row.get("table", "")), []).append(kept)
+    return list(tables.items())
 
 
 def amount(value: float, unit: str) -> str:
@@ -92,26 +132,28 @@ def _regions(text: str, rooms: set[str], where: str) -> list[_Region]:
             opened = mark
             _wanted(mark[2], rooms, line)
             continue
-        room, rows = _wanted(opened[2], rooms, line)
-        regions.append(_Region(opened.end() + 1, mark.start(), room, rows))
+        regions.append(_Region(opened.end() + 1, mark.start(), _wanted(opened[2], rooms, line)))
         opened = None
     if opened is not None:
         raise BadInputError("bench:begin has no bench:end", where=where)
     return regions
 
 
-def _wanted(words: str, rooms: set[str], line: str) -> tuple[str | None, bool]:
-    room, rows = None, False
+def _wanted(words: str, rooms: set[str], line: str) -> _Wanted:
+    wanted = _Wanted()
     for word in words.split():
         name, _, value = word.partition("=")
         if word == "rows":
-            rows = True
+            wanted = replace(wanted, rows=True)
         elif name == "room" and value in rooms:
-            room = value
+            wanted = replace(wanted, room=value)
+        elif name == "table" and _TABLE.fullmatch(value):
+            wanted = replace(wanted, table=value)
         else:
             known = ", ".join(sorted(rooms))
-            raise BadInputError(f"{word!r} is not understood", where=line, hint=f"rows, or room= with one of {known}")
-    return room, rows
+            hint = f"rows, table= with a table's name, or room= with one of {known}"
+            raise BadInputError(f"{word!r} is not understood", where=line, hint=hint)
+    return wanted
 
 
 def _line(standing: Standing) -> list[str]:
