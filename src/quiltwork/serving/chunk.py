@@ -55,7 +55,7 @@ class Chunker:
             if seq.page_hashes[pages.start] in coming:
                 if seq.trace is not None:
                     seq.trace.kv.waits += 1
-                return Work(seq, seq.route, start, 0, 0, None, 0)
+                return Work(seq, seq.route, start, 0, 0, None, 0, len(seq.route))
             if 0 < hop < len(seq.route):
                 return self._resume(seq, hop, pages)
             # A page that another model left half-way is resumed in a chunk of its own.
@@ -98,7 +98,7 @@ class Chunker:
         wants = 1 if start + count == len(seq.tokens) else 0
         if seq.prompt_logprobs is not None and not seq.reported:
             wants = count
-        return Work(seq, seq.route, start, count, hop, hidden, wants)
+        return Work(seq, seq.route, start, count, hop, hidden, wants, len(seq.route))
 
     def _hold(self, seq: Sequence, found: list[PageRun | None]) -> None:
         """Hold runs found in the cache as the next page of the lowest segments."""

@@ -34,6 +34,8 @@ class Work:
     """(count, d) where it starts above cached activations; None where it starts from token ids."""
     wants: int
     """Rows, counted from the end, that need logits: 0, 1, or all of them."""
+    stop: int
+    """Index behind the last segment that is run here: the route's end, or where another agent goes on."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ class Executor:
         self.hops = 0
 
     def run(self, works: Seq[Work]) -> list[tuple[list[Work], Tensor]]:
-        """Run all works to the end of their chains.
+        """Run all works to the end of their chains, or to where another agent goes on.
 
-        Returns groups of works that wanted logits, each with its (rows, vocabulary) logits: rows in the order of the
-        works, ``wants`` rows each.
+        Returns groups of works that arrived together, each with its rows in the order of the works: at a chain's end
+        (rows, vocabulary) logits, ``wants`` rows of each work that wanted any; else the (rows, d) hidden state.
         """
         self.records = []
         fresh: dict[GroupKey, _Group] = {}
@@ -106,10 +108,12 @@ class Executor:
             left = self._run_segment(segment, batch, fresh)
             if left is None:
                 continue
-            if segment.last:
-                done.append((left.works, left.x))
-            else:
-                waiting.extend(_part(left))
+            for part in _part(left):
+                arrived = part.works[0].hop == part.works[0].stop
+                if arrived:
+                    done.append((part.works, part.x))
+                else:
+                    waiting.append(part)
         self._groups = fresh
         return done
 
@@ -278,11 +282,11 @@ def _join(batches: Seq[_Batch]) -> _Batch:
 
 
 def _part(batch: _Batch) -> list[_Batch]:
-    """A batch that left a segment, by where its works go next; the same batch where they stay together."""
+    """A batch that left a segment, by where its works go next (or not); the same batch where they stay together."""
     works = batch.works
     for work in works:
         work.hop += 1
-    keys = [work.route[work.hop].key for work in works]
+    keys = [work.route[work.hop].key if work.hop < work.stop else None for work in works]
     if keys.count(keys[0]) == len(keys):
         return [batch]
     pieces = torch.split(batch.x, [w.count for w in works])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quiltwork.serving.policy.kv import KVChoice
+from quiltwork.serving.policy.kv import KVChoice, KVState, fetch, move_seconds, recompute_seconds
+
+POLICIES = ("best", "owner", "move", "recompute")
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,38 @@ def choose(
     if owner is not None and best.cost >= owner.cost * (1 - hysteresis):
         return owner
     return best
+
+
+@dataclass(frozen=True)
+class Option:
+    """An agent that has the next segment, before it is known how it would get at the keys and values."""
+
+    agent: str
+    queue_s: float
+    net_s: float
+    exec_s: float
+    state: KVState
+    load_s: float = 0.0
+
+
+def weigh(options: Sequence[Option], owner: str | None, policy: str = "best") -> list[Candidate]:
+    """Every option with the cost of its keys and values.
+
+    ``best`` weighs all three ways. The others take one way alone, for comparison: ``owner`` never leaves whoever holds
+    them; ``move`` and ``recompute`` go where the queue is shortest and then fetch or compute them, whatever that costs.
+    A way that is impossible gives place to the cheapest possible one.
+    """
+    weighed: list[Candidate] = []
+    for o in options:
+        kv, seconds = fetch(o.state)
+        if o.agent == owner and o.state.tokens:
+            kv, seconds = KVChoice.OWNER, 0.0
+        elif kv is not KVChoice.NONE and seconds < float("inf"):
+            if policy == "move" and move_seconds(o.state) < float("inf"):
+                kv, seconds = KVChoice.MOVE, 0.0
+            elif policy == "recompute" and recompute_seconds(o.state) < float("inf"):
+                kv, seconds = KVChoice.RECOMPUTE, 0.0
+        weighed.append(Candidate(o.agent, o.queue_s, o.load_s, o.net_s, seconds, o.exec_s, kv))
+    if policy == "owner" and any(c.kv is KVChoice.OWNER for c in weighed):
+        return [c for c in weighed if c.kv is KVChoice.OWNER]
+    return weighed

@@ -1,0 +1,514 @@
+"""An agent: holds segments of models, queues work for them, runs it in common batches, and sends it on.
+
+It knows no processes and no sockets: messages come in by ``handle``, leave by ``outbox``, and each ``step`` runs one
+batch. Every decision it takes is one of ``serving.policy``; the simulator takes the same ones.
+
+Positions make work idempotent: rows that are computed again write the same keys and values. So whatever is lost (keys
+and values, inputs, a whole agent) is made again by sending the same tokens once more, and no answer changes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from quiltwork.core.errors import QuiltworkError
+from quiltwork.layers.protocol import PAGE_TOKENS
+from quiltwork.serving.agents.compute import Compute
+from quiltwork.serving.agents.dispatching import Dispatcher
+from quiltwork.serving.agents.layout import BlockSource, Layout, lay, let_go
+from quiltwork.serving.agents.message import (
+    FRONT,
+    AskKV,
+    Beat,
+    DropState,
+    Failed,
+    Forget,
+    Hop,
+    Lack,
+    Laid,
+    Lay,
+    Message,
+    Output,
+    Pages,
+    Release,
+    Run,
+    Standings,
+    Stop,
+    with_hop,
+)
+from quiltwork.serving.agents.pages import put_pages, read_pages
+from quiltwork.serving.agents.session import (
+    Session,
+    allocate,
+    copy_prefix,
+    drop,
+    needs_bytes,
+    note_hashes,
+    open_session,
+    take_cached,
+)
+from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.agents.timing import Timing
+from quiltwork.serving.execute import Work, publish
+from quiltwork.serving.kv import KVCache
+from quiltwork.serving.policy.cost import SegmentProfile
+from quiltwork.serving.policy.kv import KVChoice
+from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch, queue_seconds
+from quiltwork.serving.weights import Library
+
+WAITS_KEPT = 256
+
+
+@dataclass
+class _Queued:
+    run: Run
+    since: float
+    ready: bool = True
+    """False while its pages are on their way."""
+    kv: KVChoice = KVChoice.NONE
+
+
+@dataclass
+class _Item:
+    """A piece of work in a batch."""
+
+    run: Run
+    session: Session
+    work: Work
+    since: float
+    kv: KVChoice
+    reused: int
+
+
+@dataclass
+class _Instance:
+    """What one instance has done, for its metrics."""
+
+    rows: int = 0
+    batches: int = 0
+    waits: deque[float] = field(default_factory=lambda: deque(maxlen=WAITS_KEPT))
+
+
+class Agent:
+    """One agent's state and its reactions.
+
+    Parameters
+    ----------
+    name : unique among the agents of a front.
+    library : weights in memory. cache : pages. compute : runs works, really or by waiting as long.
+    source : where chains and tensors are read.
+    clock : seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        library: Library,
+        cache: KVCache,
+        compute: Compute,
+        source: BlockSource,
+        clock: Callable[[], float],
+        settings: AgentSettings | None = None,
+    ) -> None:
+        self.name, self.library, self.cache, self.clock = name, library, cache, clock
+        self.settings = settings or AgentSettings()
+        self.timing = Timing(self.settings.profiles)
+        self.outbox: deque[tuple[str, Message]] = deque()
+        self.stopping = False
+        self._compute, self._source = compute, source
+        self._dispatcher = Dispatcher(name, self.settings, self.timing)
+        self._layouts: dict[int, Layout] = {}
+        self._forgotten: set[int] = set()
+        self._sessions: dict[int, Session] = {}
+        self._queue: dict[int, _Queued] = {}
+        self._ids = count(1)
+        self._instances: dict[Instance, _Instance] = {}
+        self._steps = self._hops = self._moves = self._moved_bytes = self._recomputed = self._dropped = 0
+        self._busy_s = 0.0
+
+    # --- what comes in ------------------------------------------------------------------------------------------
+
+    def handle(self, message: Message) -> None:
+        """React to a message. Raises QuiltworkError where it is not for agents."""
+        match message:
+            case Run():
+                self._arrive(message)
+            case Release():
+                self._release(message.request)
+            case DropState():
+                self._drop_state(message.request)
+            case AskKV():
+                self._give_pages(message)
+            case Pages():
+                self._take_pages(message)
+            case Lay():
+                self._lay(message)
+            case Forget():
+                self._forgotten.add(message.layout)
+                self._forget()
+            case Standings():
+                self._dispatcher.standings = message
+            case Stop():
+                self.stopping = True
+            case _:
+                raise QuiltworkError(f"{type(message).__name__} is not for agents", where=self.name)
+
+    def complain(self, error: QuiltworkError) -> None:
+        """Let the front know of a message that made no sense."""
+        self._send(FRONT, Failed(self.name, 0, 0, str(error)))
+
+    def _send(self, to: str, message: Message) -> None:
+        self.outbox.append((to, message))
+
+    def _lack(self, run: Run, segment: int, *, everything: bool = False) -> None:
+        self._send(FRONT, Lack(run.request, run.epoch, segment, everything))
+
+    def _lay(self, message: Lay) -> None:
+        present = self._layouts.get(message.layout)
+        mine = {i for i, holders in enumerate(message.holders) if self.name in holders}
+        if present is not None and mine == set(present.loaded):
+            present.cut = replace(present.cut, holders=message.holders)
+            self._laid(present)
+            return
+        try:
+            layout = lay(message, self.name, self.library, self.cache, self._source)
+        except QuiltworkError as error:
+            self._send(FRONT, Laid(message.layout, self.name, self.library.nbytes, str(error)))
+            return
+        if present is not None:
+            for session in [s for s in self._sessions.values() if s.layout is present]:
+                self._release(session.seq.id)
+            let_go(present.loaded, self.library)
+        self._layouts[message.layout] = layout
+        self._laid(layout)
+
+    def _laid(self, layout: Layout) -> None:
+        self._send(FRONT, Laid(layout.id, self.name, self.library.nbytes, "", layout.page_bytes))
+
+    def _forget(self) -> None:
+        """Let go of layouts that nobody uses any more."""
+        used = {session.layout.id for session in self._sessions.values()}
+        for id in [id for id in self._forgotten if id not in used]:
+            self._forgotten.discard(id)
+            layout = self._layouts.pop(id, None)
+            if layout is not None:
+                let_go(layout.loaded, self.library)
+
+    def _release(self, request: int) -> None:
+        for id in [id for id, queued in self._queue.items() if queued.run.request == request]:
+            del self._queue[id]
+        session = self._sessions.pop(request, None)
+        if session is not None:
+            drop(session, self.cache)
+        if self._forgotten:
+            self._forget()
+
+    def _drop_state(self, request: int) -> None:
+        """Lose what is held for a request; work for it that waits here has to come again."""
+        runs = [queued.run for queued in self._queue.values() if queued.run.request == request]
+        self._release(request)
+        for run in runs:
+            self._lack(run, run.segment)
+
+    def _arrive(self, run: Run, kv: KVChoice = KVChoice.NONE) -> None:
+        layout = self._layouts.get(run.layout)
+        if layout is None or not layout.holds(run.segment):
+            self._lack(run, run.segment)
+            return
+        session = self._sessions.get(run.request)
+        if session is not None and session.layout is not layout:
+            self._release(run.request)
+            session = None
+        if session is None:
+            session = self._sessions[run.request] = open_session(run, layout)
+        if run.epoch < session.epoch:
+            return
+        if run.epoch > session.epoch:
+            session.epoch = run.epoch
+            for id in [id for id, queued in self._queue.items() if queued.run.request == run.request]:
+                del self._queue[id]
+        session.last_used = self.clock()
+        queued = _Queued(run, self.clock(), kv=kv)
+        if run.fetch_from is not None and session.has(run.segment) < run.start:
+            queued.ready, queued.kv = False, KVChoice.MOVE
+            self._moves += 1
+            segments = (run.segment, run.fetch_upto)
+            self._send(run.fetch_from, AskKV(run.request, run.epoch, segments, run.start, self.name))
+        self._queue[next(self._ids)] = queued
+
+    # --- pages from one agent to another ------------------------------------------------------------------------
+
+    def _give_pages(self, ask: AskKV) -> None:
+        session = self._sessions.get(ask.request)
+        if session is not None:
+            session.last_used = self.clock()
+        for segment in range(*ask.segments):
+            for pages in read_pages(session, ask, segment):
+                self._send(ask.to, pages)
+
+    def _take_pages(self, pages: Pages) -> None:
+        session = self._sessions.get(pages.request)
+        if session is None or pages.epoch != session.epoch:
+            return
+        complete = put_pages(session, self.cache, pages)
+        self._moved_bytes += pages.rows.numel() * pages.rows.element_size()
+        waiting = [q for q in self._queue.values() if q.run.request == pages.request and not q.ready]
+        for queued in waiting:
+            if complete is None:
+                if queued.run.segment == pages.segment:
+                    self._release(pages.request)
+                    self._lack(queued.run, pages.segment)
+            elif complete and queued.run.segment == pages.segment:
+                queued.ready = True
+
+    # --- one step -----------------------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would run something."""
+        return any(queued.ready for queued in self._queue.values())
+
+    def step(self) -> int:
+        """Run the most urgent work as far as it goes here, all of it in common batches; how many pieces were run."""
+        now = self.clock()
+        items = self._batch(now)
+        if not items:
+            return 0
+        try:
+            with torch.inference_mode():
+                outputs = _outputs(self._compute.run([item.work for item in items]))
+        except Exception as error:  # noqa: BLE001  whoever waits for these must learn of it, and others go on
+            for item in items:
+                self._release(item.run.request)
+                self._send(
+                    FRONT, Failed(self.name, item.run.request, item.run.epoch, f"{type(error).__name__}: {error}")
+                )
+            return len(items)
+        for item in items:
+            keep_pages(self.cache, item)
+        ended = self.clock()
+        self._account(items, now, ended)
+        for item in items:
+            end = item.work.start + item.work.count
+            for segment in range(item.run.segment, item.work.stop):
+                item.session.computed[segment] = max(item.session.computed[segment], end)
+            hop = Hop(self.name, (item.run.segment, item.work.stop), str(item.kv), now - item.since, ended - now,
+                      len(items), len({other.run.layout for other in items}))  # fmt: skip
+            self._send_on(item, outputs.get(id(item.work), torch.empty(0)), hop)
+        self._trim_history()
+        return len(items)
+
+    def _batch(self, now: float) -> list[_Item]:
+        waiting = [w for id, queued in self._queue.items() if queued.ready and (w := self._waiting(id, queued))]
+        chosen = next_batch(waiting, self.settings.limits, now, free_kv_bytes=self.cache.free_bytes)
+        if waiting and not chosen:
+            self._make_room()
+            return []
+        items: list[_Item] = []
+        for id in chosen:
+            queued = self._queue.get(id)
+            if queued is None or any(item.run.request == queued.run.request for item in items):
+                continue  # released meanwhile, or its earlier rows are in this very batch
+            del self._queue[id]
+            item = self._item(queued)
+            if item is not None:
+                items.append(item)
+        return items
+
+    def _waiting(self, id: int, queued: _Queued) -> Waiting:
+        run = queued.run
+        session = self._sessions[run.request]
+        need = needs_bytes(session, range(run.segment, self._stop(session, run)), run.start + run.rows.shape[0])
+        instance = session.layout.route[run.segment].key
+        return Waiting(id, instance, WorkClass(run.work_class), run.rows.shape[0], queued.since, need)
+
+    def _stop(self, session: Session, run: Run) -> int:
+        """Index behind the last segment that this work runs through here."""
+        stop = run.segment + 1
+        while stop < len(session.layout.route) and session.layout.holds(stop):
+            owner = run.visited[stop]
+            if owner is None and run.settled > run.first:
+                break  # its state has to be made again from the first token on
+            if owner not in (None, self.name) or session.has(stop) < run.start:
+                break
+            stop += 1
+        return stop
+
+    def _item(self, queued: _Queued) -> _Item | None:
+        """The work to run; None where it cannot be: then the front knows."""
+        run = queued.run
+        session = self._sessions[run.request]
+        seq, layout = session.seq, session.layout
+        stop = self._stop(session, run)
+        if layout.copies_prefix and not all(
+            seq.runs[i] or not layout.route[i].kv_blocks or copy_prefix(session, self.cache, i)
+            for i in range(run.segment, stop)
+        ):
+            self._give_up(run)
+            return None
+        if session.has(run.segment) < run.start:
+            self._lack(run, run.segment)
+            return None
+        note_hashes(session, run)
+        reused = 0
+        if stop == len(layout.route) and run.segment == 0:
+            # Nobody waits for the rows of pages that are here already.
+            reused = take_cached(session, self.cache, run)
+            run = replace(run, rows=run.rows[reused:], start=run.start + reused)
+            if not run.rows.shape[0]:
+                here = (self.name,) * len(layout.route)
+                self._send(FRONT, Output(run.request, run.epoch, run.start, here, torch.empty(0), reused, run.path))
+                return None
+        end = run.start + run.rows.shape[0]
+        if not allocate(session, self.cache, range(run.segment, stop), end):
+            self._give_up(run)
+            return None
+        hidden = None
+        if run.segment == 0:
+            seq.tokens.extend([0] * max(run.start - len(seq.tokens), 0))
+            seq.tokens[run.start : end] = run.rows.tolist()
+        else:
+            hidden = run.rows.to(self.cache.device)
+        wants = run.wants if stop == len(layout.route) else 0
+        work = Work(seq, layout.route, run.start, run.rows.shape[0], run.segment, hidden, wants, stop)
+        return _Item(run, session, work, queued.since, queued.kv, reused)
+
+    def _give_up(self, run: Run) -> None:
+        """Memory ran out for a request: it starts afresh when there is some."""
+        self._dropped += 1
+        self._release(run.request)
+        self._lack(run, run.segment, everything=True)
+
+    def _make_room(self) -> None:
+        """No waiting work finds pages: the youngest request gives its own back and starts afresh when there is room.
+
+        So the oldest always goes on, and requests do not take pages from each other in turn.
+        """
+        self._dropped += 1
+        youngest = max(
+            request
+            for request, session in self._sessions.items()
+            if any(session.seq.runs) or any(q.run.request == request for q in self._queue.values())
+        )
+        epoch = self._sessions[youngest].epoch
+        self._release(youngest)
+        self._send(FRONT, Lack(youngest, epoch, 0, True))
+
+    def _send_on(self, item: _Item, rows: Tensor, hop: Hop) -> None:
+        """Rows that left here: to the front at the end of the chain, else to whom the next segment is best run by."""
+        run, session, stop = item.run, item.session, item.work.stop
+        visited = tuple(self.name if run.segment <= i < stop else owner for i, owner in enumerate(run.visited))
+        path = with_hop(run, hop)
+        end = item.work.start + item.work.count
+        if stop == len(session.layout.route):
+            self._send(FRONT, Output(run.request, run.epoch, end, visited, rows.float(), item.reused, path))
+            return
+        history = session.history(stop)
+        history.put(item.work.start - run.first, rows)
+        moved = replace(run, segment=stop, visited=visited, path=path, fetch_from=None, fetch_upto=0)
+        target = self._dispatcher.next(session.layout.cut, moved, history.rows >= end - run.first)
+        if target is None:
+            self._lack(run, stop, everything=history.rows < end - run.first)
+            return
+        if target.kv is KVChoice.RECOMPUTE:
+            self._recomputed += 1
+            moved = replace(moved, rows=history.upto(end - run.first), start=run.first)
+        else:
+            skip = max(run.settled - item.work.start, 0)
+            moved = replace(moved, rows=rows[skip:], start=item.work.start + skip)
+        if target.kv is KVChoice.MOVE:
+            owner = visited[stop]
+            upto = self._dispatcher.span(session.layout.cut, stop, target.agent, owner, visited)
+            moved = replace(moved, fetch_from=owner, fetch_upto=upto)
+        if target.agent == self.name:
+            self._arrive(moved, target.kv)
+        else:
+            self._send(target.agent, moved)
+
+    def _trim_history(self) -> None:
+        """Keep what left here within its budget: whoever has rested longest loses it first."""
+        total = sum(s.history_bytes for s in self._sessions.values())
+        for session in sorted(self._sessions.values(), key=lambda s: (s.last_used, s.seq.id)):
+            if total <= self.settings.history_bytes:
+                return
+            total -= session.history_bytes
+            session.left.clear()
+
+    # --- how it stands ------------------------------------------------------------------------------------------
+
+    def _account(self, items: list[_Item], began: float, ended: float) -> None:
+        self._steps += 1
+        self._hops += len(items)
+        self._busy_s += ended - began
+        records = self._compute.records
+        blocks = sum(record.blocks for record in records)
+        if blocks:
+            rows = sum(record.rows * record.blocks for record in records) // blocks
+            self.timing.learn(rows, blocks, ended - began)
+        for item in items:
+            counts = self._instances.setdefault(item.session.layout.route[item.run.segment].key, _Instance())
+            counts.rows += item.work.count
+            counts.waits.append(began - item.since)
+        for key in {item.session.layout.route[item.run.segment].key for item in items}:
+            self._instances[key].batches += 1
+
+    def beat(self) -> Beat:
+        """A sign of life, and how it stands."""
+        waiting: dict[Instance, int] = {}
+        profiles: dict[Instance, SegmentProfile] = {}
+        for queued in self._queue.values():
+            layout = self._sessions[queued.run.request].layout
+            key = layout.route[queued.run.segment].key
+            waiting[key] = waiting.get(key, 0) + queued.run.rows.shape[0]
+            profiles.setdefault(key, self.timing.of(layout.cut, queued.run.segment))
+        return Beat(
+            agent=self.name,
+            queue_s=queue_seconds(waiting, profiles, self.settings.limits.rows),
+            waiting=len(self._queue),
+            kv_free=self.cache.free_bytes,
+            kv_capacity=self.cache.capacity,
+            weight_bytes=self.library.nbytes,
+            steps=self._steps,
+            hops=self._hops,
+            prefill_token_layers=self._compute.prefill_token_layers,
+            kv_moved_bytes=self._moved_bytes,
+            kv_moves=self._moves,
+            kv_recomputed=self._recomputed,
+            kv_dropped=self._dropped,
+            busy_s=self._busy_s,
+            queues={
+                f"{key[0][:12]}..{key[-1][:12]}": {
+                    "waiting_rows": float(waiting.get(key, 0)),
+                    "rows": float(counts.rows),
+                    "batches": float(counts.batches),
+                    "wait_p95_s": sorted(counts.waits)[int(0.95 * (len(counts.waits) - 1))] if counts.waits else 0.0,
+                }
+                for key, counts in self._instances.items()
+            },
+            batches=tuple((r.blocks, r.rows, r.sequences, r.models) for r in self._compute.records),
+        )
+
+
+def _outputs(done: list[tuple[list[Work], Tensor]]) -> dict[int, Tensor]:
+    """Each work's own rows, by the identity of the work."""
+    found: dict[int, Tensor] = {}
+    for group, rows in done:
+        at = 0
+        for work in group:
+            size = work.wants if work.stop == len(work.route) else work.count
+            found[id(work)] = rows[at : at + size]
+            at += size
+    return found
+
+
+def keep_pages(cache: KVCache, item: _Item) -> None:
+    """Make whole pages that this work completed findable for requests that begin alike."""
+    first, end = item.work.start // PAGE_TOKENS, (item.work.start + item.work.count) // PAGE_TOKENS
+    for segment in range(item.run.segment, item.work.stop):
+        publish(cache, item.session.seq, item.session.layout.route[segment], segment, first, end)

@@ -1,0 +1,66 @@
+"""Where work goes next, from what is known here: fills in the plain numbers that the policy decides by."""
+
+from __future__ import annotations
+
+from quiltwork.serving.agents.layout import Cut
+from quiltwork.serving.agents.message import Run, Standings
+from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.agents.timing import Timing
+from quiltwork.serving.policy.cost import joined
+from quiltwork.serving.policy.dispatch import Candidate, Option, choose, weigh
+from quiltwork.serving.policy.kv import KVState
+
+
+class Dispatcher:
+    """One place's view of the others."""
+
+    def __init__(self, name: str, settings: AgentSettings, timing: Timing) -> None:
+        self._name, self._settings, self._timing = name, settings, timing
+        self.standings = Standings({}, {})
+
+    def next(self, cut: Cut, run: Run, inputs_kept: bool) -> Candidate | None:
+        """Who should run ``run.segment``; None where nobody can, so that the sequence has to start afresh.
+
+        run : its rows are those that just left here. inputs_kept : whether all rows before them are still here too.
+        """
+        segment = run.segment
+        gone = self.standings.gone
+        owner = run.visited[segment]
+        keeps = cut.kv_bytes[segment] > 0
+        tokens = run.settled - run.first if keeps else 0
+        end = run.start + run.rows.shape[0]
+        options: list[Option] = []
+        for agent in cut.holders[segment]:
+            if agent in gone:
+                continue
+            span = range(segment, self.span(cut, segment, agent, owner, run.visited))
+            profile = joined([self._timing.of(cut, i) for i in span])
+            link = self._settings.link(self._name, agent)
+            waiting = self.standings.waiting.get(agent, 0)
+            state = KVState(
+                tokens=tokens,
+                profile=profile,
+                from_owner=self._settings.link(owner, agent) if owner is not None and owner not in gone else None,
+                input_bytes=cut.hidden_bytes if segment else 8,
+                from_inputs=link if inputs_kept else None,
+                delayed=waiting,
+            )
+            rows = end - run.settled
+            options.append(
+                Option(
+                    agent,
+                    queue_s=self.standings.queue_s.get(agent, 0.0) if agent != self._name else 0.0,
+                    net_s=link.seconds(rows * (cut.hidden_bytes if segment else 8)) if agent != self._name else 0.0,
+                    exec_s=profile.batch_s(rows),
+                    state=state,
+                )
+            )
+        return choose(weigh(options, owner, self._settings.kv_policy), hysteresis=self._settings.hysteresis)
+
+    @staticmethod
+    def span(cut: Cut, segment: int, agent: str, owner: str | None, visited: tuple[str | None, ...]) -> int:
+        """Index behind the segments that ``agent`` would take over together: those after it with the same owner."""
+        stop = segment + 1
+        while stop < len(cut.holders) and agent in cut.holders[stop] and visited[stop] == owner:
+            stop += 1
+        return stop

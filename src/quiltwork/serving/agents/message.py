@@ -1,0 +1,282 @@
+"""Everything that crosses between agents and the front: plain records, and their bytes.
+
+A message is a JSON header and the bytes of its tensor. Nothing in it is executed on reading.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quiltwork.core.errors import CorruptionError
+from quiltwork.core.servable import Json
+
+FRONT = "front"
+"""The name of the place where requests enter and tokens leave."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """What one agent did for a piece of work: for whoever asked for an explanation."""
+
+    agent: str
+    segments: tuple[int, int]
+    kv: str
+    waited_s: float
+    ran_s: float
+    batch_sequences: int
+    batch_models: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """Compute consecutive tokens of a request from one segment on."""
+
+    request: int
+    epoch: int
+    """Raised whenever the front sends the same tokens again: what comes back with a lower one is ignored."""
+    layout: int
+    segment: int
+    """Index of the segment to enter."""
+    start: int
+    """Position of the first row."""
+    settled: int
+    """Rows before this position have been computed above already: only who lacks their state needs them."""
+    rows: Tensor
+    """(count,) int64 token ids at the bottom, (count, d) hidden state above it."""
+    wants: int
+    """Logits wanted at the end, of the last rows."""
+    work_class: int
+    first: int
+    """Position of the first token that is computed at all; those before it are a copied prefix."""
+    prompt_len: int
+    visited: tuple[str | None, ...]
+    """Per segment, the agent that holds the request's keys and values there."""
+    hashes: tuple[str, ...] = ()
+    """Of the pages that these rows complete, the first one being page ``start // PAGE_TOKENS``."""
+    scale: float = 1.0
+    options: Mapping[str, Json] = field(default_factory=dict)
+    fetch_from: str | None = None
+    """Whose keys and values to fetch first."""
+    fetch_upto: int = 0
+    """Index behind the last segment to fetch them for."""
+    traced: bool = False
+    path: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """A piece of work has reached the end of its chain."""
+
+    request: int
+    epoch: int
+    end: int
+    """Position behind its last row."""
+    visited: tuple[str | None, ...]
+    rows: Tensor
+    """(wants, vocabulary) float32 logits; no rows where none were wanted."""
+    reused: int = 0
+    """Tokens of it that no agent had to compute."""
+    path: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lack:
+    """An agent cannot go on with a request: keys and values, or the inputs to compute them from, are gone."""
+
+    request: int
+    epoch: int
+    segment: int
+    """From here up the state has to be made again."""
+    everything: bool
+    """Whether its inputs are missing too, so that only a start from the first token helps."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Something went wrong at an agent that sending again would not mend."""
+
+    agent: str
+    request: int
+    """0 where it concerns no request."""
+    epoch: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """Forget what is held for a request."""
+
+    request: int
+
+
+@dataclass(frozen=True)
+class DropState:
+    """Lose what is held for a request that goes on: its memory is needed, or somebody wants to see what happens."""
+
+    request: int
+
+
+@dataclass(frozen=True)
+class AskKV:
+    """Send the pages of a request's first ``tokens`` tokens at some segments."""
+
+    request: int
+    epoch: int
+    segments: tuple[int, int]
+    tokens: int
+    to: str
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Pages of one segment, a piece of them at a time."""
+
+    request: int
+    epoch: int
+    segment: int
+    tokens: int
+    """Tokens whose pages come in all; 0 where the sender has none (any more)."""
+    page: int
+    """Number of the first page in this piece."""
+    rows: Tensor
+    """(pages, attention blocks, 2, kv heads, PAGE_TOKENS, head_dim)."""
+    checksum: str = ""
+
+
+@dataclass(frozen=True)
+class Lay:
+    """Hold segments of a model; and who else does."""
+
+    layout: int
+    model: str
+    version: str
+    bounds: tuple[int, ...]
+    """Segment i is the chain's links bounds[i] to bounds[i + 1]."""
+    holders: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """An agent holds what it was told to hold, or says why not."""
+
+    layout: int
+    agent: str
+    nbytes: int
+    """Bytes of weights in the agent's memory now."""
+    error: str = ""
+    page_bytes: tuple[int, ...] = ()
+    """Per segment it holds (0 elsewhere), bytes of one page of keys and values."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """No more requests will come for a layout."""
+
+    layout: int
+
+
+@dataclass(frozen=True)
+class Beat:
+    """An agent is alive, and how it stands."""
+
+    agent: str
+    queue_s: float
+    """Seconds that its queues will take."""
+    waiting: int
+    kv_free: int
+    kv_capacity: int
+    weight_bytes: int
+    steps: int
+    hops: int
+    prefill_token_layers: int
+    kv_moved_bytes: int
+    kv_moves: int
+    kv_recomputed: int
+    kv_dropped: int
+    busy_s: float
+    queues: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Per instance (its first and last block): waiting rows, rows run, batches, p95 of seconds waited."""
+    batches: tuple[tuple[int, int, int, int], ...] = ()
+    """Of the last step: blocks, rows, sequences, models of each batch."""
+
+
+@dataclass(frozen=True)
+class Standings:
+    """How everybody stands: what dispatch decides by."""
+
+    queue_s: Mapping[str, float]
+    waiting: Mapping[str, int]
+    gone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End."""
+
+
+Message = (
+    Run | Output | Lack | Failed | Release | DropState | AskKV | Pages | Lay | Laid | Forget | Beat | Standings | Stop
+)
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (Run, Output, Lack, Failed, Release, DropState, AskKV, Pages, Lay, Laid, Forget, Beat, Standings, Stop)
+}
+_NO_ROWS = torch.empty(0)
+_HEAD = struct.Struct("<I")
+_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16, torch.int64)}
+
+
+def to_bytes(message: Message) -> bytes:
+    """A message as bytes."""
+    rows: Tensor = getattr(message, "rows", _NO_ROWS)
+    tensor = rows.detach().to("cpu").contiguous()
+    head: dict[str, Any] = {"kind": type(message).__name__}
+    for f in fields(message):
+        if f.name != "rows":
+            value = getattr(message, f.name)
+            head[f.name] = [asdict(hop) for hop in value] if f.name == "path" else value
+    if hasattr(message, "rows"):
+        head["rows"] = [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+    text = json.dumps(head, separators=(",", ":")).encode()
+    body = tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    return _HEAD.pack(len(text)) + text + body
+
+
+def from_bytes(data: bytes | bytearray | memoryview) -> Message:
+    """The message in ``data``. Raises CorruptionError where it is none."""
+    view = memoryview(data)
+    try:
+        (length,) = _HEAD.unpack_from(view)
+        head = json.loads(bytes(view[_HEAD.size : _HEAD.size + length]))
+        kind = _KINDS[head.pop("kind")]
+        values = {name: _tupled(value) for name, value in head.items()}
+        if "rows" in head:
+            dtype, shape = head["rows"]
+            rows = torch.empty(shape, dtype=_DTYPES[dtype])
+            if rows.numel():
+                body = np.frombuffer(view[_HEAD.size + length :], dtype=np.uint8)
+                rows.view(-1).view(torch.uint8).numpy()[:] = body
+            values["rows"] = rows
+        if "path" in head:
+            values["path"] = tuple(Hop(**{**hop, "segments": tuple(hop["segments"])}) for hop in head["path"])
+        message: Message = kind(**values)
+    except (struct.error, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CorruptionError(f"is not a message: {error}", where="agent link") from error
+    return message
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
+
+
+def with_hop(run: Run, hop: Hop) -> tuple[Hop, ...]:
+    """The hops of a traced run with one more; nothing where nobody asked."""
+    return (*run.path, hop) if run.traced else ()

@@ -1,0 +1,39 @@
+"""How agents decide: one dataclass, the same for all of a front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from quiltwork.core.errors import BadInputError
+from quiltwork.serving.policy.cost import Link, SegmentProfile
+from quiltwork.serving.policy.dispatch import POLICIES
+from quiltwork.serving.policy.queueing import Instance, QueueLimits
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Raises BadInputError naming the field that is out of range."""
+
+    limits: QueueLimits = field(default_factory=QueueLimits)
+    history_bytes: int = 64 << 20
+    """Of hidden states that an agent keeps so that another can take over from it."""
+    hysteresis: float = 0.1
+    kv_policy: str = "best"
+    """See ``policy.dispatch.weigh``."""
+    links: Mapping[tuple[str, str], Link] = field(default_factory=dict)
+    """From one place to another; a missing one costs nothing."""
+    profiles: Mapping[Instance, SegmentProfile] = field(default_factory=dict)
+    """What segments cost, where that is known; the rest is learnt from the batches that are run."""
+
+    def __post_init__(self) -> None:
+        if self.kv_policy not in POLICIES:
+            raise BadInputError(f"{self.kv_policy!r} is not one of {', '.join(POLICIES)}", where="kv_policy")
+        if self.history_bytes < 0:
+            raise BadInputError(f"{self.history_bytes} is negative", where="history_bytes")
+        if not 0 <= self.hysteresis < 1:
+            raise BadInputError(f"{self.hysteresis} is not in [0, 1)", where="hysteresis")
+
+    def link(self, a: str, b: str) -> Link:
+        """The way from one place to another."""
+        return self.links.get((a, b)) or Link()

@@ -1,0 +1,272 @@
+"""Several agents give the answers that one process gives, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+from random import Random
+
+import pytest
+from agent_crew import MemorySource, ThreadCrew
+
+from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.serving.agents.front import AgentEngine
+from quiltwork.serving.agents.message import DropState, Pages
+from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.options import SamplingOptions
+from quiltwork.serving.sampling import SamplerState
+from quiltwork.serving.sequence import Sequence
+
+PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19, 71, 69, 39, 93]
+
+
+@pytest.fixture(scope="session")
+def fleet(family):
+    return {
+        "base": family.base(),
+        "lora": family.lora("lora", rank=4, seed=1),
+        "top1": family.changed("top1", "layers.3.", seed=4),
+        "head": family.changed("head", "lm_head", seed=6),
+        "full": family.changed("full", ".", seed=7),
+    }
+
+
+class Fleet:
+    """A front with agents, and the few words a test needs."""
+
+    def __init__(self, family, agents=2, kv_bytes=1 << 24, settings=None, **config):
+        self.source = MemorySource(family.bench)
+        self.crew = ThreadCrew(self.source, agents, kv_bytes, settings)
+        self.engine = AgentEngine(EngineConfig(**config), self.crew, time.monotonic, settings)
+        self.ids = itertools.count(1)
+
+    def load(self, *twins):
+        for twin in twins:
+            self.source.chains[twin.chain.model.ref] = twin.chain
+            self.engine.install(self.engine.prepare(twin.chain, self.source.read))
+
+    def ask(self, twin, prompt, max_tokens=8, **fields):
+        sampler = SamplerState(fields.pop("sampling", None) or SamplingOptions(temperature=0.0), prompt)
+        id = next(self.ids)
+        self.engine.add(Sequence(id, twin.chain.model.ref, list(prompt), sampler, max_tokens, **fields))
+        return id
+
+    def finish(self, meanwhile=lambda tokens: None):
+        tokens = {}
+        while self.engine.has_work:
+            for emission in self.engine.step():
+                assert emission.error is None, emission.error
+                tokens.setdefault(emission.sequence_id, []).append(emission.token.token)
+            meanwhile(tokens)
+        return tokens
+
+    def holders(self, twin):
+        return self.engine._models[twin.chain.model.ref].now.plan.holders
+
+    def spread(self, twin, *names):
+        """Have a model's segments held by these agents in turn, and only by them."""
+        chosen = itertools.cycle(names)
+        self.engine.lay_out(twin.chain.model.ref, tuple((next(chosen),) for _ in self.holders(twin)))
+
+    def everywhere(self, twin):
+        """Have every segment of a model held by every agent."""
+        self.engine.lay_out(twin.chain.model.ref, tuple(tuple(self.crew.names) for _ in self.holders(twin)))
+
+
+@pytest.fixture
+def make(family):
+    made = []
+
+    def make(**options):
+        made.append(Fleet(family, **options))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.engine.close()
+
+
+def assert_greedy(twin, prompt, tokens):
+    expected, margins = twin.greedy(prompt, len(tokens))
+    for ours, theirs, margin in zip(tokens, expected, margins, strict=True):
+        if ours != theirs:
+            assert margin < 1e-3, (tokens, expected)
+            return
+
+
+def test_a_model_that_shares_nothing_takes_one_hop(make, fleet):
+    f = make()
+    f.load(fleet["base"])
+    f.ask(fleet["base"], PROMPT, 6)
+    (tokens,) = f.finish().values()
+    assert_greedy(fleet["base"], PROMPT, tokens)
+    (holders,) = f.holders(fleet["base"])
+    assert len(holders) == 1
+
+
+def test_all_models_over_two_agents_answer_as_transformers_does(make, fleet):
+    f = make()
+    f.load(*fleet.values())
+    asked = {f.ask(twin, PROMPT[i:], 5 + i): (twin, PROMPT[i:]) for i, twin in enumerate(fleet.values())}
+    answers = f.finish()
+    for id, (twin, prompt) in asked.items():
+        assert_greedy(twin, prompt, answers[id])
+    assert {a for twin in fleet.values() for holders in f.holders(twin) for a in holders} == {"a0", "a1"}
+
+
+def test_a_chain_cut_over_agents_answers_as_in_one_piece(make, fleet):
+    f = make(agents=3, prefill_chunk=16)
+    f.load(*fleet.values())
+    for name in ("base", "top1", "lora"):
+        f.spread(fleet[name], "a0", "a1", "a2")
+    asked = {f.ask(fleet[name], PROMPT * 2, 8): name for name in ("base", "top1", "lora", "base")}
+    answers = f.finish()
+    for id, name in asked.items():
+        assert_greedy(fleet[name], PROMPT * 2, answers[id])
+
+
+def test_sampling_is_the_same_as_in_one_process(make, fleet, desk):
+    options = SamplingOptions(temperature=0.8, top_p=0.9, seed=5)
+    f = make()
+    f.load(*fleet.values())
+    f.ask(fleet["top1"], PROMPT, 12, sampling=options)
+    d = desk()
+    d.load(*fleet.values())
+    d.ask(fleet["top1"], PROMPT, 12, sampling=options)
+    assert f.finish() == d.finish()
+
+
+def test_an_agent_that_is_killed_mid_stream_changes_no_token(make, fleet):
+    f = make(agents=3, prefill_chunk=16)
+    f.load(*fleet.values())
+    for name in ("base", "top1"):
+        f.spread(fleet[name], "a0", "a1", "a2")
+    asked = {f.ask(fleet[name], PROMPT, 30): name for name in ("base", "top1", "base")}
+    victims = iter(["a1", "a0", "a2"])
+
+    def kill(tokens):
+        if sum(map(len, tokens.values())) >= 9 * (4 - kill.left) and kill.left:
+            kill.left -= 1
+            f.crew.kill(next(victims))
+
+    kill.left = 3
+    answers = f.finish(kill)
+    assert kill.left == 0
+    for id, name in asked.items():
+        assert len(answers[id]) == 30
+        assert_greedy(fleet[name], PROMPT, answers[id])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_state_dropped_at_any_moment_changes_no_token(make, fleet, seed):
+    f = make(agents=2, prefill_chunk=16)
+    f.load(fleet["base"], fleet["top1"])
+    for name in ("base", "top1"):
+        f.spread(fleet[name], "a0", "a1")
+    asked = {f.ask(fleet[name], PROMPT * 2, 20): name for name in ("base", "top1")}
+    random = Random(seed)
+
+    def drop(tokens):
+        if random.random() < 0.3:
+            f.crew.mailbox.send(random.choice(f.crew.names), DropState(random.choice(list(asked))))
+
+    answers = f.finish(drop)
+    for id, name in asked.items():
+        assert_greedy(fleet[name], PROMPT * 2, answers[id])
+
+
+@pytest.mark.parametrize("policy", ["best", "owner", "move", "recompute"])
+def test_replicas_share_the_work_and_every_way_to_the_keys_and_values_gives_the_same(make, fleet, policy):
+    f = make(agents=3, prefill_chunk=16, settings=AgentSettings(kv_policy=policy))
+    f.load(fleet["base"], fleet["top1"])
+    for name in ("base", "top1"):
+        f.everywhere(fleet[name])
+    asked = {f.ask(fleet[name], PROMPT[i:], 24): (name, PROMPT[i:]) for i, name in enumerate(["base", "top1"] * 4)}
+    answers = f.finish()
+    for id, (name, prompt) in asked.items():
+        assert_greedy(fleet[name], prompt, answers[id])
+    beats = [agent.beat() for agent in f.crew.agents.values()]
+    assert all(beat.steps for beat in beats)
+    if policy == "owner":
+        assert not any(beat.kv_moves or beat.kv_recomputed for beat in beats)
+    if policy == "move":
+        assert sum(beat.kv_moved_bytes for beat in beats) > 0
+
+
+def test_damaged_pages_are_computed_again(make, fleet):
+    f = make(agents=2, prefill_chunk=16, settings=AgentSettings(kv_policy="move", hysteresis=0.0))
+    f.load(fleet["base"], fleet["top1"])
+    f.everywhere(fleet["base"])
+    spoilt = []
+
+    def spoil(to, message):
+        if isinstance(message, Pages) and message.tokens:
+            spoilt.append(to)
+            return replace(message, rows=message.rows + 1.0)
+        return message
+
+    f.crew.post.spoil = spoil
+    asked = {f.ask(fleet["base"], PROMPT[i:], 24): PROMPT[i:] for i in range(6)}
+    answers = f.finish()
+    assert spoilt
+    for id, prompt in asked.items():
+        assert_greedy(fleet["base"], prompt, answers[id])
+
+
+def test_scarce_pages_put_the_youngest_back_and_change_no_token(make, fleet):
+    page = 4 * 2 * 2 * 16 * 8 * 4
+    f = make(agents=2, kv_bytes=7 * page, max_num_seqs=4)
+    f.load(fleet["base"], fleet["head"])
+    asked = {f.ask(fleet[name], PROMPT[i:], 50): (name, PROMPT[i:]) for i, name in enumerate(["base", "head"] * 2)}
+    answers = f.finish()
+    for id, (name, prompt) in asked.items():
+        assert len(answers[id]) == 50
+        assert_greedy(fleet[name], prompt, answers[id])
+
+
+def test_a_repeated_prompt_is_not_computed_twice(make, fleet):
+    f = make(agents=1)
+    f.load(fleet["base"])
+    prompt = (PROMPT * 6)[:129]
+    answers = []
+    for cached in (0, 128):
+        f.ask(fleet["base"], prompt, 4)
+        seen = []
+        while f.engine.has_work:
+            seen += f.engine.step()
+        answers.append([e.token.token for e in seen])
+        assert seen[0].cached_tokens == cached
+    assert answers[0] == answers[1]
+
+
+def test_an_upgrade_under_load_lets_running_requests_finish_on_the_old_version(make, family):
+    f = make()
+    old, new = family.changed("m", ".", seed=11), family.changed("m", "layers.3", seed=12)
+    f.load(old, family.base())
+    first = f.ask(old, PROMPT, 10)
+    answers = {}
+    for _ in range(4):
+        for e in f.engine.step():
+            answers.setdefault(e.sequence_id, []).append(e.token.token)
+    f.load(new)
+    second = f.ask(new, PROMPT, 10)
+    for id, tokens in f.finish().items():
+        answers.setdefault(id, []).extend(tokens)
+    assert_greedy(old, PROMPT, answers[first])
+    assert_greedy(new, PROMPT, answers[second])
+
+
+def test_nonsense_is_refused_as_in_one_process(make, fleet):
+    f = make()
+    f.load(fleet["base"])
+    with pytest.raises(NotFoundError):
+        f.ask(fleet["top1"], PROMPT)
+    with pytest.raises(BadInputError):
+        f.ask(fleet["base"], [1000])
+    with pytest.raises(BadInputError):
+        f.ask(fleet["base"], PROMPT, 10_000)
+    f.engine.unload(fleet["base"].chain.model.ref)
+    with pytest.raises(NotFoundError):
+        f.engine.unload(fleet["base"].chain.model.ref)
