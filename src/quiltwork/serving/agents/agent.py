@@ -231,16 +231,24 @@ class Agent:
             return
         if run.epoch > session.epoch:
             session.epoch = run.epoch
+            session.coming.clear()
             for id in [id for id, queued in self._queue.items() if queued.run.request == run.request]:
                 del self._queue[id]
         session.last_used = self.clock()
-        queued = _Queued(run, self.clock(), kv=kv)
         if run.fetch_from is not None and session.has(run.segment) < run.start:
-            queued.ready, queued.kv = False, KVChoice.MOVE
-            self._moves += 1
-            segments = (run.segment, run.fetch_upto)
-            self._send(run.fetch_from, AskKV(run.request, run.epoch, segments, run.start, self.name))
-        self._queue[next(self._ids)] = queued
+            run, kv = self._fetch(session, run), KVChoice.MOVE
+        ready = run.segment not in session.coming
+        self._queue[next(self._ids)] = _Queued(run, self.clock(), ready, kv)
+
+    def _fetch(self, session: Session, run: Run) -> Run:
+        """Ask for the pages of the segments that this agent takes over; the work, with them as its own."""
+        self._moves += 1
+        segments = range(run.segment, run.fetch_upto)
+        session.coming |= dict.fromkeys(segments, 0)
+        ask = AskKV(run.request, run.epoch, (segments.start, segments.stop), run.start, self.name)
+        self._send(run.fetch_from or FRONT, ask)
+        visited = tuple(self.name if i in segments else owner for i, owner in enumerate(run.visited))
+        return replace(run, visited=visited)
 
     # --- pages from one agent to another ------------------------------------------------------------------------
 
@@ -258,14 +266,20 @@ class Agent:
             return
         complete = put_pages(session, self.cache, pages)
         self._moved_bytes += pages.rows.numel() * pages.rows.element_size()
-        waiting = [q for q in self._queue.values() if q.run.request == pages.request and not q.ready]
-        for queued in waiting:
-            if complete is None:
-                if queued.run.segment == pages.segment:
-                    self._release(pages.request)
-                    self._lack(queued.run, pages.segment)
-            elif complete and queued.run.segment == pages.segment:
+        waiting = [
+            (id, queued)
+            for id, queued in self._queue.items()
+            if queued.run.request == pages.request and queued.run.segment == pages.segment and not queued.ready
+        ]
+        for id, queued in waiting:
+            if complete:
                 queued.ready = True
+            elif complete is None:
+                # Whoever made the inputs has them, or the front has the tokens: it is computed again.
+                del self._queue[id]
+                self._lack(queued.run, pages.segment)
+        if complete is None:
+            session.coming.pop(pages.segment, None)
 
     # --- one step -----------------------------------------------------------------------------------------------
 
@@ -335,7 +349,7 @@ class Agent:
             owner = run.visited[stop]
             if owner is None and run.settled > run.first:
                 break  # its state has to be made again from the first token on
-            if owner not in (None, self.name) or session.has(stop) < run.start:
+            if owner not in (None, self.name) or session.has(stop) < run.start or stop in session.coming:
                 break
             stop += 1
         return stop

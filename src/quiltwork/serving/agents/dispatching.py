@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quiltwork.serving.agents.layout import Cut
-from quiltwork.serving.agents.message import Run, Standings
+from quiltwork.serving.agents.message import FRONT, Run, Standings
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
 from quiltwork.serving.policy.cost import joined
@@ -16,7 +16,29 @@ class Dispatcher:
 
     def __init__(self, name: str, settings: AgentSettings, timing: Timing) -> None:
         self._name, self._settings, self._timing = name, settings, timing
-        self.standings = Standings({}, {})
+        self._standings = Standings({}, {})
+        self._sent: dict[int, tuple[str, float]] = {}
+        """Per request, where work was sent since the last word from there, and how long it takes."""
+
+    @property
+    def standings(self) -> Standings:
+        """How everybody stood when last heard of."""
+        return self._standings
+
+    @standings.setter
+    def standings(self, standings: Standings) -> None:
+        self._standings = standings
+        if self._name != FRONT:
+            self._sent.clear()  # what was sent before is in these figures
+
+    def back(self, request: int) -> None:
+        """What was sent for a request is no longer under way."""
+        self._sent.pop(request, None)
+
+    def _queue_s(self, agent: str) -> float:
+        """Seconds of work before an agent: as it said, or what is known here to have been sent there since."""
+        sent = sum(seconds for to, seconds in self._sent.values() if to == agent)
+        return max(self._standings.queue_s.get(agent, 0.0), sent)
 
     def next(self, cut: Cut, run: Run, inputs_kept: bool) -> Candidate | None:
         """Who should run ``run.segment``; None where nobody can, so that the sequence has to start afresh.
@@ -49,13 +71,16 @@ class Dispatcher:
             options.append(
                 Option(
                     agent,
-                    queue_s=self.standings.queue_s.get(agent, 0.0) if agent != self._name else 0.0,
+                    queue_s=self._queue_s(agent) if agent != self._name else 0.0,
                     net_s=link.seconds(rows * (cut.hidden_bytes if segment else 8)) if agent != self._name else 0.0,
                     exec_s=profile.batch_s(rows),
                     state=state,
                 )
             )
-        return choose(weigh(options, owner, self._settings.kv_policy), hysteresis=self._settings.hysteresis)
+        chosen = choose(weigh(options, owner, self._settings.kv_policy), hysteresis=self._settings.hysteresis)
+        if chosen is not None:
+            self._sent[run.request] = (chosen.agent, chosen.exec_s)
+        return chosen
 
     @staticmethod
     def span(cut: Cut, segment: int, agent: str, owner: str | None, visited: tuple[str | None, ...]) -> int:

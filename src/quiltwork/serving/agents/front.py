@@ -398,6 +398,7 @@ class AgentEngine:
         placed = self._placed_of.pop(sequence_id, None)
         if placed is None:
             return
+        self._dispatcher.back(sequence_id)
         flight = self._flights.pop(sequence_id, None)
         if flight is not None:
             self._broadcast(Release(sequence_id))
@@ -515,7 +516,8 @@ class AgentEngine:
             first=flight.first,
             prompt_len=seq.prompt_len,
             visited=tuple(flight.visited),
-            hashes=tuple(h.hex() for h in seq.page_hashes[start // PAGE_TOKENS : end // PAGE_TOKENS]),
+            hashes=_hashes(seq, start, end),
+            hashes_from=start // PAGE_TOKENS,
             scale=seq.adapter_scale,
             options=dict(seq.state_options),
         )
@@ -524,9 +526,14 @@ class AgentEngine:
         if target is None:
             return
         if target.kv is KVChoice.RECOMPUTE:
-            hashes = tuple(h.hex() for h in seq.page_hashes[flight.first // PAGE_TOKENS : end // PAGE_TOKENS])
             rows = torch.tensor(seq.tokens[flight.first : end], dtype=torch.int64)
-            run = replace(run, start=flight.first, rows=rows, hashes=hashes)
+            run = replace(
+                run,
+                start=flight.first,
+                rows=rows,
+                hashes=_hashes(seq, flight.first, end),
+                hashes_from=flight.first // PAGE_TOKENS,
+            )
         elif target.kv is KVChoice.MOVE:
             owner = flight.visited[0]
             upto = self._dispatcher.span(laying.cut, 0, target.agent, owner, run.visited)
@@ -546,6 +553,7 @@ class AgentEngine:
             seq.computed = end
             flight.visited = list(output.visited)
             flight.flying = None
+            self._dispatcher.back(seq.id)
             flight.hops += output.path
             if seq.generated == 0:
                 seq.cached_tokens += output.reused
@@ -616,6 +624,7 @@ class AgentEngine:
         """Give everything back and wait for room; the tokens drawn so far become part of what is computed."""
         seq = flight.seq
         del self._flights[seq.id]
+        self._dispatcher.back(seq.id)
         self._broadcast(Release(seq.id))
         if not seq.reported:
             seq.cached_tokens = 0
@@ -706,6 +715,11 @@ class AgentEngine:
             last_batches=tuple(BatchRecord(*batch) for beat in beats for batch in beat.batches),
             routes={ref: placed.route for ref, placed in self._models.items()},
         )
+
+
+def _hashes(seq: TokenSequence, start: int, end: int) -> tuple[str, ...]:
+    """Of the pages that are complete with the rows from ``start`` to ``end``."""
+    return tuple(hash.hex() for hash in seq.page_hashes[start // PAGE_TOKENS : end // PAGE_TOKENS])
 
 
 def _describe(chain: Chain, max_model_len: int | None) -> Placed:

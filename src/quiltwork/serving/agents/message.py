@@ -60,7 +60,9 @@ class Run:
     visited: tuple[str | None, ...]
     """Per segment, the agent that holds the request's keys and values there."""
     hashes: tuple[str, ...] = ()
-    """Of the pages that these rows complete, the first one being page ``start // PAGE_TOKENS``."""
+    """Of pages that these rows complete."""
+    hashes_from: int = 0
+    """Number of the first of those pages."""
     scale: float = 1.0
     options: Mapping[str, Json] = field(default_factory=dict)
     fetch_from: str | None = None

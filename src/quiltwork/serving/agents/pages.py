@@ -35,11 +35,13 @@ def read_pages(session: Session | None, ask: AskKV, segment: int) -> Iterator[Pa
 
 
 def put_pages(session: Session, cache: KVCache, pages: Pages) -> bool | None:
-    """Take a piece in: whether the segment is complete now; None where it can't be (absent, damaged, no memory)."""
+    """Take a piece in: whether the segment is complete now; None where it cannot be (absent, damaged, no memory)."""
     segment = session.layout.route[pages.segment]
-    if pages.tokens == 0 or pages.checksum != _checksum(pages.rows):
+    expected = session.coming.get(pages.segment)
+    if pages.tokens == 0 or pages.page != expected or pages.checksum != _checksum(pages.rows):
         return None
     if segment.pool is None:
+        del session.coming[pages.segment]
         return True
     if not allocate(session, cache, range(pages.segment, pages.segment + 1), pages.tokens):
         return None
@@ -47,8 +49,10 @@ def put_pages(session: Session, cache: KVCache, pages: Pages) -> bool | None:
     numbers = torch.tensor([run.pages for run in runs]).to(segment.pool.tensor.device)
     segment.pool.tensor[numbers] = pages.rows.to(segment.pool.tensor)
     arrived = (pages.page + pages.rows.shape[0]) * PAGE_TOKENS
+    session.coming[pages.segment] = pages.page + pages.rows.shape[0]
     if arrived < pages.tokens:
         return False
+    del session.coming[pages.segment]
     session.computed[pages.segment] = max(session.computed[pages.segment], pages.tokens)
     return True
 

@@ -64,6 +64,8 @@ class Session:
     computed: list[int]
     """Per segment, tokens whose keys and values are here (or were never needed, where a segment keeps none)."""
     epoch: int = 0
+    coming: dict[int, int] = field(default_factory=dict)
+    """Per segment whose pages are on their way, the number of the next one."""
     left: dict[int, History] = field(default_factory=dict)
     """Per segment index that was entered elsewhere next, what was sent there."""
     last_used: float = 0.0
@@ -117,7 +119,7 @@ def allocate(session: Session, cache: KVCache, segments: range, tokens: int) -> 
 
 def note_hashes(session: Session, run: Run) -> None:
     """Learn what is in the pages that a piece of work completes, so that others can find them."""
-    known, page = session.seq.page_hashes, run.start // PAGE_TOKENS
+    known, page = session.seq.page_hashes, run.hashes_from
     if page <= len(known):
         known[page : page + len(run.hashes)] = [bytes.fromhex(text) for text in run.hashes]
 
@@ -184,6 +186,7 @@ def drop(session: Session, cache: KVCache) -> None:
     for index in range(len(session.seq.runs)):
         drop_segment(session, cache, index)
     session.left.clear()
+    session.coming.clear()
 
 
 def drop_segment(session: Session, cache: KVCache, segment: int) -> None:
