@@ -80,6 +80,23 @@ def test_tables_name_what_they_show(run: Any, models: Path, tmp_path: Path) -> N
     assert "freed" in run("gc")
 
 
+def test_explain_tells_what_the_call_does(run: Any, models: Path, tmp_path: Path) -> None:
+    run("add", models / "base")
+    run("add", models / "lora", "--base", "base")
+    run("add", models / "stranger", "--tenant", "alice")
+    told = run("explain", "lora", "--json")
+    with Zoo(tmp_path / "zoo") as zoo:
+        assert told == zoo.explain("lora").to_json()
+    assert told["parts"][1]["shared_with"] == {"models": ["base"], "hidden": 0}
+    assert [a["kind"] for a in told["parts"][1]["attachments"]] == ["lora"]
+    assert [s["first"] for s in told["segments"]] == ["embed", "layers.0.attn"]
+    assert [s["first"] for s in run("explain", "lora", "--among", "lora", "--json")["segments"]] == ["embed"]
+    text = run("explain", "lora")
+    for word in ("lora (llama, made from base)", "removing it would free", "layers.1.ffn", "embed", "no other"):
+        assert word in text
+    assert "alice" not in run("explain", "base", "--tenant", "bob", "--no-near")
+
+
 def test_damage_is_found_and_fails(run: Any, models: Path, tmp_path: Path) -> None:
     run("add", models / "base")
     with Zoo(tmp_path / "zoo") as zoo:
@@ -99,6 +116,10 @@ def test_damage_is_found_and_fails(run: Any, models: Path, tmp_path: Path) -> No
         (["add", "{models}/stranger", "--name", "taken"], ConflictError),
         (["show", "nobody"], NotFoundError),
         (["show", "../taken"], BadInputError),
+        (["explain", "nobody"], NotFoundError),
+        (["explain", "taken", "--among", "nobody"], NotFoundError),
+        (["explain", "taken", "--among", "../taken"], BadInputError),
+        (["explain", "alice::taken", "--tenant", "bob"], NotFoundError),
         (["rm", "nobody"], NotFoundError),
         (["export", "taken", "{models}"], ConflictError),
         (["export", "taken", "{out}", "--format", "zip"], BadInputError),
@@ -112,7 +133,7 @@ def test_mistakes_are_one_line(run: Any, models: Path, tmp_path: Path, words: li
 
 
 def test_reading_makes_no_zoo(run: Any, tmp_path: Path) -> None:
-    for words in (["ls"], ["du"], ["fsck"], ["gc"], ["show", "x"], ["export", "x", tmp_path / "out"]):
+    for words in (["ls"], ["du"], ["fsck"], ["gc"], ["show", "x"], ["explain", "x"], ["export", "x", tmp_path / "out"]):
         with pytest.raises(NotFoundError, match="no zoo"):
             run(*words)
     assert not (tmp_path / "zoo").exists()

@@ -69,6 +69,33 @@ def test_a_cell_tells_what_it_is_when_pointed_at_or_focused(page):
     assert "lora" in page.locator("#detail").inner_text()
 
 
+def test_a_model_can_be_explained_and_closed_again(page):
+    page.locator("#quilt tbody tr").nth(1).get_by_role("link", name="explain law").click()
+    panel = page.locator("#explained")
+    panel.locator("tbody tr").first.wait_for()
+    assert panel.locator("h2").inner_text() == "law"
+    assert "197 kB of its 1.5 MB" in panel.inner_text()
+    assert panel.locator("tbody tr").count() == 2
+    assert "embed .. layers.4.ffn" in panel.locator("tbody tr").first.inner_text()
+    assert "base, code, full-tune, head-only, lora-r8, poems, 2 more" in panel.locator("tbody tr").first.inner_text()
+    assert panel.locator("tbody tr").last.inner_text().endswith("no other")
+    panel.get_by_role("button", name="Close").click()
+    assert panel.is_hidden()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "explain law"
+
+
+def test_what_cannot_be_explained_is_said_in_its_place(page):
+    page.route("**/v1/explain/**", lambda route: route.fulfill(status=404, json={"error": {"message": "gone <b>"}}))
+    page.locator("#quilt tbody tr").first.get_by_role("link").click()
+    page.locator("#explained").wait_for()
+    assert page.locator("#explained").inner_text().split() == ["base", "gone", "<b>", "Close"]
+    page.unroute("**/v1/explain/**")
+    page.route("**/v1/explain/**", lambda route: route.abort())
+    page.locator("#quilt tbody tr").last.get_by_role("link").click()
+    page.get_by_text("the server does not answer").wait_for()
+    page.problems.clear()  # the browser reports failed requests itself
+
+
 def test_figures_and_latency_are_shown(page):
     page.wait_for_selector("#latency svg rect")
     text = page.locator("main").inner_text()

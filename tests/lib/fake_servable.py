@@ -189,6 +189,20 @@ class FakeServable:
                 "kv": {"used_bytes": 3_200_000}, "weights": {"bytes": 9_000_000, "without_sharing": 40_000_000},
                 "segments": [{"blocks": 1, "first": "b0", "models": [str(ref) for ref in self.refs]}]}  # fmt: skip
 
+    def explain(self, model: ModelRef, *, tenant: str | None) -> Mapping[str, Json]:
+        assert tenant is None or visible_to(model, tenant), "the gateway let a tenant at another's model"
+        others = sorted(ref for ref in self.refs if ref != model)
+        named = [str(ref) for ref in others if tenant is None or visible_to(ref, tenant)]
+        shared = {"models": named, "hidden": len(others) - len(named)}
+        parts = [{"part": cell["part"], "kind": cell["kind"], "block": cell["block"], "bytes": cell["bytes"],
+                  "shared_with": shared, "attachments": []} for cell in _row(model, 0)["cells"]]  # fmt: skip
+        segments = [{"segment": "5e9", "first": "embed", "last": "layers.4.ffn", "blocks": 11, "bytes": 1_300_000,
+                     "shared_with": shared},
+                    {"segment": "a1c", "first": "head", "last": "head", "blocks": 1, "bytes": 196_608,
+                     "shared_with": {"models": [], "hidden": 0}}]  # fmt: skip
+        return {"model": str(model), "family": "llama", "version": "0" * 64, "base": None, "bytes": 1_500_000,
+                "own_bytes": 196_608, "parts": parts, "segments": segments, "unservable": []}  # fmt: skip
+
     def close(self, *, drain_seconds: float = 0.0) -> None:
         self.closed = True
 

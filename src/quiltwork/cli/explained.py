@@ -1,16 +1,23 @@
-"""How commands show what a reply went through."""
+"""How commands show what a reply went through, and how a model is made up."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 
 from quiltwork.cli.output import show, table
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.core.servable import Json
+from quiltwork.core.units import format_bytes
+from quiltwork.zoo.explain import Explanation, Others
 
 MS = 1000.0
+SHORT = 12
+"""Digits of a block's id that are shown."""
+NAMES = 4
+"""Models that are named in one cell."""
 
 
 def explained(document: Any, url: str) -> Json:
@@ -69,3 +76,43 @@ def _facts(choice: Json) -> Table:
     shown.add_row(f"pages of {kv['page_tokens']} tokens", pages)
     shown.add_row("milliseconds", ", ".join(f"{stage} {MS * took:.1f}" for stage, took in choice["seconds"].items()))
     return shown
+
+
+def explained_model(told: Explanation) -> list[RenderableType]:
+    """A model's parts, cuts and near-duplicates for people."""
+    base = f", made from {told.base}" if told.base is not None else ""
+    own = f"{format_bytes(told.own_bytes)} of {format_bytes(told.nbytes)} in blocks that no other model has"
+    stored = "" if told.stored_own_bytes is None else f"; removing it would free {format_bytes(told.stored_own_bytes)}"
+    lines = [f"{told.ref} ({told.family}{base}) {told.version[:SHORT]}", own + stored]
+    lines += [f"cannot be served: {reason}" for reason in told.unservable]
+    parts = table("part", "kind", "block", "bytes", "also in", "attached", numbers=("bytes",))
+    for part in told.parts:
+        block = part.block
+        hung = [f"{a.kind} {a.id[:SHORT]} ({format_bytes(a.nbytes)}; {_also(a.others)})" for a in part.attachments]
+        cells = part.name, block.kind, block.id[:SHORT], format_bytes(block.nbytes), _also(block.others)
+        parts.add_row(*cells, "\n".join(hung))
+    shown: list[RenderableType] = ["\n".join(lines), parts]
+    if told.segments:
+        cuts = table("segment", "parts", "blocks", "bytes", "also runs", numbers=("blocks", "bytes"))
+        for cut in told.segments:
+            run = cut.first if cut.first == cut.last else f"{cut.first} .. {cut.last}"
+            cuts.add_row(cut.id, run, str(cut.blocks), format_bytes(cut.nbytes), _also(cut.others))
+        shown += ["", cuts]
+    if told.near:
+        like = table(
+            "nearly equal", "block", "bytes", "to that of", "block there", "cosine", numbers=("bytes", "cosine")
+        )
+        for near in told.near:
+            there = str(near.model), near.other_block[:SHORT], f"{near.cosine:.4f}"
+            like.add_row(near.part, near.block[:SHORT], format_bytes(near.nbytes), *there)
+        shown += ["", like, "Candidates only: a cosine does not tell what a swap would cost. Measure it first."]
+    return shown
+
+
+def _also(others: Others) -> str:
+    """Some of the models, and how many more there are."""
+    named = [str(ref) for ref in others.named[:NAMES]]
+    more = len(others.named) - len(named) + others.hidden
+    if not named:
+        return f"{more} more" if more else "no other"
+    return ", ".join(named) + (f" and {more} more" if more else "")

@@ -19,12 +19,12 @@ WIDE = 200
 """Columns of output that is not a terminal's."""
 
 
-def emit(document: Json, json: bool, shown: Table | str) -> None:
+def emit(document: Json, json: bool, *shown: RenderableType) -> None:
     """Print the document as JSON where asked, else what is for people to read."""
     if json:
         typer.echo(json_text.dumps(document, indent=2))
     else:
-        show(shown)
+        show(*shown)
 
 
 def show(*shown: RenderableType, stderr: bool = False) -> None:

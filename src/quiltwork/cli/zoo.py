@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from quiltwork.cli.explained import explained_model
 from quiltwork.cli.output import emit, transfer
 from quiltwork.cli.zoo_train import prune, stitch
 from quiltwork.core.errors import BadInputError
@@ -157,6 +158,25 @@ def show(model: str, zoo: ZooOption = DEFAULT, json: JsonOption = False) -> None
         table.add_row(part.name, block.kind, block.id[:12], str(len(block.tensors)), format_bytes(block.nbytes), hung)
     document = asdict(found) | {"ref": str(found.ref), "base": str(found.base) if found.base else None}
     emit(document, json, table)
+
+
+@app.command()
+def explain(
+    model: str,
+    among: Annotated[
+        list[str] | None,
+        typer.Option(help="Cut it as if served together with this one; may be repeated. With all, where absent."),
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tell what this tenant may know; all, where absent.")] = None,
+    near: Annotated[bool, typer.Option("--near/--no-near", help="Look for nearly equal blocks; reads weights.")] = True,
+    zoo: ZooOption = DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Explain a model: who has the same parts, where it is cut, what only it needs, what nearly equals another's."""
+    chosen = [_ref(name) for name in among] if among else None
+    with _opened(zoo) as opened, transfer(f"explaining {model}") as report:
+        told = opened.explain(_ref(model), tenant=tenant, among=chosen, near=near, progress=report)
+    emit(told.to_json(), json, *explained_model(told))
 
 
 @app.command()

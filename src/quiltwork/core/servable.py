@@ -264,3 +264,17 @@ class Servable(Protocol):
     def close(self, *, drain_seconds: float = 0.0) -> None:
         """Stop: let running requests finish for up to ``drain_seconds``, then cancel them."""
         ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """What a Servable may do besides: say how its models are made up."""
+
+    def explain(self, model: ModelRef, *, tenant: str | None) -> Mapping[str, Json]:
+        """The parts of a model, who shares them, where it is cut, what was substituted.
+
+        tenant : who is told: models of others are counted and never named. None for an administrator.
+
+        Raises NotFoundError where it is not loaded, or not ``tenant``'s to see.
+        """
+        ...

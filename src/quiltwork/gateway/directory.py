@@ -43,8 +43,10 @@ class Directory:
                     seen[name] = Found(servable, hosted)
         yield from seen.values()
 
-    def find(self, model: Json, tenant: str, task: str | None = None) -> Found:
+    def find(self, model: Json, tenant: str, task: str | None = None, *, everything: bool = False) -> Found:
         """The model of that name whose Servable knows ``task``.
+
+        everything : also find ``tenant::name`` of any tenant.
 
         Raises BadInputError where ``model`` is no name, NotFoundError where the tenant sees no such model, and
         UnsupportedError where it is of a kind that does not do the task.
@@ -53,7 +55,7 @@ class Directory:
             raise BadInputError("must be the name of a model" if model is not None else "is missing", where="model")
         owner, separator, name = model.partition("::")
         found = None
-        for candidate in self.visible(tenant):
+        for candidate in self._all() if everything and separator else self.visible(tenant):
             ref = candidate.ref
             if (ref.tenant, ref.name) == (owner, name) if separator else ref.name == model:
                 found = candidate
@@ -63,6 +65,11 @@ class Directory:
             known = ", ".join(found.servable.tasks())
             raise UnsupportedError(f"{model} does not do {task}", where="model", hint=f"it does {known}")
         return found
+
+    def _all(self) -> Iterator[Found]:
+        for servable in self.servables.values():
+            for hosted in servable.models():
+                yield Found(servable, hosted)
 
     def only(self, tenant: str, task: str) -> str | None:
         """The name of the one model that does a task, or None where there are several or none."""

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from quiltwork.core.errors import QuiltworkError, UnsupportedError
-from quiltwork.core.servable import Caller, Input, Json, Part, Stream, TaskSchema
+from quiltwork.core.servable import Caller, Explains, Input, Json, Part, Stream, TaskSchema
 from quiltwork.gateway.body import read_object
 from quiltwork.gateway.chunks import ChunkWriter, event
 from quiltwork.gateway.directory import Found
@@ -48,6 +48,18 @@ async def one_model(request: Request, model: str) -> JSONResponse:
     """What is known of a model."""
     house, visitor = house_of(request), visitor_of(request)
     return JSONResponse(_card(house.directory.find(model, visitor.tenant), int(house.started)))
+
+
+@router.get("/v1/explain/{model:path}", tags=["Administration"], summary="How a model is made up")
+async def explain_model(request: Request, model: str) -> JSONResponse:
+    """Its parts, who shares them, where it is cut, what was substituted. Other tenants' models are only counted."""
+    house, visitor = house_of(request), visitor_of(request)
+    found = house.directory.find(model, visitor.tenant, everything=visitor.admin)
+    servable = found.servable
+    if not isinstance(servable, Explains):
+        raise UnsupportedError(f"models of kind {servable.kind} are not explained", where="model")
+    tenant = None if visitor.admin else visitor.tenant
+    return JSONResponse(dict(await asyncio.to_thread(servable.explain, found.ref, tenant=tenant)))
 
 
 def _card(found: Found, created: int) -> dict[str, Json]:

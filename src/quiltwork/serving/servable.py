@@ -25,6 +25,7 @@ from quiltwork.serving.request import Choice, Request, advance, empty_choice, fa
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
 from quiltwork.serving.tasks import TASKS, check_fields
+from quiltwork.zoo.explain import describe
 from quiltwork.zoo.types import Chain
 
 PUBLISH_SECONDS = 0.25
@@ -182,7 +183,8 @@ class LanguageModels:
                 self._hosts[ref] = host
                 if old is not None:
                     self._retire(old)
-            self._publish()
+                # At once, so that nobody sees the new version with the old one's segments.
+                self._publish()
 
         self._loop.call(install)
 
@@ -383,6 +385,21 @@ class LanguageModels:
             chains = {ref: host.chain for ref, host in self._hosts.items()}
             outstanding = self._outstanding
         return picture(chains, self._stats, outstanding=outstanding, room=self._room)
+
+    def explain(self, model: ModelRef, *, tenant: str | None) -> Mapping[str, Json]:
+        """A loaded model's parts and segments as they are now, and which loaded models share them. Reads no weights.
+
+        Raises NotFoundError where it is not loaded, or not ``tenant``'s to see.
+        """
+        ref = self._aliases.get(model, model)
+        with self._lock:
+            chains = {ref: host.chain for ref, host in self._hosts.items()}
+            routes = self._stats.routes
+        if ref not in chains or (tenant is not None and not visible_to(ref, tenant)):
+            raise _not_loaded(model)
+        chain = chains[ref]
+        models = [other.model for other in chains.values()]
+        return describe(chain.model, chain.links, models, routes, tenant=tenant).to_json()
 
     def close(self, *, drain_seconds: float = 0.0) -> None:
         """Refuse new requests, let running ones finish for a while, cancel the rest, end the thread."""

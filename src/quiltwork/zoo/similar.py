@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,14 @@ def places(model: Model) -> dict[Place, TensorRef]:
 def find(
     zoo: Zoo, models: Iterable[Model], shapes: Mapping[Place, tuple[int, ...]], read: Callable[[Place], RawTensor]
 ) -> Found | None:
-    """The model most like the one described, if any is alike at all.
+    """The model most like the one described, if any is alike at all; the first of those that are equally so."""
+    return max(alike(zoo, models, shapes, read), key=lambda found: found.cosine, default=None)
+
+
+def alike(
+    zoo: Zoo, models: Iterable[Model], shapes: Mapping[Place, tuple[int, ...]], read: Callable[[Place], RawTensor]
+) -> Iterator[Found]:
+    """The models that seem to be made from the same one as the one described.
 
     ``shapes`` : every tensor of the new model; ``read`` gives one of them. Only matrices inside the layers are
     compared, so that a changed vocabulary or head does not hide the base.
@@ -69,9 +76,8 @@ def find(
     matrices = [place for place, shape in shapes.items() if len(shape) == 2 and place[0] not in ("embed", "head")]
     chosen = matrices[:: max(1, len(matrices) // _MATRICES)][:_MATRICES]
     if not chosen:
-        return None
+        return
     mine: dict[Place, npt.NDArray[np.float32]] = {}
-    best: Found | None = None
     for model in models:
         theirs = places(model)
         if any(place not in theirs or theirs[place].shape != shapes[place] for place in matrices):
@@ -80,11 +86,9 @@ def find(
         for place in chosen:
             if place not in mine:
                 mine[place] = sample(read(place))
-            alike = cosine(mine[place], sample(zoo.read(theirs[place])))
-            if alike < ALIKE:
+            value = cosine(mine[place], sample(zoo.read(theirs[place])))
+            if value < ALIKE:
                 break
-            total += alike
+            total += value
         else:
-            if best is None or total / len(chosen) > best.cosine:
-                best = Found(model, total / len(chosen))
-    return best
+            yield Found(model, total / len(chosen))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -43,6 +43,7 @@ from quiltwork.zoo.types import Chain, Model, RawTensor, TensorRef
 if TYPE_CHECKING:
     from quiltwork.zoo.diff import Difference
     from quiltwork.zoo.du import Usage
+    from quiltwork.zoo.explain import Explanation
     from quiltwork.zoo.export import Exported
     from quiltwork.zoo.ingest import Added
 
@@ -292,6 +293,20 @@ class Zoo:
         from quiltwork.zoo.diff import diff
 
         return diff(self, a, b)
+
+    def explain(
+        self,
+        ref: ModelRef | str,
+        *,
+        tenant: str | None = None,
+        among: Collection[ModelRef | str] | None = None,
+        near: bool = True,
+        progress: Callable[[int], None] = lambda nbytes: None,
+    ) -> Explanation:
+        """How a model is made up and who has the same parts; see ``quiltwork.zoo.explain.explain``."""
+        from quiltwork.zoo.explain import explain
+
+        return explain(self, ref, tenant=tenant, among=among, near=near, progress=progress)
 
     def du(self) -> Usage:
         """What sharing saved and who shares what; see ``quiltwork.zoo.du.du``."""

@@ -20,6 +20,8 @@ function seconds(s) { return s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed
 // Neighbouring shared blocks get colours far apart: steps of the golden angle.
 function colour(number) { return `hsl(${(18 + number * 137.508) % 360} 46% var(--hue-light))`; }
 
+function authorization() { return key ? { Authorization: `Bearer ${key}` } : {}; }
+
 function figure(name, value, unit = "") {
   return make("dl", {}, make("dt", { textContent: name }), make("dd", {}, String(value), make("small", { textContent: unit })));
 }
@@ -71,7 +73,13 @@ function drawQuilt(parts) {
   const short = (name) => name.replace(/^layers\.(\d+)\./, "$1 ");
   const head = make("tr", {}, make("th"), ...columns.map((name) => make("th", { scope: "col", textContent: short(name), title: name })));
   const body = rows.map((row) => {
-    const label = make("th", { scope: "row", textContent: row.model }, make("small", { textContent: row.parent ? `of ${row.parent}` : row.family || "" }));
+    const link = make("a", { href: `/v1/explain/${encodeURIComponent(row.model)}`, textContent: "explain" });
+    link.setAttribute("aria-label", `explain ${row.model}`);
+    link.addEventListener("click", (clicked) => {
+      clicked.preventDefault();  // a link cannot bring the key
+      explain(row.model, link);
+    });
+    const label = make("th", { scope: "row", textContent: row.model }, make("small", { textContent: row.parent ? `of ${row.parent}` : row.family || "" }), link);
     const cells = columns.map((name) => {
       const cell = row.cells.find((candidate) => candidate.part === name);
       if (!cell) return make("td");
@@ -100,6 +108,40 @@ function drawQuilt(parts) {
     return make("span", {}, sample, text);
   };
   $("legend").replaceChildren(swatch("", "shared: same colour, same block"), swatch("alone", "this model's own"), swatch("attached", "with an attachment (LoRA, norm, prefix …)"));
+}
+
+// Who else has something: names where they may be told, else a number.
+function others(shared) {
+  const named = shared.models.slice(0, 6);
+  const more = shared.models.length - named.length + shared.hidden;
+  return [...named, ...(more ? [`${more} more`] : [])].join(", ") || "no other";
+}
+
+async function explain(model, opener) {
+  let told;
+  try {
+    told = await (await fetch(`/v1/explain/${encodeURIComponent(model)}`, { headers: authorization() })).json();
+  } catch (error) {
+    told = { error: { message: "the server does not answer" } };
+  }
+  $("explained").hidden = false;
+  $("explained-title").textContent = model;
+  $("explained-body").replaceChildren();
+  $("explained-close").onclick = () => {
+    $("explained").hidden = true;
+    opener.focus();
+  };
+  if (told.error) {
+    $("explained-facts").textContent = told.error.message;
+  } else {
+    const base = told.base ? `, made from ${told.base}` : "";
+    $("explained-facts").textContent = `${told.family}${base}, version ${told.version.slice(0, 12)}: ${bytes(told.own_bytes)} of its ${bytes(told.bytes)} are in blocks that no other model served here has`;
+    const row = (tag, ...cells) => make("tr", {}, ...cells.map((text) => make(tag, { textContent: text })));
+    const runs = told.segments.map((s) => row("td", s.segment, s.first === s.last ? s.first : `${s.first} .. ${s.last}`, s.blocks, bytes(s.bytes), others(s.shared_with)));
+    $("explained-body").replaceChildren(make("table", { className: "facts" },
+      make("thead", {}, row("th", "Segment", "Parts", "Blocks", "Size", "Also runs")), make("tbody", {}, ...runs)));
+  }
+  $("explained-title").focus();
 }
 
 function drawLatency(latency) {
@@ -144,7 +186,7 @@ function drawBatches(parts) {
 
 async function refresh() {
   try {
-    const reply = await fetch("/v1/status", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+    const reply = await fetch("/v1/status", { headers: authorization() });
     $("key").hidden = reply.status !== 401;
     if (!reply.ok) {
       $("state").textContent = reply.status === 401 ? "a key is needed" : `the server answers ${reply.status}`;
