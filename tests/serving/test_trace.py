@@ -1,5 +1,6 @@
 """A trace tells what a sequence went through, and nobody pays for a trace that was not asked for."""
 
+import dataclasses
 import itertools
 import json
 from datetime import datetime
@@ -14,6 +15,7 @@ from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Caller, Input
 from quiltwork.serving import Engine, EngineConfig, LanguageModels
 from quiltwork.serving.trace import Trace
+from quiltwork.zoo.segments import segment_id
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19, 71, 69, 39, 93]
 LONG = (PROMPT * 6)[:65]
@@ -226,3 +228,29 @@ def test_explaining_changes_no_token(served):
 
 def test_nothing_to_compute_has_nothing_to_explain(served):
     assert answer(served, explain=True, max_tokens=0)[-1].fields["explain"] == {"choices": []}
+
+
+def test_a_place_that_models_call_differently_stays_one_hop(desk, family):
+    """A shorter model runs the upper layers of a longer one, under other names and other indices."""
+    base = family.base()
+    links = base.chain.links
+    renamed = [dataclasses.replace(part, name=name) for name, part in zip(
+        ("embed", "layers.0.attn", "layers.0.ffn", "layers.1.attn", "layers.1.ffn", "head"),
+        (links[0], *links[5:9], links[-1]), strict=True,
+    )]  # fmt: skip
+    model = dataclasses.replace(base.chain.model, ref=ModelRef("short"), version="short", parts=tuple(renamed))
+    short = dataclasses.replace(base, chain=dataclasses.replace(base.chain, model=model, links=tuple(renamed)))
+    d = desk()
+    d.load(base, short)
+    long_trace = asked(d, base, max_tokens=6).trace
+    d.engine.step()
+    short_trace = asked(d, short, max_tokens=9).trace
+    d.finish()
+    for trace, twin in ((long_trace, base), (short_trace, short)):
+        hops = trace.to_json()["hops"]
+        assert [hop["segment"] for hop in hops] == [
+            segment_id(key) for key in d.engine.stats().routes[twin.chain.model.ref]
+        ]
+        assert len({hop["batches"]["count"] for hop in hops}) == 1
+        names = [part.name for part in twin.chain.links]
+        assert all(names.index(hop["last"]) - names.index(hop["first"]) == hop["blocks"] - 1 for hop in hops)

@@ -304,7 +304,8 @@ class Engine:
             self._log.write(segment, [work.seq.model for work in works], record.rows)
         for work in works if self._traces else ():
             if work.seq.trace is not None:
-                work.seq.trace.rode(segment, rows=record.rows, sequences=record.sequences, models=record.models)
+                mine = work.route[work.hop]  # its own model's name for the place
+                work.seq.trace.rode(mine, rows=record.rows, sequences=record.sequences, models=record.models)
 
     def _let_go(self, seq: Sequence) -> None:
         if seq.trace is not None:
