@@ -112,7 +112,7 @@ class Chunker:
             if hop < first_hop or segment.pool is None:
                 continue
             while len(seq.runs[hop]) < pages:
-                run = self._cache.allocate(segment.pool, segment.kv_blocks)
+                run = self._cache.allocate(segment.pool, segment.kv_blocks, seq.tenant)
                 if run is None:
                     return False
                 seq.append_run(hop, run)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from quiltwork.core.errors import BadInputError
+from quiltwork.serving.fairness import Entitlements
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -33,18 +35,30 @@ class EngineConfig:
     device: str = "cpu"
     prefix_cache: bool = True
     """Keep computed pages for later requests with the same prefix."""
+    tenant_kv_share: float = 1.0
+    """Share of the KV memory that a tenant of weight 1 keeps when others want it too; 1 for no quota."""
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
+    """Tenant -> its share relative to the others, of computing, KV memory and waiting room; 1 where absent."""
+    tenant_fairness: bool = True
+    """Whether the tenant served least comes first; else whoever came first, whosever it is."""
 
     def __post_init__(self) -> None:
-        for field in ("max_num_seqs", "prefill_chunk", "step_tokens", "kv_bytes"):
-            if getattr(self, field) <= 0:
-                raise BadInputError(f"{getattr(self, field)} is not positive", where=field)
-        for field in ("max_model_len", "memory_bytes"):
-            value = getattr(self, field)
+        for name in ("max_num_seqs", "prefill_chunk", "step_tokens", "kv_bytes"):
+            if getattr(self, name) <= 0:
+                raise BadInputError(f"{getattr(self, name)} is not positive", where=name)
+        for name in ("max_model_len", "memory_bytes"):
+            value = getattr(self, name)
             if value is not None and value <= 0:
-                raise BadInputError(f"{value} is not positive", where=field)
+                raise BadInputError(f"{value} is not positive", where=name)
+        Entitlements(self.tenant_weights, self.tenant_kv_share)
         if self.prefill_chunk % 16:
             raise BadInputError(f"{self.prefill_chunk} is not a multiple of 16", where="prefill_chunk")
         if self.step_tokens < self.prefill_chunk:
             raise BadInputError("smaller than prefill_chunk", where="step_tokens")
         if self.dtype not in DTYPES:
             raise BadInputError(f"{self.dtype!r} is not one of {', '.join(DTYPES)}", where="dtype")
+
+    @property
+    def entitlements(self) -> Entitlements:
+        """What tenants may expect."""
+        return Entitlements(self.tenant_weights, self.tenant_kv_share)

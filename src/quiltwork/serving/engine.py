@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
@@ -18,7 +18,9 @@ from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.chunk import Chunker
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.execute import BatchRecord, Executor, Work, publish
+from quiltwork.serving.fairness import EQUALS, Standings
 from quiltwork.serving.kv import KVCache, KVCounters
+from quiltwork.serving.ledger import Ledger, TenantStats
 from quiltwork.serving.prefix import extend_hashes
 from quiltwork.serving.report import report_prompt
 from quiltwork.serving.roster import Roster, placement
@@ -27,6 +29,7 @@ from quiltwork.serving.sampling import Sampled, sample
 from quiltwork.serving.schedule import Job, Limits, plan, threads_for
 from quiltwork.serving.sequence import Emission, Sequence
 from quiltwork.serving.trace import Trace
+from quiltwork.serving.waiting import WaitingRoom
 from quiltwork.serving.weights import Read
 from quiltwork.zoo.types import Chain
 
@@ -53,6 +56,7 @@ class EngineStats:
     last_batches: tuple[BatchRecord, ...]
     routes: Mapping[ModelRef, tuple[tuple[str, ...], ...]]
     """Per model, the block ids of each segment."""
+    tenants: Mapping[str, TenantStats] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,14 +80,21 @@ class Engine:
         self.clock = clock
         self.placement = placement(config)
         capacity = config.kv_bytes if config.memory_bytes is None else config.memory_bytes
-        self.cache = KVCache(capacity, self.placement.dtype, self.placement.device, keep=config.prefix_cache)
+        self.cache = KVCache(
+            capacity,
+            self.placement.dtype,
+            self.placement.device,
+            keep=config.prefix_cache,
+            entitlements=config.entitlements,
+        )
         self.roster = Roster(config, self.placement, self.cache)
         self._chunker = Chunker(self.cache)
         self._limits = Limits(config.max_num_seqs, config.step_tokens, config.prefill_chunk)
         self._executor = Executor(self.cache)
         self._sequences: dict[int, Sequence] = {}
         self._running: list[Sequence] = []
-        self._waiting: deque[Sequence] = deque()
+        self._waiting = WaitingRoom(self._payer)
+        self._ledger = Ledger(config.entitlements)
         self._counts = _Counts()
         self._log = log
         self._traces: dict[int, Trace] = {}
@@ -144,6 +155,8 @@ class Engine:
         if seq.explain:
             seq.trace = self._traces[seq.id] = Trace(self.clock)
         self._sequences[seq.id] = seq
+        if self._payer(seq) not in self._waiting:
+            self._ledger.arrives(self._payer(seq), self._waiting.lines, self._waiting.last)
         self._waiting.append(seq)
         self._counts.prompt_tokens += len(seq.prompt)
 
@@ -193,14 +206,26 @@ class Engine:
 
     def _job(self, seq: Sequence) -> Job:
         assert seq.served is not None
-        return Job(seq.id, seq.pending, seq.computed, seq.served.page_bytes)
+        return Job(seq.id, seq.pending, seq.computed, seq.served.page_bytes, self._payer(seq))
+
+    def _payer(self, seq: Sequence) -> str:
+        return seq.tenant if self.config.tenant_fairness else ""
+
+    def _standings(self, running: list[Job]) -> Standings:
+        """How the tenants stand; alone, nobody stands out."""
+        if len({*self._waiting.lines, *(job.tenant for job in running)}) < 2:
+            return EQUALS
+        return self._ledger.standings(self.cache.owners.held, self.cache.capacity)
 
     def _schedule(self) -> list[Work]:
+        running = [self._job(s) for s in self._running]
+        seats = max(self._limits.sequences - len(running), 1)
         decision = plan(
-            [self._job(s) for s in self._running],
-            [self._job(s) for s in self._waiting],
+            running,
+            [self._job(s) for s in self._waiting.heads(seats)],
             self.cache.free_bytes,
             self._limits,
+            self._standings(running),
         )
         for sequence_id in decision.preempted:
             self._preempt(self._sequences[sequence_id])
@@ -213,14 +238,15 @@ class Engine:
                 seq.trace.enter("prefill")
         works: list[Work] = []
         coming: set[bytes] = set()
+        yielding = deque(decision.yielding)
         for sequence_id, tokens in decision.chunks:
             seq = self._sequences[sequence_id]
             if seq not in self._running:
                 continue
             work = self._chunker.next_work(seq, tokens, coming)
-            while work is None and self._running[-1] is not seq:
-                # Shared pages made the plan's estimate too rosy: the youngest gives way after all.
-                victim = self._running[-1]
+            while work is None and yielding and yielding[0] != sequence_id:
+                # Shared pages made the plan's estimate too rosy: others give way after all.
+                victim = self._sequences[yielding.popleft()]
                 works = [w for w in works if w.seq is not victim]
                 self._preempt(victim)
                 work = self._chunker.next_work(seq, tokens, coming)
@@ -232,6 +258,10 @@ class Engine:
         for work in works:
             seq = work.seq
             seq.computed = work.start + work.count
+            if work.start < seq.prompt_len and seq.computed > seq.charged:
+                prompt = min(seq.computed, seq.prompt_len)
+                self._ledger.prompt(seq.tenant, prompt - max(work.start, seq.charged), self._payer(seq))
+                seq.charged = prompt
             complete = seq.computed // PAGE_TOKENS
             if complete > seq.published and self.config.prefix_cache:
                 extend_hashes(seq)
@@ -268,6 +298,7 @@ class Engine:
         assert seq.served is not None
         seq.tokens.append(token.token)
         self._counts.generated_tokens += 1
+        self._ledger.generated(seq.tenant, self._payer(seq))
         reason = None
         if seq.sampler.error is not None:
             reason = "error"
@@ -336,4 +367,10 @@ class Engine:
             kv=self.cache.counters,
             last_batches=c.last_batches,
             routes={ref: tuple(s.key for s in served.route) for ref, served in self.roster.served.items()},
+            tenants=self._ledger.stats(
+                Counter(s.tenant for s in self._running),
+                self._waiting.counts(),
+                self.cache.owners.held,
+                self.cache.owners.idle,
+            ),
         )

@@ -20,6 +20,8 @@ from torch import Tensor
 from quiltwork.core.errors import CapacityError
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import PAGE_TOKENS
+from quiltwork.serving.fairness import Entitlements
+from quiltwork.serving.owners import Owners
 
 Key = tuple[bytes, bytes]
 """Hash of the tokens up to the page's end; hash of the chain up to the segment's end."""
@@ -88,6 +90,8 @@ class PageRun:
     """(PAGE_TOKENS, d): the hidden state that left the segment, where a sibling may need it."""
     maker: tuple[ModelRef, str] | None = None
     """The model that computed it and the tenant who asked; set where it is published."""
+    owner: str = ""
+    """The tenant that computed it."""
 
     @property
     def nbytes(self) -> int:
@@ -111,7 +115,8 @@ class KVCache:
     """All pages of an engine, under one budget in bytes.
 
     ``capacity`` covers held runs and cached ones; cached runs that nobody holds are evicted, least recently used first,
-    when a new run needs the room. Losing a cached run never changes an answer.
+    when a new run needs the room; those of a tenant beyond its quota before all others. Losing a cached run never
+    changes an answer.
     """
 
     capacity: int
@@ -120,8 +125,10 @@ class KVCache:
     keep: bool = True
     """Whether runs stay findable after the last holder has gone."""
     counters: KVCounters = field(default_factory=KVCounters)
+    entitlements: Entitlements = field(default_factory=Entitlements)
 
     def __post_init__(self) -> None:
+        self.owners: Owners[Key] = Owners(self.entitlements)
         self._pools: dict[KVShape, PagePool] = {}
         self._by_key: dict[Key, PageRun] = {}
         self._idle: OrderedDict[Key, PageRun] = OrderedDict()
@@ -152,7 +159,7 @@ class KVCache:
             self._pools[shape] = PagePool(shape, max(share // page_bytes, 0), self.dtype, self.device)
         return self._pools[shape]
 
-    def allocate(self, pool: PagePool | None, blocks: int) -> PageRun | None:
+    def allocate(self, pool: PagePool | None, blocks: int, owner: str = "") -> PageRun | None:
         """A fresh run of one page for each of ``blocks`` attention blocks, held once; None where there is no room."""
         if pool is None or blocks == 0:
             return PageRun((), None)
@@ -162,12 +169,13 @@ class KVCache:
         self._make_room(need)
         pages = pool.take(blocks)
         while pages is None and self._idle:
-            self._evict_oldest()
+            self._evict_one()
             pages = pool.take(blocks)
         if pages is None:
             return None
         self._used += need
-        return PageRun(pages, pool)
+        self.owners.hold(owner, need)
+        return PageRun(pages, pool, owner=owner)
 
     def find(self, key: Key) -> PageRun | None:
         """The run of that content, not yet held by the asker."""
@@ -178,6 +186,7 @@ class KVCache:
         if run.refs == 0 and run.key is not None:
             del self._idle[run.key]
             self._idle_bytes -= run.nbytes
+            self.owners.resume(run.owner, run.key)
         run.refs += 1
         return run
 
@@ -189,7 +198,9 @@ class KVCache:
         if run.key is not None and self.keep:
             self._idle[run.key] = run
             self._idle_bytes += run.nbytes
-        else:
+            self.owners.keep(run.owner, run.key, run.nbytes)
+        elif run.pages:
+            self.owners.drop(run.owner, run.nbytes)
             self._forget(run)
 
     def publish(self, run: PageRun, key: Key, maker: tuple[ModelRef, str] | None = None) -> None:
@@ -206,6 +217,7 @@ class KVCache:
         self._make_room(size)
         run.activation = hidden.clone()
         self._used += size
+        self.owners.hold(run.owner, size)
 
     def shrink_to(self, capacity: int) -> None:
         """Change the budget, evicting what no longer fits. Raises CapacityError where held runs alone exceed it."""
@@ -217,17 +229,20 @@ class KVCache:
     def clear(self) -> None:
         """Evict all that nobody holds."""
         while self._idle:
-            self._evict_oldest()
+            self._evict_one()
 
     def _make_room(self, need: int) -> None:
         while self.capacity - self._used < need and self._idle:
-            self._evict_oldest()
+            self._evict_one()
         if self.capacity - self._used < need:
             raise CapacityError("the KV cache is full", where="kv")
 
-    def _evict_oldest(self) -> None:
-        _, run = self._idle.popitem(last=False)
+    def _evict_one(self) -> None:
+        key = self.owners.beyond_quota(self.capacity)
+        run = self._idle.pop(next(iter(self._idle)) if key is None else key)
+        assert run.key is not None
         self._idle_bytes -= run.nbytes
+        self.owners.forget(run.owner, run.key)
         self.counters.evictions += 1
         self._forget(run)
 

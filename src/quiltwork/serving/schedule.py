@@ -3,12 +3,17 @@
 Decoding sequences go first (a token each, oldest first), then prompt chunks, then new arrivals, within a token budget
 and the pages that are free. Where pages run out the youngest sequence gives its pages back and is recomputed later, so
 the oldest always advances: there is no deadlock and no request fails for want of memory.
+
+Among several tenants the one that was served least comes first, and pages are given back by the one beyond its quota,
+else by the one served most, each time by its youngest sequence (see ``fairness``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from quiltwork.serving.fairness import EQUALS, Standings, Turns, ranked
 
 PAGE = 16
 
@@ -24,6 +29,8 @@ class Job:
     """Tokens whose keys and values are held."""
     page_bytes: int
     """Bytes of one page of tokens over all blocks of its chain."""
+    tenant: str = ""
+    """Who pays for it."""
 
     def needs(self, tokens: int) -> int:
         """Bytes of new pages for the next ``tokens`` tokens."""
@@ -52,68 +59,109 @@ class Plan:
     chunks: tuple[tuple[int, int], ...]
     admitted: tuple[int, ...]
     preempted: tuple[int, ...]
+    yielding: tuple[int, ...] = ()
+    """Job ids in the order in which they would give way if pages ran out after all; none before those behind it."""
 
 
-def plan(running: Sequence[Job], waiting: Sequence[Job], free_bytes: int, limits: Limits) -> Plan:
+def plan(
+    running: Sequence[Job], waiting: Sequence[Job], free_bytes: int, limits: Limits, standings: Standings = EQUALS
+) -> Plan:
     """Decide the next step.
 
     Parameters
     ----------
     running : jobs that hold pages, oldest first.
-    waiting : jobs that hold none, in the order they are to start.
+    waiting : jobs that hold none, each tenant's in the order they are to start; as many as have a seat are enough.
     free_bytes : bytes of pages that nobody holds (evictable ones included).
     """
     chunks: list[tuple[int, int]] = []
     preempted: list[Job] = []
     budget = limits.step_tokens
-    alive = list(running)
+    alive, beyond = ranked(running, standings)
+    several = len({job.tenant for job in (*running, *waiting)}) > 1
 
-    def make_room(need: int, keep: Job) -> bool:
-        """Free ``need`` bytes by preempting jobs younger than ``keep``, the youngest first."""
+    def drop_last() -> None:
         nonlocal free_bytes
-        while need > free_bytes and alive and alive[-1] is not keep:
-            victim = alive.pop()
-            preempted.append(victim)
-            free_bytes += victim.holds
-        return need <= free_bytes
+        victim = alive.pop()
+        preempted.append(victim)
+        free_bytes += victim.holds
 
-    decoding = [job for job in running if job.pending == 1]
-    prefilling = [job for job in running if job.pending > 1]
-    for job in decoding + prefilling:
-        if job in preempted or budget <= 0:
-            continue
-        tokens = min(job.pending, limits.prefill_chunk, budget)
-        if tokens < job.pending:  # stop at a page boundary, so that whole pages can be shared
-            tokens = max((job.computed + tokens) // PAGE * PAGE - job.computed, min(tokens, PAGE))
-        if not make_room(job.needs(tokens), job):
-            if alive and alive[0] is not job:
-                continue  # an older job holds the pages; wait for it
-            preempted.append(job)
-            alive.remove(job)
-            continue
-        free_bytes -= job.needs(tokens)
+    def advance(job: Job) -> int:
+        """Give a running job its chunk, at the expense of those ranked behind it; the tokens, 0 where it waits."""
+        nonlocal free_bytes, budget
+        tokens = _chunk(job, min(limits.prefill_chunk, budget))
+        need = job.needs(tokens)
+        while need > free_bytes and alive and alive[-1] is not job:
+            drop_last()
+        if need > free_bytes:
+            if not alive or alive[0] is job:  # otherwise one before it holds the pages; wait for it
+                preempted.append(job)
+                alive.remove(job)
+            return 0
+        free_bytes -= need
         chunks.append((job.id, tokens))
         budget -= tokens
+        return tokens
+
+    decoding = [job for job in alive if job.pending == 1]
+    prefilling = [job for job in running if job.pending > 1]
+    # One tenant's answers must not keep another one's prompt waiting for ever.
+    first = max(budget - PAGE, 1) if several and prefilling and len(decoding) >= budget else len(decoding)
+    for job in decoding[:first]:
+        if job not in preempted and budget > 0:
+            advance(job)
+
+    pressed = bool(preempted)
+    seats = limits.sequences - len(alive)
+    admitted: list[int] = []
+    left = {job.id: job for job in prefilling}
+    turns = Turns(prefilling, waiting, standings)
+    while budget > 0 and (turn := turns.take(newcomers=not pressed)) is not None:
+        job, new = turn
+        if not new:
+            del left[job.id]
+            before = len(preempted)
+            if job not in preempted:
+                turns.give(job, advance(job), new=False)
+            pressed = pressed or len(preempted) > before
+            continue
+        # A newcomer starts only where its whole prompt fits, so that it does not evict itself half-way.
+        need = job.needs(job.pending)
+        spoken_for = sum(j.needs(min(j.pending, limits.prefill_chunk)) for j in left.values() if j not in preempted)
+        if seats > 0 and standings.within_quota(job.tenant, need):
+            lent = sum(j.holds for j in alive if j.id in beyond)
+            while free_bytes < need + spoken_for <= free_bytes + lent:
+                lent -= alive[-1].holds
+                drop_last()
+        if seats <= 0 or need + spoken_for > free_bytes:
+            pressed = True
+            continue
+        tokens = _chunk(job, min(limits.prefill_chunk, budget))
+        free_bytes -= need
+        admitted.append(job.id)
+        chunks.append((job.id, tokens))
+        budget -= tokens
+        seats -= 1
+        turns.give(job, tokens, new=True)
+    for job in decoding[first:]:
+        if job not in preempted and budget > 0:
+            advance(job)
 
     dropped = {job.id for job in preempted}
-    chunks = [(id, tokens) for id, tokens in chunks if id not in dropped]
+    return Plan(
+        tuple((id, tokens) for id, tokens in chunks if id not in dropped),
+        tuple(admitted),
+        tuple(job.id for job in preempted),
+        (*reversed(admitted), *(job.id for job in reversed(alive))),
+    )
 
-    admitted: list[int] = []
-    if not preempted:
-        seats = limits.sequences - len(alive)
-        for job in waiting:
-            # A newcomer starts only where its whole prompt fits, so that it does not evict itself half-way.
-            if seats <= 0 or budget <= 0 or job.needs(job.pending) > free_bytes:
-                break
-            tokens = min(job.pending, limits.prefill_chunk, budget)
-            if tokens < job.pending:
-                tokens = max(tokens // PAGE * PAGE, min(tokens, PAGE))
-            free_bytes -= job.needs(job.pending)
-            admitted.append(job.id)
-            chunks.append((job.id, tokens))
-            budget -= tokens
-            seats -= 1
-    return Plan(tuple(chunks), tuple(admitted), tuple(job.id for job in preempted))
+
+def _chunk(job: Job, most: int) -> int:
+    """Tokens to compute of a job, at most ``most``; up to a page's end, so that whole pages can be shared."""
+    tokens = min(job.pending, most)
+    if tokens < job.pending:
+        tokens = max((job.computed + tokens) // PAGE * PAGE - job.computed, min(tokens, PAGE))
+    return tokens
 
 
 SHARED_READ = 32 << 20

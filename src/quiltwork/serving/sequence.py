@@ -75,6 +75,8 @@ class Sequence:
     """Complete pages that have been offered to the cache."""
     prompt_report: list[Sampled | None] = field(default_factory=list)
     reported: bool = False
+    charged: int = 0
+    """Tokens of the prompt that its tenant has been charged for, or found cached."""
     departures: int = 0
     """How often it started from nothing: its pages are others each time."""
     trace: Trace | None = None
