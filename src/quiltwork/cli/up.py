@@ -45,6 +45,12 @@ def up(
     max_body: Annotated[str, typer.Option(help="Longest request body.")] = "32MiB",
     tenant_requests: Annotated[int, typer.Option(help="Requests of one tenant at a time.")] = 512,
     tenant_rate: Annotated[float | None, typer.Option(help="Requests of one tenant per second.")] = None,
+    tenant_kv_share: Annotated[
+        float | None, typer.Option(help="Share of the KV memory that a tenant keeps when others want it too: 0.5.")
+    ] = None,
+    tenant_weight: Annotated[
+        list[str] | None, typer.Option(help="TENANT=2: twice the share of the others; may be repeated.")
+    ] = None,
     grace: Annotated[int, typer.Option(help="Seconds that running requests get to finish on SIGTERM.")] = 30,
 ) -> None:
     """Serve the models of a zoo over HTTP, in OpenAI's shapes, until SIGTERM or Ctrl-C."""
@@ -71,6 +77,8 @@ def up(
     most = THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
     if threads is not None and threads > most:
         raise BadInputError(f"{threads} is more than this machine can use", where="--threads", hint=f"at most {most}")
+    if tenant_kv_share is not None and not 0 < tenant_kv_share <= 1:
+        raise BadInputError(f"{tenant_kv_share} is not in (0, 1]", where="--tenant-kv-share")
     if grace < 0:
         raise BadInputError(f"{grace} is negative", where="--grace")
     limits = Limits(_size("--max-body", max_body), tenant_requests, tenant_rate)
@@ -85,6 +93,8 @@ def up(
         "chat_template": _text(chat_template),
         "aliases": dict(map(_alias, alias or ())),
         "log_batches": str(log_batches) if log_batches is not None else None,
+        "tenant_kv_share": tenant_kv_share,
+        "tenant_weights": dict(map(_weight, tenant_weight or ())) or None,
     }
     with Zoo(zoo, create=False) as opened:
         wanted = [_ref(name) for name in model] if model else _servable_models(opened)
@@ -150,6 +160,17 @@ def _alias(item: str) -> tuple[str, str]:
     if not separator or not name or not target:
         raise BadInputError(f"{item!r} is not NAME=MODEL", where="--alias")
     return name, target
+
+
+def _weight(item: str) -> tuple[str, float]:
+    tenant, _, text = item.partition("=")
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = 0.0
+    if not tenant or not 0 < weight < float("inf"):
+        raise BadInputError(f"{item!r} is not TENANT=WEIGHT, a positive number", where="--tenant-weight")
+    return tenant, weight
 
 
 def _ref(text: str) -> ModelRef:

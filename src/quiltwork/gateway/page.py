@@ -77,6 +77,8 @@ def visible_status(status: Mapping[str, Json], tenant: str, *, everything: bool)
     for row in rows:
         for block in {cell["block"] for cell in row.get("cells", ())}:
             owners[block] = owners.get(block, 0) + 1
+    if "tenants" in status:
+        shown["tenants"] = [row for row in status["tenants"] if row.get("tenant") == tenant]
     shown["models"] = [
         {**row, "cells": [{**cell, "shared_by": owners[cell["block"]]} for cell in row.get("cells", ())]}
         for row in rows

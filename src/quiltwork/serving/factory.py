@@ -23,9 +23,13 @@ from quiltwork.serving.servable import LanguageModels
 
 SETTINGS = ("zoo", "max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "threads",
             "chat_template", "prefill_chunk", "step_tokens", "prefix_cache", "max_queue", "aliases",
-            "seed", "log_batches")  # fmt: skip
+            "seed", "log_batches", "tenant_kv_share", "tenant_weights", "tenant_fairness")  # fmt: skip
 _ENGINE = ("max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "prefill_chunk",
-           "step_tokens", "prefix_cache")  # fmt: skip
+           "step_tokens", "prefix_cache", "tenant_kv_share", "tenant_weights", "tenant_fairness")  # fmt: skip
+
+_KINDS: dict[str, type] = {"dtype": str, "device": str, "prefix_cache": bool, "tenant_fairness": bool,
+                           "tenant_kv_share": float, "tenant_weights": Mapping}  # fmt: skip
+"""What a setting of the engine must be, where it is no int."""
 
 Value = TypeVar("Value")
 
@@ -34,11 +38,12 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
     """A host of the language models of a zoo, with none of them loaded yet.
 
     Settings: ``zoo`` (its folder; required), those of EngineConfig (``max_model_len``, ``max_num_seqs``,
-    ``memory_bytes``, ``kv_bytes``, ``dtype``, ``device``, ``prefill_chunk``, ``step_tokens``, ``prefix_cache``),
-    ``threads`` (compute threads of the engine), ``chat_template`` (the text of a template used for every model),
-    ``max_queue`` (sequences that may wait), ``aliases`` (name -> model), ``seed`` (of requests that bring none; drawn
-    by the system where absent), ``log_batches`` (a file that gets a JSON line for every batch). A setting that is None
-    is as if absent. Raises BadInputError naming the setting.
+    ``memory_bytes``, ``kv_bytes``, ``dtype``, ``device``, ``prefill_chunk``, ``step_tokens``, ``prefix_cache``,
+    ``tenant_kv_share``, ``tenant_weights``, ``tenant_fairness``), ``threads`` (compute threads of the engine),
+    ``chat_template`` (the text of a template used for every model), ``max_queue`` (sequences that may wait),
+    ``aliases`` (name -> model), ``seed`` (of requests that bring none; drawn by the system where absent),
+    ``log_batches`` (a file that gets a JSON line for every batch). A setting that is None is as if absent. Raises
+    BadInputError naming the setting.
     """
     if unknown := sorted(set(settings) - set(SETTINGS)):
         raise BadInputError("is not a setting of language models", where=unknown[0])
@@ -84,8 +89,11 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
 def _engine_config(values: Mapping[str, Json]) -> EngineConfig:
     defaults = EngineConfig()
     for name, value in values.items():
-        wanted: type = str if name in ("dtype", "device") else bool if name == "prefix_cache" else int
-        _of({name: value}, name, wanted, getattr(defaults, name))
+        if not (name == "tenant_kv_share" and type(value) is int):
+            _of({name: value}, name, _KINDS.get(name, int), getattr(defaults, name))
+    for tenant, weight in values.get("tenant_weights", {}).items():
+        if not isinstance(tenant, str) or isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise BadInputError("must map tenants to numbers", where="tenant_weights")
     return EngineConfig(**values)
 
 

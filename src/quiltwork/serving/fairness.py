@@ -2,10 +2,11 @@
 
 Every tenant has a counter of served tokens, prompt and generated ones at their own price, divided by its weight. Who
 has the lowest counter starts next and computes first; who has the highest gives pages back first. A tenant that comes
-back is lifted to the lowest counter among those who wait, so that nobody saves up service by staying away. Source: Sheng et
-al., Fairness in Serving Large Language Models (OSDI 2024), algorithm 2 (VTC); two differences: prompt tokens count when
-they are computed, not when their request starts (what is admitted but not computed counts as pledged until then), and
-what was found in the cache does not count.
+back is lifted to the lowest counter among those who wait, so that nobody saves up service by staying away.
+
+Source: Sheng et al., Fairness in Serving Large Language Models (OSDI 2024), algorithm 2 (VTC). Two differences: prompt
+tokens count when they are computed, not when their request starts (what has started but is not computed counts as
+pledged until then), and what was found in the cache does not count.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def ranked(jobs: Sequence[Job], standings: Standings) -> tuple[list[Job], frozen
     of: dict[str, list[Job]] = {}
     for job in jobs:
         of.setdefault(job.tenant, []).append(job)
-    if len(of) <= 1:
+    if len(of) <= 1 and not standings.capacity:
         return list(jobs), frozenset()
     beyond: set[int] = set()
     for tenant, own in of.items():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.engine import EngineStats
+from quiltwork.serving.ledger import TenantStats
 
 FIRST_TOKEN_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
                       40.0, 80.0, 160.0)  # fmt: skip
@@ -58,6 +59,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._models: dict[str, _ModelCounts] = {}
+        self._refused: dict[str, int] = {}
 
     def _of(self, model: str) -> _ModelCounts:
         return self._models.setdefault(model, _ModelCounts())
@@ -74,6 +76,11 @@ class Metrics:
             counts.generated_tokens += 1
             (counts.first_token if first else counts.between_tokens).observe(seconds)
 
+    def refused(self, tenant: str) -> None:
+        """A request was refused because its tenant has too many."""
+        with self._lock:
+            self._refused[tenant] = self._refused.get(tenant, 0) + 1
+
     def finished(self, model: str, reason: str, seconds: float) -> None:
         """A request ended after ``seconds``: ``stop``, ``length``, ``abort`` or ``error``."""
         with self._lock:
@@ -88,6 +95,9 @@ class Metrics:
         with self._lock:
             for model, counts in sorted(self._models.items()):
                 samples += _model_samples(model, counts)
+            for tenant in sorted({*stats.tenants, *self._refused}):
+                standing = stats.tenants.get(tenant, TenantStats())
+                samples += _tenant_samples(tenant, standing, self._refused.get(tenant, 0))
         return samples
 
 
@@ -106,6 +116,24 @@ def _model_samples(model: str, counts: _ModelCounts) -> list[Sample]:
         counts.between_tokens.sample("vllm:inter_token_latency_seconds", between, labels),
         counts.between_tokens.sample("vllm:time_per_output_token_seconds", between, labels),
         counts.request.sample("vllm:e2e_request_latency_seconds", "Seconds a whole request took.", labels),
+    ]  # fmt: skip
+
+
+def _tenant_samples(tenant: str, standing: TenantStats, refused: int) -> list[Sample]:
+    labels = {"tenant": tenant}
+
+    def sample(name: str, kind: str, help: str, value: float, **more: str) -> Sample:
+        return Sample(f"quiltwork:tenant_{name}", kind, help, value, {**labels, **more})
+
+    served = "Tokens served to a tenant, by kind: prompt tokens computed, tokens generated."
+    return [
+        sample("served_tokens_total", "counter", served, standing.prompt_tokens, tokens="prompt"),
+        sample("served_tokens_total", "counter", served, standing.generated_tokens, tokens="generated"),
+        sample("running", "gauge", "Sequences of a tenant in the engine's batches.", standing.running),
+        sample("waiting", "gauge", "Sequences of a tenant waiting to start.", standing.waiting),
+        sample("kv_held_bytes", "gauge", "Bytes of KV pages that a tenant's running sequences hold.",
+               standing.kv_held_bytes),
+        sample("refused_total", "counter", "Requests refused because their tenant had too many.", refused),
     ]  # fmt: skip
 
 

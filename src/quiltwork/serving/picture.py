@@ -14,7 +14,8 @@ def picture(chains: Mapping[ModelRef, Chain], stats: EngineStats, *, outstanding
     """What the dashboard shows, as JSON.
 
     ``models`` has a row per model with a cell per place of its chain: the block there, its bytes, how many of the
-    models hold the very same block, and what is attached. ``segments`` has the models that run through each segment.
+    models hold the very same block, and what is attached. ``segments`` has the models that run through each segment,
+    ``tenants`` how each tenant stands.
     """
     owners: dict[str, set[ModelRef]] = {}
     for ref, chain in chains.items():
@@ -80,5 +81,18 @@ def picture(chains: Mapping[ModelRef, Chain], stats: EngineStats, *, outstanding
             "cached_prompt": stats.cached_prompt_tokens,
             "generated": stats.generated_tokens,
         },
+        "tenants": [
+            {
+                "tenant": tenant,
+                "running": standing.running,
+                "waiting": standing.waiting,
+                "kv_held_bytes": standing.kv_held_bytes,
+                "kv_cached_bytes": standing.kv_cached_bytes,
+                "prompt_tokens": standing.prompt_tokens,
+                "generated_tokens": standing.generated_tokens,
+                "counter": round(standing.served, 3),
+            }
+            for tenant, standing in sorted(stats.tenants.items())
+        ],
         "steps": stats.steps,
     }  # fmt: skip

@@ -16,6 +16,7 @@ from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Caller, Hosted, Input, Json, Part, Sample, Stream, TaskSchema
 from quiltwork.serving.admission import most_tokens, new_choices, prompt_ids
 from quiltwork.serving.engine import EngineStats
+from quiltwork.serving.fairness import admits
 from quiltwork.serving.hosting import Language, LanguageLoader, ModelSource
 from quiltwork.serving.loop import EngineLoop
 from quiltwork.serving.metrics import Metrics
@@ -69,7 +70,8 @@ class LanguageModels:
     ----------
     engine : used by a thread of its own from now on.
     open_source : opens the zoo; called with the first ``load``.
-    max_queue : sequences that may wait beyond those the engine runs at once; more are refused.
+    max_queue : sequences that may wait beyond those the engine runs at once; more are refused, to the tenant that has
+        more than its share of the room.
     chat_template : used for every model instead of its own, if given.
     aliases : further names -> models.
     clock : seconds, for latencies. now : the time chat templates may ask for.
@@ -109,6 +111,8 @@ class LanguageModels:
         self._draining: list[_Host] = []
         self._loading: set[ModelRef] = set()
         self._outstanding = 0
+        self._inside: dict[str, int] = {}
+        """Sequences that run or wait, by tenant."""
         self._mean_seconds = 1.0
         self._closing = False
         self._load_lock = threading.Lock()
@@ -241,7 +245,7 @@ class LanguageModels:
         request.stream = Stream(on_cancel=lambda: self._cancelled(request))
         seed = self._seeds.getrandbits(63)
         request.choices = new_choices(request, ref, caller, max_tokens, seed, self._ids)
-        self._admit(host, request)
+        self._admit(host, request, caller.tenant)
         try:
             self._loop.post(lambda: self._start(host, request))
         except QuiltworkError as error:
@@ -268,20 +272,23 @@ class LanguageModels:
         stream.put(Part(result, last=True))
         return stream
 
-    def _admit(self, host: _Host, request: Request) -> None:
+    def _admit(self, host: _Host, request: Request, tenant: str) -> None:
         """Count a request in. Raises CapacityError where too many wait."""
         wanted = len(request.choices)
+        payer, entitlements = self._payer(tenant), self._engine.config.entitlements
         with self._lock:
             if self._closing:
                 raise _shutting_down()
-            # A request for more choices than there is room for gets in when it is alone.
-            if self._outstanding and self._outstanding + wanted > self._room:
+            # A request for more choices than there is room for gets in when its tenant has nothing else here.
+            if not admits(wanted, payer, self._inside, self._room, entitlements):
+                self._metrics.refused(tenant)
                 raise CapacityError(
-                    f"{self._outstanding} sequences are running or waiting, as many as this server takes",
+                    f"{self._inside[payer]} sequences are running or waiting, as many as this server takes",
                     hint="try again later",
                     retry_after=min(max(self._mean_seconds, 1.0), 60.0),
                 )
             self._outstanding += wanted
+            self._inside[payer] = self._inside.get(payer, 0) + wanted
             host.running += 1
         self._metrics.started(request.model, len(request.prompt))
 
@@ -364,10 +371,17 @@ class LanguageModels:
     def _give_back(self, host: _Host, request: Request) -> None:
         with self._lock:
             self._outstanding -= len(request.choices)
+            payer = self._payer(request.choices[0].sequence.tenant)
+            self._inside[payer] -= len(request.choices)
+            if not self._inside[payer]:
+                del self._inside[payer]
             host.running -= 1
             if host.draining and not host.running and host in self._draining:
                 self._draining.remove(host)
             self._lock.notify_all()
+
+    def _payer(self, tenant: str) -> str:
+        return tenant if self._engine.config.tenant_fairness else ""
 
     def _publish(self) -> None:
         self._stats = self._engine.stats()
