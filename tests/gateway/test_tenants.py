@@ -35,6 +35,24 @@ def test_a_name_two_tenants_have_means_ones_own(guarded, keys, tenants):
         assert (ref.tenant, caller.tenant) == (tenant, tenant)
 
 
+def test_anothers_model_is_answered_as_one_that_never_was(guarded, keys):
+    replies = [complete(guarded, name, headers=bearer(keys[1]["red"])) for name in ("own", "nix")]
+    texts = [json.dumps(body).replace(name, "NAME") for (_, _, body), name in zip(replies, ("own", "nix"), strict=True)]
+    assert texts[0] == texts[1]
+
+
+def test_the_status_shows_a_tenant_nothing_of_others(guarded, keys):
+    _, _, seen = ask(guarded, path="/v1/status", **bearer(keys[1]["red"]))
+    shown = seen["servables"]["language"]
+    assert sorted(row["model"] for row in shown["models"]) == ["base", "red::mine"]
+    assert max(cell["shared_by"] for row in shown["models"] for cell in row["cells"]) == 2
+    assert [segment["models"] for segment in shown["segments"]] == [["base", "red::mine"]]
+    assert [row["tenant"] for row in shown["tenants"]] == ["red"]
+    assert "blue" not in json.dumps(seen)
+    _, _, all_of_it = ask(guarded, path="/v1/status", **bearer(keys[1]["chief"]))
+    assert [row["tenant"] for row in all_of_it["servables"]["language"]["tenants"]] == ["blue", "public", "red"]
+
+
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer qw-no"}, {"Authorization": "Basic abc"}])
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/base"])
 def test_without_a_known_key_nobody_learns_anything(guarded, header, path):

@@ -187,7 +187,8 @@ class FakeServable:
                 "batches": [{"blocks": 6, "rows": 12, "sequences": 12, "models": 5},
                             {"blocks": 2, "rows": 4, "sequences": 4, "models": 1}],
                 "kv": {"used_bytes": 3_200_000}, "weights": {"bytes": 9_000_000, "without_sharing": 40_000_000},
-                "segments": [{"blocks": 1, "first": "b0", "models": [str(ref) for ref in self.refs]}]}  # fmt: skip
+                "segments": [{"blocks": 1, "first": "b0", "models": [str(ref) for ref in self.refs]}],
+                "tenants": [{"tenant": t, "running": 1} for t in sorted({ref.tenant for ref in self.refs})]}  # fmt: skip
 
     def explain(self, model: ModelRef, *, tenant: str | None) -> Mapping[str, Json]:
         assert tenant is None or visible_to(model, tenant), "the gateway let a tenant at another's model"

@@ -46,6 +46,13 @@ def test_it_starts_empty_and_opens_the_zoo_with_the_first_load(tmp_path):
         ({"zoo": "z", "aliases": {"../a": "b"}}, "model"),
         ({"zoo": "z", "seed": "x"}, "seed"),
         ({"zoo": "z", "prefix_cache": 1}, "prefix_cache"),
+        ({"zoo": "z", "tenant_kv_share": 0.0}, "tenant_kv_share"),
+        ({"zoo": "z", "tenant_kv_share": 1.01}, "tenant_kv_share"),
+        ({"zoo": "z", "tenant_kv_share": "half"}, "tenant_kv_share"),
+        ({"zoo": "z", "tenant_weights": ["a"]}, "tenant_weights"),
+        ({"zoo": "z", "tenant_weights": {"a": "2"}}, "tenant_weights"),
+        ({"zoo": "z", "tenant_weights": {"a": 0}}, "tenant_weights"),
+        ({"zoo": "z", "tenant_fairness": 1}, "tenant_fairness"),
     ],
 )
 def test_a_bad_setting_is_refused_by_its_name(settings, named):

@@ -28,9 +28,9 @@ def served(family):
     servable.close()
 
 
-def ask(served, ref, prompt=PROMPT, **options):
+def ask(served, ref, prompt=PROMPT, tenant="public", **options):
     options = {"temperature": 0, "max_tokens": 12, **options}
-    return served.submit(ref, Input("completion", {"prompt": prompt}), options, caller=Caller())
+    return served.submit(ref, Input("completion", {"prompt": prompt}), options, caller=Caller(tenant))
 
 
 def tokens(stream):
@@ -121,3 +121,29 @@ def test_anothers_model_is_not_found(served, family):
         ask(served, ModelRef("mine"))
     with pytest.raises(NotFoundError):
         ask(served, ref)
+
+
+def test_a_tenant_cannot_tell_by_time_what_another_one_asked(served, family):
+    """What makes an answer fast is work found in the cache; none of another tenant's is ever found."""
+    ref = served.shelf.put(family.base("m"))
+    served.load(ref)
+    found = [
+        next(part.fields["usage"]["cached_tokens"] for part in ask(served, ref, tenant=tenant) if part.last)
+        for tenant in ("red", "blue", "red")
+    ]
+    assert found == [0, 0, 16]
+
+
+def test_the_figures_of_each_tenant_are_metrics_and_on_the_status(served, family):
+    ref = served.shelf.put(family.base("m"))
+    served.load(ref)
+    for tenant in ("red", "blue"):
+        tokens(ask(served, ref, tenant=tenant, max_tokens=5))
+    samples = {(s.name, s.labels.get("tenant"), s.labels.get("tokens")): s.value for s in served.samples()}
+    assert samples["quiltwork:tenant_served_tokens_total", "red", "prompt"] == len(PROMPT)
+    assert samples["quiltwork:tenant_served_tokens_total", "blue", "generated"] == 5
+    assert samples["quiltwork:tenant_waiting", "red", None] == 0
+    assert samples["quiltwork:tenant_kv_held_bytes", "red", None] == 0
+    rows = {row["tenant"]: row for row in served.status()["tenants"]}
+    assert rows["red"]["counter"] == len(PROMPT) + 2 * 5
+    assert rows["blue"]["kv_cached_bytes"] > 0

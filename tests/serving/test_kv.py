@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from quiltwork.core.errors import CapacityError
+from quiltwork.serving.fairness import Entitlements
 from quiltwork.serving.kv import KVCache, KVShape, page_hash, salted
 
 SHAPE = KVShape(1, 4)
@@ -76,14 +77,14 @@ class Pages(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kv = cache(6)
+        self.kv = cache(6, entitlements=Entitlements(kv_share=0.4))
         self.pool = self.kv.pool(SHAPE)
         self.held = []
         self.serial = 0
 
-    @rule(blocks=st.integers(1, 3))
-    def allocate(self, blocks):
-        run = self.kv.allocate(self.pool, blocks)
+    @rule(blocks=st.integers(1, 3), owner=st.sampled_from("ab"))
+    def allocate(self, blocks, owner):
+        run = self.kv.allocate(self.pool, blocks, owner)
         if run is None:
             assert self.kv.free_bytes < blocks * PAGE_BYTES
         else:
@@ -122,6 +123,10 @@ class Pages(RuleBasedStateMachine):
         assert len(pages) == len(set(pages))
         assert self.kv.held_bytes == sum(run.nbytes for run in distinct)
         assert 0 <= self.kv.held_bytes <= self.kv.used_bytes <= self.kv.capacity
+        owners = self.kv.owners
+        for owner in "ab":
+            assert owners.held.get(owner, 0) == sum(run.nbytes for run in distinct if run.owner == owner)
+        assert sum(owners.idle.values()) == self.kv.used_bytes - self.kv.held_bytes
         for run in distinct:
             assert run.refs == sum(other is run for other in self.held)
 
@@ -133,3 +138,28 @@ TestPages = Pages.TestCase
 def test_more_pages_than_can_be_addressed_are_refused():
     with pytest.raises(CapacityError, match="cannot be reserved"):
         cache(10**18).pool(SHAPE)
+
+
+def test_what_a_tenant_beyond_its_quota_left_goes_before_older_pages_of_others():
+    kv = cache(4, entitlements=Entitlements(kv_share=0.5))
+    pool = kv.pool(SHAPE)
+    for i, owner in enumerate(["quiet", "flood", "flood", "flood"]):
+        run = kv.allocate(pool, 1, owner)
+        kv.publish(run, (bytes([i]), b"c"))
+        kv.release(run)
+    kept = []
+    for _ in range(2):
+        assert kv.allocate(pool, 1, "new") is not None
+        kept.append([i for i in range(4) if kv.find((bytes([i]), b"c")) is not None])
+    assert kept == [[0, 2, 3], [2, 3]], "the flood's oldest; then, with everybody within a quota, the oldest of all"
+
+
+def test_without_a_quota_the_oldest_goes_whosever_it_is():
+    kv = cache(2)
+    pool = kv.pool(SHAPE)
+    for i, owner in enumerate(["quiet", "flood"]):
+        run = kv.allocate(pool, 1, owner)
+        kv.publish(run, (bytes([i]), b"c"))
+        kv.release(run)
+    assert kv.allocate(pool, 1, "flood") is not None
+    assert kv.find((b"\1", b"c")) is not None

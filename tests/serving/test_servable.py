@@ -539,6 +539,26 @@ def test_a_full_queue_refuses_with_a_time_to_come_back_and_frees_with_the_end(ho
     assert collect(ask(servable))[0][0][0] == TEXT
 
 
+def test_whoever_fills_the_queue_is_refused_and_nobody_else(host):
+    servable = host(max_queue=2)
+    servable.engine.gate.clear()
+    flood, others = Caller("flood"), [Caller("b"), Caller("c")]
+    streams = [ask(servable, caller=flood) for _ in range(6)]
+    with pytest.raises(CapacityError) as caught:
+        ask(servable, caller=flood)
+    assert caught.value.retry_after >= 1
+    streams += [ask(servable, caller=other) for other in others for _ in range(2)]
+    with pytest.raises(CapacityError):
+        ask(servable, caller=others[0])  # a third of the room is two places
+    refused = {s.labels["tenant"]: s.value for s in servable.samples() if s.name == "quiltwork:tenant_refused_total"}
+    assert refused == {"flood": 1, "b": 1}
+    servable.engine.gate.set()
+    for stream in streams:
+        list(stream)
+    assert servable._inside == {}
+    assert collect(ask(servable, caller=flood))[0][0][0] == TEXT
+
+
 def test_more_choices_than_the_room_get_in_alone(host):
     choices, _ = collect(ask(host(max_queue=0), n=9, max_tokens=1))
     assert len(choices) == 9
