@@ -188,7 +188,7 @@ class FakeServable:
                             {"blocks": 2, "rows": 4, "sequences": 4, "models": 1}],
                 "kv": {"used_bytes": 3_200_000}, "weights": {"bytes": 9_000_000, "without_sharing": 40_000_000},
                 "segments": [{"blocks": 1, "first": "b0", "models": [str(ref) for ref in self.refs]}],
-                "tenants": [{"tenant": t, "running": 1} for t in sorted({ref.tenant for ref in self.refs})]}  # fmt: skip
+                "tenants": [{"tenant": t, "running": 1} for t in sorted({r.tenant for r in self.refs})]}  # fmt: skip
 
     def explain(self, model: ModelRef, *, tenant: str | None) -> Mapping[str, Json]:
         assert tenant is None or visible_to(model, tenant), "the gateway let a tenant at another's model"
