@@ -172,10 +172,10 @@ class Turns(Generic[Job]):
     def _price(self, job: Job, tokens: int) -> float:
         return self._standings.price(job.tenant, tokens)
 
-    def _key(self, line: deque[tuple[Job, bool]]) -> tuple[float, int]:
+    def _key(self, line: deque[tuple[Job, bool]]) -> tuple[float, bool, int]:
         job, new = line[0]
         counter = self._standings.served.get(job.tenant, 0.0) + self._given.get(job.tenant, 0.0)
-        return counter + (self._pledged.get(job.tenant, 0.0) if new else 0.0), job.id
+        return counter + (self._pledged.get(job.tenant, 0.0) if new else 0.0), new, job.id
 
 
 def lifted(tenant: str, served: Mapping[str, float], waiting: Iterable[str], last: str | None) -> float:

@@ -127,7 +127,7 @@ def plan(
             continue
         # A newcomer starts only where its whole prompt fits, so that it does not evict itself half-way.
         need = job.needs(job.pending)
-        spoken_for = sum(j.needs(min(j.pending, limits.prefill_chunk)) for j in left.values() if j not in preempted)
+        spoken_for = sum(j.needs(_chunk(j, limits.prefill_chunk)) for j in left.values() if j not in preempted)
         if seats > 0 and standings.within_quota(job.tenant, need):
             lent = sum(j.holds for j in alive if j.id in beyond)
             while free_bytes < need + spoken_for <= free_bytes + lent:
