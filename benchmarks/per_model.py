@@ -17,7 +17,7 @@ from operator import gt, lt
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
 from work.answers import Comparison
-from work.azure import APPS, CAP, ENGINE_SHARE, LOAD, Azure, apart, azure, check_cap
+from work.azure import APPS, CAP, ENGINE_SHARE, LOAD, OURS, Azure, apart, azure, check_cap, need, ours
 from work.fleet import BODY_30M
 from work.reference import Reference
 from work.replay import Limits, Replayed, Request
@@ -46,7 +46,6 @@ LOADS = (0.35, LOAD, 1.4)
 SLACK = 5.0
 """Limits of latency over what the slower baseline takes unloaded (95th percentile of each)."""
 SHAPE = BODY_30M
-OURS = "ours"
 FACTORIES = {"generate": "work.generate:GenerateFleet", "continuous": "work.continuous:ContinuousFleet"}
 NAMES = {"generate": "transformers generate", "continuous": "transformers continuous batching", OURS: OURS}
 
@@ -133,11 +132,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
             )
             for name, found in tuned.items()
         }
-        systems[OURS] = System(
-            stack.enter_context(Side("work.ours:OurModels", threads=cores, zoo=work.zoo, models=work.names,
-                                     memory_bytes=memory)),
-            OURS, f"{APPS} apps in memory, {cores} threads",
-        )  # fmt: skip
+        systems[OURS] = stack.enter_context(ours(work, cores, memory))
         warm_up(systems, work.words(seeds[0], "warm")[:16])
         race = Race(context, work, tuned, systems, stack.enter_context(Reference(work.whole)), limits)
         for turn, seed in enumerate(seeds):
@@ -270,18 +265,13 @@ def _tune(context: Context, name: str, tried: Sequence[Settings], work: Azure, c
         context.progress(f"{NAMES[name]}: unloaded, and what it needs")
         side.call("configure", quickest)
         alone: Replayed = side.call("unloaded", streamed(some[: counts.unloaded]))
-    with Side(FACTORIES[name], threads=cores, models=dict(work.whole), resident=APPS) as side:
-        side.call("configure", fastest)
-        system = System(side)
-        system.replay(at_once(work.words(seed, "need", counts.need[name])))
-        need = system.peak
     rows: list[dict[str, object]] = [
         {"table": "sweep", "system": NAMES[name], "settings": settings.label(), "requests/s": round(rates[i], 2),
          "p95 s": round(late[i], 3),
          "chosen for": ", ".join(["full queue"] * (settings is fastest) + ["p95"] * (settings is quickest))}
         for i, settings in enumerate(tried)
     ]  # fmt: skip
-    return Tuned(fastest, quickest, need, alone, rows)
+    return Tuned(fastest, quickest, need(FACTORIES[name], fastest, work, cores, counts.need[name]), alone, rows)
 
 
 def _apart(

@@ -14,8 +14,9 @@ from work.replay import Request
 from work.side import Side
 from work.stock import stock
 from work.system import System
-from work.workload import renamed, requests
+from work.workload import at_once, renamed, requests
 
+OURS = "ours"
 APPS = 16
 CAP = 0.6
 """The memory cap, as a share of what continuous batching takes with all applications in memory."""
@@ -61,6 +62,16 @@ def azure(context: Context, *, count: int, seeds: Sequence[int], shape: Shape = 
     return Azure(fleet, whole, zoo, traces)
 
 
+def need(factory: str, settings: object, work: Azure, cores: int, count: int | None = None) -> int:
+    """Bytes that a system of one model per application takes, above its imports, with all applications in memory and a
+    queue of ``count`` requests (all where None)."""
+    with Side(factory, threads=cores, models=dict(work.whole), resident=APPS) as side:
+        side.call("configure", settings)
+        system = System(side)
+        system.replay(at_once(work.words(next(iter(work.traces)), "need", count)))
+    return system.peak
+
+
 @contextmanager
 def apart(zoo: Path, apps: Sequence[str], resident: int, memory_bytes: int) -> Iterator[System]:
     """Our engine as one process per application, ``resident`` of which share what the engine may fill.
@@ -71,6 +82,14 @@ def apart(zoo: Path, apps: Sequence[str], resident: int, memory_bytes: int) -> I
               memory_bytes=memory_bytes // resident) as side:  # fmt: skip
         side.floor_pss += side.call("floor")
         yield System(side, "our engine, one process per app", f"{resident} apps in memory, 1 thread each")
+
+
+@contextmanager
+def ours(work: Azure, cores: int, memory_bytes: int, name: str = OURS, **settings: object) -> Iterator[System]:
+    """Our engine with all applications in memory."""
+    with Side("work.ours:OurModels", threads=cores, zoo=work.zoo, models=work.names, memory_bytes=memory_bytes,
+              **settings) as side:  # fmt: skip
+        yield System(side, name, f"{len(work.names)} apps in memory, {cores} threads")
 
 
 def check_cap(system: System, cap: int) -> None:

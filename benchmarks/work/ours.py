@@ -16,7 +16,7 @@ from quiltwork.core.servable import Caller, Input, Part, Stream
 from quiltwork.serving import Engine, EngineConfig, SamplerState, SamplingOptions, language_servable
 from quiltwork.serving import Sequence as TokenSequence
 from quiltwork.zoo import Zoo
-from work.replay import First, Replayed, Request, replay
+from work.replay import First, OnDemand, Replayed, Request, replay
 
 Answers = list[list[int]]
 CALLER = Caller()
@@ -88,6 +88,35 @@ class OurModels:
     def _submit(self, name: str, prompt: Sequence[int], new_tokens: int) -> Stream:
         options = {"max_tokens": new_tokens, "temperature": 0, "ignore_eos": True}
         return self._host.submit(ModelRef(name), Input("completion", {"prompt": list(prompt)}), options, caller=CALLER)
+
+
+class OurModelsInTurn:
+    """All models in one engine, which is handed the requests of one model at a time: no batch across models."""
+
+    def __init__(self, zoo: Path, models: Sequence[str], **settings: Any) -> None:
+        self._models, self._all = list(models), OurModels(zoo, models, **settings)
+
+    def replay(self, requests: Sequence[Request]) -> Replayed:
+        """Serve timed requests."""
+        return asyncio.run(self._replay(requests))
+
+    async def _replay(self, requests: Sequence[Request]) -> Replayed:
+        turns = OnDemand(lambda app: _OneOf(self._all), len(self._models), at_once=1)
+        return await replay(requests, turns.answer)
+
+    def close(self) -> None:
+        """Stop the engine."""
+        self._all.close()
+
+
+class _OneOf:
+    """One of the models of an engine that is there anyway."""
+
+    def __init__(self, models: OurModels) -> None:
+        self.answer = models.answer
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 def _tokens(parts: Sequence[Part]) -> list[int]:

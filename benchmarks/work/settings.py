@@ -56,6 +56,50 @@ class GenerateSettings:
 
 
 @dataclass(frozen=True)
+class BatchSettings:
+    """What may be tuned about static batches of what waits."""
+
+    requests: int = 16
+    """Most requests in a batch."""
+    attention: str = "sdpa"
+    """``sdpa`` or ``eager``."""
+    cache: str = "dynamic"
+    """``dynamic`` or ``static``."""
+    threads: int = 1
+    """Compute threads of a batch."""
+    at_once: int = 1
+    """Batches, of different models, that may be computed at a time."""
+
+    def label(self) -> str:
+        """One cell of the sweep's table."""
+        return (
+            f"{HfSettings(self.attention, self.cache).label()}, up to {self.requests} requests a batch, "
+            f"{self.threads} threads, {self.at_once} batches at a time"
+        )
+
+
+@dataclass(frozen=True)
+class LlamaSettings:
+    """What may be tuned about llama.cpp's server."""
+
+    slots: int = 8
+    """Sequences at a time; of a process for one application half as many, where adapters share another."""
+    threads: int = 1
+    """Compute threads of each process."""
+    poll: int = 50
+    """How busily threads wait, 0 to 100."""
+    flash: str = "auto"
+    """Flash attention: ``on``, ``off`` or ``auto``."""
+    resident: int | None = None
+    """Processes that the router keeps; None for adapters in one process and a process for every other application."""
+
+    def label(self) -> str:
+        """One cell of the sweep's table."""
+        kind = "multi-LoRA and own processes" if self.resident is None else f"router, {self.resident} processes"
+        return f"{kind}, {self.slots} slots, {self.threads} threads, poll {self.poll}, flash attention {self.flash}"
+
+
+@dataclass(frozen=True)
 class ContinuousSettings:
     """What may be tuned about continuous batching on a CPU."""
 

@@ -29,6 +29,8 @@ PROMISED = {
     "serving.per_model_p95": (at_most(0.665), "ours/baseline", False),
     "serving.per_model_throughput": (at_least(1.71), "ours/baseline", False),
     "serving.per_model_goodput": (at_least(1.5), "ours/baseline", False),
+    "serving.sharing_p95": (at_most(0.8), "ours/baseline", False),
+    "serving.sharing_throughput": (at_least(1.3), "ours/baseline", False),
     "serving.flat_decode": (at_most(1.5), "ours/baseline", False),
 }
 

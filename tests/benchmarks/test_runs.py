@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import parameter_sharing
 import per_model
 from quiltwork.core.bench import Context, Outcome, Peak, judge
 from work.fleet import SMALL_BODY
@@ -51,7 +52,7 @@ def context(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     import torch
 
     threads = torch.get_num_threads()
-    for module in ("per_model", "work.azure", "work.reference"):
+    for module in ("per_model", "parameter_sharing", "work.azure", "work.reference"):
         monkeypatch.setattr(f"{module}.Side", Here)
     yield Context(quick=True, seed=0, scratch=tmp_path, data=data_dir)
     torch.set_num_threads(threads)
@@ -79,3 +80,19 @@ def test_per_model_provisioning(context: Context, monkeypatch: pytest.MonkeyPatc
         assert found[claim.name].details["stronger"] in ("generate", "continuous")
     knees = [row for row in found[per_model.GOODPUT].rows if row.get("table") == "latency-by-load"]
     assert {row["load"] for row in knees} == set(per_model.LOADS)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_parameter_sharing_and_the_ablation(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameter_sharing, "SHAPE", SMALL_BODY)
+    monkeypatch.setattr(parameter_sharing, "QUICK", parameter_sharing.Counts(10, 4, 5))
+    monkeypatch.setattr("work.azure.APPS", 2)  # that many of continuous batching's in memory
+    monkeypatch.setattr(parameter_sharing, "CAP", 1.0)  # the same memory is made up for all but ours
+    found = parameter_sharing.run(context)
+    for claim in parameter_sharing.CLAIMS:
+        check(found[claim.name], {"PEFT mixed batches, separate full fine-tunes", "ours"})
+        judge(claim, found[claim.name])
+    rows = [row for row in found[parameter_sharing.P95].rows if row.get("table") == "ablation"]
+    assert [row["engine"] for row in rows] == ["everything on", "no prefix reuse", "no batches across models"]
+    assert rows[0]["requests/s, of everything on"] == 1.0
