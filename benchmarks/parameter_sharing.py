@@ -15,7 +15,7 @@ from statistics import median
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
 from work.answers import Comparison
-from work.azure import CAP, ENGINE_SHARE, LOAD, OURS, Azure, apart, azure, check_cap, need, ours
+from work.azure import CAP, ENGINE_SHARE, LOAD, OURS, Azure, apart, azure, check_cap, fitting, need, ours
 from work.fleet import BODY_30M
 from work.prompts import prompts
 from work.reference import Reference
@@ -119,7 +119,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
                     Side("work.ours:OurModelsInTurn", threads=cores, zoo=work.zoo, models=work.names,
                          memory_bytes=memory)))}  # fmt: skip
         if not context.quick:
-            alone = stack.enter_context(apart(work.zoo, work.names, _resident(work, memory), memory))
+            alone = stack.enter_context(apart(work.zoo, work.names, fitting(work, memory), memory))
             context.progress(alone.name)
             alone.full_queue(at_once(work.words(seeds[0], "apart")))
             alone.open_arrivals(streamed(at_rate(work.words(seeds[0], "apart arrivals"), offered)))
@@ -136,12 +136,6 @@ def run(context: Context) -> Mapping[str, Outcome]:
                        rows=rows + sweep)
         for claim, values in ((P95, p95), (THROUGHPUT, rate))
     }  # fmt: skip
-
-
-def _resident(work: Azure, memory: int) -> int:
-    """How many applications fit as processes: each its weights, and half as much for keys and values."""
-    weights = work.fleet.base.path / "model.safetensors"
-    return max(1, min(len(work.names), int(memory / (1.5 * weights.stat().st_size))))
 
 
 def _tune(

@@ -72,6 +72,12 @@ def need(factory: str, settings: object, work: Azure, cores: int, count: int | N
     return system.peak
 
 
+def fitting(work: Azure, memory_bytes: int) -> int:
+    """How many applications fit as whole models: each its weights, and half as much for keys and values."""
+    weights = (work.fleet.base.path / "model.safetensors").stat().st_size
+    return max(1, min(len(work.names), int(memory_bytes / (1.5 * weights))))
+
+
 @contextmanager
 def apart(zoo: Path, apps: Sequence[str], resident: int, memory_bytes: int) -> Iterator[System]:
     """Our engine as one process per application, ``resident`` of which share what the engine may fill.

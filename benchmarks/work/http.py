@@ -15,7 +15,9 @@ from typing import Any
 
 import httpx
 
+from quiltwork.core.bench import tree_pss_bytes
 from quiltwork.core.errors import QuiltworkError
+from quiltwork.zoo import Zoo
 from work.replay import First, Replayed, Request, one_by_one, replay, warm
 from work.settings import LlamaSettings
 
@@ -57,6 +59,11 @@ class Server:
             time.sleep(0.05)
         told = self._log.read_text("utf-8", "replace")[-2000:]
         raise QuiltworkError(f"is not ready:\n{told}", where=Path(str(self._process.args[0])).name)  # type: ignore[index]
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def close(self) -> None:
         """End it, and what it started."""
@@ -174,18 +181,31 @@ class LlamaServers:
 class OurServer:
     """``quiltwork up`` on a zoo."""
 
-    def __init__(self, zoo: Path, models: Sequence[str], threads: int, memory_bytes: int, logs: Path) -> None:
-        self._models = list(models)
+    def __init__(self, zoo: Path, models: Sequence[str], compute_threads: int, memory_bytes: int, logs: Path) -> None:
+        self._models, self._threads, self._memory, self._logs = list(models), compute_threads, memory_bytes, logs
+        self._server = self._start(zoo)
+
+    def _start(self, zoo: Path) -> Server:
         command = [
             str(Path(sys.executable).parent / "quiltwork"), "up", "--zoo", str(zoo), "--port", "{port}",
-            "--threads", str(threads), "--memory", f"{memory_bytes}B", "--tenant-requests", "100000",
+            "--threads", str(self._threads), "--memory", f"{self._memory}B", "--tenant-requests", "100000",
         ]  # fmt: skip
-        self._server = Server(command, "/readyz", logs / "quiltwork.log", threads)
+        server = Server(command, "/readyz", self._logs / f"quiltwork-{zoo.name}.log", self._threads)
         try:
-            self._server.wait()
+            server.wait()
         except BaseException:
-            self._server.close()
+            server.close()
             raise
+        return server
+
+    def floor(self) -> int:
+        """What a server takes that has no models yet, in bytes."""
+        empty = self._logs / "empty-zoo"
+        Zoo(empty).close()
+        server = self._start(empty)
+        taken = tree_pss_bytes(server.pid)
+        server.close()
+        return taken
 
     def replay(self, requests: Sequence[Request]) -> Replayed:
         """Serve timed requests."""

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import llama_server
 import parameter_sharing
 import per_model
 from quiltwork.core.bench import Context, Outcome, Peak, judge
-from work.fleet import SMALL_BODY
+from quiltwork.core.errors import NotFoundError
+from work.apart import OurModelsApart
+from work.fleet import SMALL_BODY, sixteen_loras
+from work.gguf_export import SPECIAL
+from work.ours import OurModels
+from work.replay import Request
+from work.stock import stock
+from work.system import answers
 
 MIB = 1 << 20
 
@@ -27,7 +37,7 @@ class Here:
 
     def __init__(self, factory: str, *, threads: int, environment: dict[str, str] | None = None, **settings: Any):
         module, _, name = factory.partition(":")
-        self._peak = Peak((256 if module == "work.ours" else 1024) * MIB)
+        self._peak = Peak((256 if name.startswith("Our") else 1024) * MIB)
         self._built = getattr(import_module(module), name)(**settings)
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -52,7 +62,7 @@ def context(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     import torch
 
     threads = torch.get_num_threads()
-    for module in ("per_model", "parameter_sharing", "work.azure", "work.reference"):
+    for module in ("per_model", "parameter_sharing", "llama_server", "work.azure", "work.reference"):
         monkeypatch.setattr(f"{module}.Side", Here)
     yield Context(quick=True, seed=0, scratch=tmp_path, data=data_dir)
     torch.set_num_threads(threads)
@@ -96,3 +106,50 @@ def test_parameter_sharing_and_the_ablation(context: Context, monkeypatch: pytes
     rows = [row for row in found[parameter_sharing.P95].rows if row.get("table") == "ablation"]
     assert [row["engine"] for row in rows] == ["everything on", "no prefix reuse", "no batches across models"]
     assert rows[0]["requests/s, of everything on"] == 1.0
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.skipif(llama_server.VARIABLE not in os.environ, reason=f"{llama_server.VARIABLE} names no llama-server")
+def test_llama_server(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_server, "SHAPE", SMALL_BODY)
+    monkeypatch.setattr(llama_server, "QUICK", llama_server.Counts(10, 4, 2))
+    monkeypatch.setattr("work.azure.APPS", 2)  # that many of continuous batching's in memory
+    monkeypatch.setattr(llama_server, "CAP", 1.0)  # the same memory is made up for all but ours
+    monkeypatch.setattr(Here, "floor_pss", 0)
+    found = llama_server.run(context)[llama_server.THROUGHPUT]
+    check(found, {"llama.cpp server", "ours, over HTTP"})
+    assert sum(row.get("table") == "one-at-a-time" for row in found.rows) == 3
+
+
+def test_without_llama_server_one_line_says_what_to_do(tmp_path: Path) -> None:
+    for environment in ({}, {llama_server.VARIABLE: str(tmp_path)}):
+        with pytest.raises(NotFoundError, match=r"^QUILTWORK_LLAMA_SERVER=.*skipped.*\(build") as caught:
+            llama_server.llama_server(environment)
+        assert "\n" not in str(caught.value)
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(0, 9))
+def test_special_tokens_are_put_back_where_the_other_answer_has_them(full: list[int], other: int) -> None:
+    visible = [token for token in full if token >= SPECIAL]
+    assert llama_server.with_special(visible, full) == full
+    changed = [*visible[:-1], other + SPECIAL] if visible else []
+    again = llama_server.with_special(changed, full)
+    assert [token for token in again if token >= SPECIAL] == changed
+
+
+@pytest.mark.slow
+def test_one_process_per_app_answers_as_one_engine_does(tmp_path: Path) -> None:
+    fleet = sixteen_loras(tmp_path / "fleet", seed=0, shape=SMALL_BODY, count=2)
+    stock(tmp_path / "zoo", fleet)
+    names = [app.name for app in fleet.apps]
+    timed = [Request(f"r{i}", names[i % 3], 0.0, list(range(3 + i, 23 + i)), 5, stream=i % 2 == 0) for i in range(9)]
+    together, each = OurModels(tmp_path / "zoo", names), OurModelsApart(tmp_path / "zoo", names, 2)
+    try:
+        assert each.floor() > len(names) * MIB
+        alone = each.replay(timed)
+        assert answers(alone) == answers(together.replay(timed))
+        assert alone.loads >= 1  # two of three are in memory at a time
+    finally:
+        together.close()
+        each.close()
