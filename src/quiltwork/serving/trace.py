@@ -43,6 +43,11 @@ class Spread:
         self.total += value
         self.most = max(self.most, value)
 
+    def join(self, other: Spread) -> None:
+        """Meet all that another one met."""
+        self.total += other.total
+        self.most = max(self.most, other.most)
+
     def to_json(self, count: int) -> dict[str, Json]:
         """Over ``count`` of them."""
         return {"mean": round(self.total / count, 3) if count else 0.0, "max": self.most}
@@ -63,6 +68,13 @@ class Batches:
         self.rows.add(rows)
         self.sequences.add(sequences)
         self.models.add(models)
+
+    def join(self, other: Batches) -> None:
+        """All batches of another place as well."""
+        self.count += other.count
+        self.rows.join(other.rows)
+        self.sequences.join(other.sequences)
+        self.models.join(other.models)
 
     def to_json(self) -> dict[str, Json]:
         """As JSON."""
@@ -137,7 +149,6 @@ class Trace:
     seconds: dict[Stage, float] = field(default_factory=dict)
     hops: dict[tuple[int, tuple[str, ...]], Hop] = field(default_factory=dict)
     """By where they start and by their blocks; a sequence that is preempted may come back to other segments."""
-    batches: Batches = field(default_factory=Batches)
     kv: KVTrace = field(default_factory=KVTrace)
 
     def __post_init__(self) -> None:
@@ -162,7 +173,6 @@ class Trace:
             names = segment.links[0].name, segment.links[-1].name
             hop = self.hops[key] = Hop(segment_id(segment.key), segment.start, *names, len(segment.links))
         hop.batches.add(rows, sequences, models)
-        self.batches.add(rows, sequences, models)
 
     def found(self, page: int, runs: Iterable[PageRun | None], model: ModelRef, tenant: str, *, whole: bool) -> None:
         """A page was in the cache, or its lower segments were."""
@@ -189,11 +199,15 @@ class Trace:
 
     def to_json(self) -> dict[str, Json]:
         """What a reply says of it. The seconds of all stages add up to ``total``."""
+        hops = sorted(self.hops.values(), key=lambda hop: hop.start)
+        batches = Batches()
+        for hop in hops:
+            batches.join(hop.batches)
         stages: tuple[Stage, ...] = ("queue", "prefill", "decode", "sampling", "delivery")
         seconds = {stage: self.seconds.get(stage, 0.0) for stage in stages}
         return {
-            "hops": [hop.to_json() for hop in sorted(self.hops.values(), key=lambda hop: hop.start)],
-            "batches": self.batches.to_json(),
+            "hops": [hop.to_json() for hop in hops],
+            "batches": batches.to_json(),
             "kv": self.kv.to_json(),
             "seconds": {**seconds, "total": sum(seconds.values())},
         }
