@@ -192,7 +192,7 @@ def test_batches_are_logged_and_requests_explained(zoo, environment, tmp_path):
             )  # fmt: skip
             (told,) = reply.explain["choices"]
             assert sum(told["seconds"].values()) == pytest.approx(2 * told["seconds"]["total"])
-            segments = {hop["segment"] for hop in told["hops"]}
+            segments = {id for hop in told["hops"] for id in hop["segments"]}
             lines = [line for line in map(json.loads, log.read_text().splitlines()) if model in line["sequences"]]
             assert {line["segment"] for line in lines} == segments
             assert told["batches"]["count"] == len(lines)

@@ -225,7 +225,7 @@ def _row(ref: ModelRef, at: int) -> dict[str, Json]:
 def _explained(index: int) -> dict[str, Json]:
     spread = {"mean": 1.5, "max": 2}
     batches = {"count": 7, "rows": spread, "sequences": spread, "models": spread}
-    hop = {"segment": "5e9", "first": "embed", "last": "head", "blocks": 12, "batches": batches}
+    hop = {"segments": ["5e9"], "first": "embed", "last": "head", "blocks": 12, "batches": batches}
     found = {"own": 0, "sibling": 3, "public": 0}
     kv = {"page_tokens": 16, "found": found, "partly_found": {**found, "sibling": 0}, "computed": 2, "recomputed": 1,
           "preemptions": 1, "waits": 0}  # fmt: skip

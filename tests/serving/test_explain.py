@@ -45,7 +45,9 @@ def test_parts_and_segments_are_those_of_the_engine_now(served):
         caller=Caller(),
     )  # fmt: skip
     (choice,) = list(reply)[-1].fields["explain"]["choices"]
-    assert [hop["segment"] for hop in choice["hops"]] == [segment["segment"] for segment in told["segments"]]
+    assert [id for hop in choice["hops"] for id in hop["segments"]] == [
+        segment["segment"] for segment in told["segments"]
+    ]
     served.unload(ModelRef("lora"))
     served.unload(ModelRef("top", "alice"))
     assert cut(served.explain(ModelRef("base"), tenant=None)) == [("embed", "head", [], 0)]

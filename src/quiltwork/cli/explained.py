@@ -52,13 +52,25 @@ def show_explained(told: Json, url: str) -> None:
 
 def _hops(choice: Json) -> Table:
     """A row per segment: what it covers, and the batches the sequence rode in there."""
-    shown = table("segment", "parts", "batches", "sequences", "models", "rows", numbers=("batches",))
+    agents = any("agent" in hop for hop in choice["hops"])
+    also = ("agent", "keys and values", "milliseconds") if agents else ()
+    shown = table("segments", "parts", "batches", "sequences", "models", "rows", *also, numbers=("batches",))
     for hop in choice["hops"]:
         parts = hop["first"] if hop["first"] == hop["last"] else f"{hop['first']} .. {hop['last']}"
         batches = hop["batches"]
         spreads = [f"{batches[name]['mean']:.1f} (most {batches[name]['max']})" for name in _SPREADS]
-        shown.add_row(hop["segment"], parts, str(batches["count"]), *spreads)
+        cells = [" ".join(hop["segments"]), parts, str(batches["count"]), *spreads]
+        shown.add_row(*cells, *(_at_agent(hop) if "agent" in hop else ()))
     return shown
+
+
+def _at_agent(hop: Json) -> tuple[str, str, str]:
+    took = hop["seconds"]
+    return hop["agent"], _counts(hop["kv"]), f"queue {MS * took['queue']:.1f}, run {MS * took['run']:.1f}"
+
+
+def _counts(counted: Json) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counted.items() if count) or "none"
 
 
 _SPREADS = ("sequences", "models", "rows")
@@ -68,12 +80,16 @@ def _facts(choice: Json) -> Table:
     """Where the pages came from and where the time went."""
     shown = table("", "")
     kv = choice["kv"]
-    found = ", ".join(f"{count} {kind}" for kind, count in kv["found"].items() if count) or "none"
-    partly = ", ".join(f"{count} {kind}" for kind, count in kv["partly_found"].items() if count)
-    pages = f"{found} found; {partly + ' partly found; ' if partly else ''}{kv['computed']} computed"
-    if kv["preemptions"]:
-        pages += f", {kv['recomputed']} of them again after {kv['preemptions']} preemptions"
-    shown.add_row(f"pages of {kv['page_tokens']} tokens", pages)
+    if "choices" in kv:
+        again = f"; sent again {kv['resent']} times, {kv['preemptions']} preemptions"
+        shown.add_row("keys and values", _counts(kv["choices"]) + again)
+    else:
+        partly = _counts(kv["partly_found"])
+        pages = f"{_counts(kv['found'])} found; {'' if partly == 'none' else partly + ' partly found; '}"
+        pages += f"{kv['computed']} computed"
+        if kv["preemptions"]:
+            pages += f", {kv['recomputed']} of them again after {kv['preemptions']} preemptions"
+        shown.add_row(f"pages of {kv['page_tokens']} tokens", pages)
     shown.add_row("milliseconds", ", ".join(f"{stage} {MS * took:.1f}" for stage, took in choice["seconds"].items()))
     return shown
 

@@ -6,7 +6,8 @@ with the number of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -16,8 +17,10 @@ from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.zoo.segments import segment_id
 
 if TYPE_CHECKING:
+    from quiltwork.serving.agents.message import Hop as AgentHop
     from quiltwork.serving.kv import PageRun
     from quiltwork.serving.route import Segment
+    from quiltwork.zoo.types import Part
 
 Stage = Literal["queue", "prefill", "decode", "sampling", "delivery"]
 """Where a sequence's time goes: waiting for a place (also after a preemption); computing tokens that were known (the
@@ -84,10 +87,10 @@ class Batches:
 
 @dataclass
 class Hop:
-    """One segment on its way, and the batches it rode in there."""
+    """One place on its way, and the batches it rode in there: a segment, or several at once at an agent."""
 
-    segment: str
-    """The segment's short id; the same in the batch log and in what explains a model."""
+    segments: tuple[str, ...]
+    """The segments' short ids; the same in the batch log and in what explains a model."""
     start: int
     """Index of its first link in the chain."""
     first: str
@@ -95,16 +98,26 @@ class Hop:
     """The names of its first and last part."""
     blocks: int
     batches: Batches = field(default_factory=Batches)
+    agent: str | None = None
+    """Who ran it, where several agents serve."""
+    kv: Counter[str] = field(default_factory=Counter)
+    """There: how often it got at its keys and values in which way."""
+    waited: float = 0.0
+    ran: float = 0.0
+    """There: seconds in the agent's queue, and in batches that were run, by the agent's clock."""
 
     def to_json(self) -> dict[str, Json]:
         """As JSON."""
-        return {
-            "segment": self.segment,
+        told: dict[str, Json] = {
+            "segments": list(self.segments),
             "first": self.first,
             "last": self.last,
             "blocks": self.blocks,
             "batches": self.batches.to_json(),
         }
+        if self.agent is None:
+            return told
+        return {"agent": self.agent, **told, "kv": dict(self.kv), "seconds": {"queue": self.waited, "run": self.ran}}
 
 
 @dataclass
@@ -147,9 +160,11 @@ class Trace:
     stage: Stage | None = "queue"
     """None once it has ended."""
     seconds: dict[Stage, float] = field(default_factory=dict)
-    hops: dict[tuple[int, tuple[str, ...]], Hop] = field(default_factory=dict)
-    """By where they start and by their blocks; a sequence that is preempted may come back to other segments."""
+    hops: dict[Hashable, Hop] = field(default_factory=dict)
+    """By place; a sequence that is preempted may come back to other segments."""
     kv: KVTrace = field(default_factory=KVTrace)
+    resent: int = 0
+    """How often agents were sent the same tokens again, because one of them or its state was lost."""
 
     def __post_init__(self) -> None:
         self._since = self.clock()
@@ -171,8 +186,26 @@ class Trace:
         hop = self.hops.get(key)
         if hop is None:
             names = segment.links[0].name, segment.links[-1].name
-            hop = self.hops[key] = Hop(segment_id(segment.key), segment.start, *names, len(segment.links))
+            hop = self.hops[key] = Hop((segment_id(segment.key),), segment.start, *names, len(segment.links))
         hop.batches.add(rows, sequences, models)
+
+    def visited(self, there: AgentHop, keys: Sequence[Sequence[str]], links: Sequence[Part]) -> None:
+        """It was in a batch of an agent.
+
+        keys : the block ids of each segment of its model. links : its model's chain.
+        """
+        place = (there.agent, *(tuple(run) for run in keys[slice(*there.segments)]))
+        hop = self.hops.get(place)
+        if hop is None:
+            first, end = there.segments
+            start, stop = (sum(map(len, keys[:at])) for at in (first, end))
+            ids = tuple(segment_id(run) for run in keys[first:end])
+            names = links[start].name, links[stop - 1].name
+            hop = self.hops[place] = Hop(ids, start, *names, stop - start, agent=there.agent)
+        hop.batches.add(there.batch_rows, there.batch_sequences, there.batch_models)
+        hop.kv[there.kv] += 1
+        hop.waited += there.waited_s
+        hop.ran += there.ran_s
 
     def found(self, page: int, runs: Iterable[PageRun | None], model: ModelRef, tenant: str, *, whole: bool) -> None:
         """A page was in the cache, or its lower segments were."""
@@ -208,9 +241,16 @@ class Trace:
         return {
             "hops": [hop.to_json() for hop in hops],
             "batches": batches.to_json(),
-            "kv": self.kv.to_json(),
+            "kv": self._kv_at_agents(hops) if any(hop.agent is not None for hop in hops) else self.kv.to_json(),
             "seconds": {**seconds, "total": sum(seconds.values())},
         }
+
+    def _kv_at_agents(self, hops: Sequence[Hop]) -> dict[str, Json]:
+        """Agents tell how work got at its keys and values; which pages those were stays theirs."""
+        choices: Counter[str] = Counter()
+        for hop in hops:
+            choices.update(hop.kv)
+        return {"choices": dict(choices), "resent": self.resent, "preemptions": self.kv.preemptions}
 
 
 def _source(run: PageRun, model: ModelRef, tenant: str) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from dataclasses import replace
 from random import Random
 
@@ -18,6 +19,7 @@ from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.options import SamplingOptions
 from quiltwork.serving.sampling import SamplerState
 from quiltwork.serving.sequence import Sequence
+from quiltwork.zoo.segments import segment_id
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19, 71, 69, 39, 93]
 
@@ -270,3 +272,68 @@ def test_nonsense_is_refused_as_in_one_process(make, fleet):
     f.engine.unload(fleet["base"].chain.model.ref)
     with pytest.raises(NotFoundError):
         f.engine.unload(fleet["base"].chain.model.ref)
+
+
+def test_a_reply_tells_which_agents_it_went_through_and_how_they_got_its_keys_and_values(make, fleet):
+    f = make(agents=2)
+    base = fleet["base"]
+    f.load(base, fleet["top1"])
+    f.spread(base, "a0", "a1")
+    id = f.ask(base, PROMPT, max_tokens=6, explain=True)
+    quiet = f.ask(base, PROMPT[1:], max_tokens=6)
+    waiting = {seq.id: seq for seq in f.engine._waiting}
+    assert waiting[quiet].trace is None
+    trace = waiting[id].trace
+    f.finish()
+    told = trace.to_json()
+    keys = f.engine._models[base.chain.model.ref].now.cut.keys
+    assert [hop["agent"] for hop in told["hops"]] == ["a0", "a1", "a0"][: len(keys)]
+    assert [segment for hop in told["hops"] for segment in hop["segments"]] == [segment_id(key) for key in keys]
+    assert (told["hops"][0]["first"], told["hops"][-1]["last"]) == ("embed", "head")
+    assert sum(hop["blocks"] for hop in told["hops"]) == len(base.chain.links)
+    for hop in told["hops"]:
+        assert hop["kv"] == {"none": 1, "owner": 5}
+        assert hop["batches"]["count"] == 6
+        assert hop["seconds"]["run"] > 0
+    assert told["kv"]["resent"] == 0
+    assert told["seconds"]["prefill"] > 0
+    assert told["seconds"]["decode"] > 0
+
+
+def test_a_lost_agent_shows_in_the_explanation(make, fleet):
+    f = make(agents=2)
+    base = fleet["base"]
+    f.load(base)
+    f.everywhere(base)
+    f.ask(base, PROMPT, max_tokens=12, explain=True)
+    (sequence,) = f.engine._waiting
+    killed = []
+
+    def kill(tokens):
+        if not killed and any(len(drawn) >= 3 for drawn in tokens.values()):
+            killed.append(next(owner for owner in f.engine._flights[sequence.id].visited if owner))
+            f.crew.kill(killed[0])
+
+    f.finish(kill)
+    told = sequence.trace.to_json()
+    assert told["kv"]["resent"] + told["kv"]["preemptions"] > 0
+    assert killed[0] in {hop["agent"] for hop in told["hops"]}
+    assert told["batches"]["count"] >= 12
+
+
+@pytest.mark.parametrize("policy", ["owner", "move"])
+def test_what_was_decided_for_keys_and_values_is_told_as_it_was(make, fleet, policy):
+    f = make(agents=3, prefill_chunk=16, settings=AgentSettings(kv_policy=policy))
+    f.load(fleet["base"])
+    f.everywhere(fleet["base"])
+    for at in range(8):
+        f.ask(fleet["base"], PROMPT[at:], 24, explain=True)
+    traces = [seq.trace for seq in f.engine._waiting]
+    f.finish()
+    choices = Counter()
+    for trace in traces:
+        choices.update(trace.to_json()["kv"]["choices"])
+    moves = sum(agent.beat().kv_moves for agent in f.crew.agents.values())
+    assert (choices["move"] > 0) == (moves > 0) == (policy == "move")
+    assert choices["move"] <= moves
+    assert choices["none"] >= len(traces)

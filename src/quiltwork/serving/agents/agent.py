@@ -312,8 +312,9 @@ class Agent:
             end = item.work.start + item.work.count
             for segment in range(item.run.segment, item.work.stop):
                 item.session.computed[segment] = max(item.session.computed[segment], end)
-            hop = Hop(self.name, (item.run.segment, item.work.stop), str(item.kv), now - item.since, ended - now,
-                      len(items), len({other.run.layout for other in items}))  # fmt: skip
+            hop = Hop(self.name, (item.run.segment, item.work.stop), str(_choice(item)), now - item.since, ended - now,
+                      sum(other.work.count for other in items), len(items),
+                      len({other.run.layout for other in items}))  # fmt: skip
             self._send_on(item, outputs.get(id(item.work), torch.empty(0)), hop)
         self._trim_history()
         return len(items)
@@ -526,3 +527,12 @@ def keep_pages(cache: KVCache, item: _Item) -> None:
     first, end = item.work.start // PAGE_TOKENS, (item.work.start + item.work.count) // PAGE_TOKENS
     for segment in range(item.run.segment, item.work.stop):
         publish(cache, item.session.seq, item.session.layout.route[segment], segment, first, end)
+
+
+def _choice(item: _Item) -> KVChoice:
+    """How a piece of work got at its keys and values, for whoever asked for an explanation."""
+    if item.kv is KVChoice.MOVE:
+        return KVChoice.MOVE
+    if item.run.start < item.run.settled:
+        return KVChoice.RECOMPUTE
+    return KVChoice.OWNER if item.run.settled > item.run.first else KVChoice.NONE

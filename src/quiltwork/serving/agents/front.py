@@ -26,7 +26,6 @@ from quiltwork.serving.agents.message import (
     Beat,
     Failed,
     Forget,
-    Hop,
     Lack,
     Laid,
     Lay,
@@ -53,6 +52,7 @@ from quiltwork.serving.roster import MAX_LEN_KEYS, placement
 from quiltwork.serving.sampling import Sampled, sample
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
+from quiltwork.serving.trace import Trace
 from quiltwork.serving.weights import Read
 from quiltwork.zoo.types import Chain
 
@@ -141,7 +141,6 @@ class _Flight:
     """Whether nobody can take what is to be sent just now."""
     lacked: int = 0
     """How often in a row something was missing for what is under way."""
-    hops: list[Hop] = field(default_factory=list)
 
 
 class AgentEngine:
@@ -391,6 +390,8 @@ class AgentEngine:
         seq.tokens = [-1 - i for i in range(placed.virtual_tokens)] + list(seq.prompt)
         seq.prompt_len = len(seq.tokens)
         self._prompt_tokens += len(seq.prompt)
+        if seq.explain:
+            seq.trace = Trace(self.clock)
         self._waiting.append(seq)
 
     def cancel(self, sequence_id: int) -> None:
@@ -478,6 +479,8 @@ class AgentEngine:
             seq.computed = first
             extend_hashes(seq)
             self._flights[seq.id] = flight
+            if seq.trace is not None:
+                seq.trace.enter("prefill")
             self._send_next(flight)
 
     def _needs(self, placed: Placed, tokens: int) -> dict[str, int]:
@@ -520,6 +523,7 @@ class AgentEngine:
             hashes_from=start // PAGE_TOKENS,
             scale=seq.adapter_scale,
             options=dict(seq.state_options),
+            traced=seq.trace is not None,
         )
         target = self._dispatcher.next(laying.cut, run, True)
         flight.stalled = target is None
@@ -554,7 +558,9 @@ class AgentEngine:
             flight.visited = list(output.visited)
             flight.flying = None
             self._dispatcher.back(seq.id)
-            flight.hops += output.path
+            if seq.trace is not None:
+                for hop in output.path:
+                    seq.trace.visited(hop, flight.laying.cut.keys, flight.laying.chain.links)
             if seq.generated == 0:
                 seq.cached_tokens += output.reused
             if seq.prompt_logprobs is not None and not seq.reported:
@@ -563,10 +569,17 @@ class AgentEngine:
                 rows.append(output.rows[-1])
                 asking.append(flight)
         if asking:
+            traces = [flight.seq.trace for flight in asking if flight.seq.trace is not None]
+            for trace in traces:
+                trace.enter("sampling")
             drawn = sample(torch.stack(rows), [flight.seq.sampler for flight in asking])
+            for trace in traces:
+                trace.enter("delivery")
             emissions += [self._emit(flight, token) for flight, token in zip(asking, drawn, strict=True)]
         for flight, _ in outputs:
             if flight.seq.id in self._flights:
+                if flight.seq.trace is not None and flight.seq.trace.stage == "delivery":
+                    flight.seq.trace.enter("decode")
                 self._send_next(flight)
         return emissions
 
@@ -618,6 +631,8 @@ class AgentEngine:
         flight.seq.departures += 1
         flight.epoch = flight.seq.departures
         self._resent += 1
+        if flight.seq.trace is not None:
+            flight.seq.trace.resent += 1
         self._launch(flight, WorkClass.VERIFY)
 
     def _start_over(self, flight: _Flight) -> None:
@@ -632,6 +647,8 @@ class AgentEngine:
         seq.computed = 0
         self._waiting.appendleft(seq)
         self._preemptions += 1
+        if seq.trace is not None:
+            seq.trace.preempt()
 
     def _notice_gone(self) -> None:
         """Agents that ended or fell silent: what they held is made again, here or by them when they are back."""

@@ -31,6 +31,7 @@ class Hop:
     kv: str
     waited_s: float
     ran_s: float
+    batch_rows: int
     batch_sequences: int
     batch_models: int
 
