@@ -117,3 +117,17 @@ def test_it_is_readable_in_light_and_dark(page, scheme, tmp_path):
             return (Math.max(c, back) + .05) / (Math.min(c, back) + .05); }); }"""
     )
     assert min(contrast) >= 4.5
+
+
+def test_with_keys_a_tenants_models_are_explained_to_it(browser, serving, keys, tenants):
+    with serving(create_app({"language": tenants}, keys=keys[0])) as url:
+        opened = browser.new_page()
+        opened.goto(url)
+        opened.get_by_label("This server asks for an API key").fill(keys[1]["red"])
+        opened.get_by_role("button", name="Show").click()
+        opened.get_by_role("link", name="explain red::mine").click()
+        row = opened.locator("#explained tbody tr").first
+        row.wait_for()
+        assert row.inner_text().endswith("base, 2 more")
+        assert "blue" not in opened.locator("body").inner_text()
+        opened.close()

@@ -124,3 +124,18 @@ def test_the_gpt_neo_adapter_is_stored_and_refused(zoo: Zoo, data_dir: Path, tmp
     zoo.export(model.ref, tmp_path / "out")
     assert_same_files(adapter, tmp_path / "out")
     assert zoo.fsck() == []
+
+
+def test_a_real_fine_tune_is_explained_and_its_candidates_are_no_decision(zoo: Zoo, stories: Path) -> None:
+    zoo.add(stories / "hf", name="base")
+    for name in ("grimm-top2", "grimm-ff", "sherlock-ff"):
+        zoo.add(stories / "variants" / name, name=name)
+    top = zoo.explain("grimm-top2")
+    own = [part.name for part in top.parts if not part.block.others.named]
+    assert own == ["layers.3.attn", "layers.3.ffn", "layers.4.attn", "layers.4.ffn", "head"]
+    assert top.own_bytes == sum(part.block.nbytes for part in top.parts if part.name in own)
+    assert [(cut.first, cut.last) for cut in top.segments] == [("embed", "layers.2.ffn"), ("layers.3.attn", "head")]
+    whole = zoo.explain("grimm-ff")
+    assert [near.part for near in whole.near or ()] == [part.name for part in whole.parts], (
+        "every block of a full fine-tune passes the cosine, and yet all of them together are the fine-tune"
+    )
