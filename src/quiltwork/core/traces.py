@@ -6,13 +6,12 @@ what text a request had; the traces have none.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from quiltwork.core.errors import BadInputError
+from quiltwork.core.rows import csv_rows, lines
 from quiltwork.core.servable import Json
 
 _COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -51,7 +51,7 @@ def read_azure(path: str | Path, *, limit: int | None = None) -> Trace:
     """
     columns = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
     requests, start = [], None
-    for row, where in islice(_csv_rows(Path(path), columns), limit):
+    for row, where in islice(csv_rows(Path(path), columns), limit):
         at = _seconds(row[columns[0]], where)
         start = at if start is None else start
         prompt, output = (_count(row[name], f"{where}: {name}") for name in columns[1:])
@@ -66,7 +66,7 @@ def read_mooncake(path: str | Path, *, limit: int | None = None) -> Trace:
     limit : read no more than the first so many lines. Raises BadInputError naming the file and the line.
     """
     requests, start = [], None
-    for line, where in islice(_lines(Path(path)), limit):
+    for line, where in islice(lines(Path(path)), limit):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -99,7 +99,7 @@ def read_gentd_popularity(path: str | Path) -> tuple[tuple[str, float], ...]:
     out; shares sum to 1. Raises BadInputError.
     """
     counts: Counter[str] = Counter()
-    for row, _ in _csv_rows(Path(path), (_GENTD26,)):
+    for row, _ in csv_rows(Path(path), (_GENTD26,)):
         if row[_GENTD26]:
             counts[row[_GENTD26]] += 1
     total = counts.total()
@@ -165,44 +165,6 @@ def _ordered(requests: list[TraceRequest], path: Path) -> Trace:
     ordered = sorted(requests, key=lambda request: request.arrival)
     first = ordered[0].arrival
     return tuple(replace(request, arrival=request.arrival - first) for request in ordered)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, each with where it stands."""
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield line, f"{path}: line {number}"
-    except UnicodeDecodeError as error:
-        raise BadInputError("is not UTF-8", where=f"{path}: line {number + 1}") from error
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def _csv_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
-    """Rows by column name, each with where it stands. Columns beyond ``needed`` are ignored."""
-    where = str(path)
-
-    def texts() -> Iterator[str]:
-        nonlocal where
-        for line, at in _lines(path):
-            where = at
-            yield line
-
-    rows = csv.reader(texts(), strict=True)
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        missing = [name for name in needed if name not in header]
-        if missing:
-            raise BadInputError(f"has no column {missing[0]!r}", where=where)
-        for row in rows:
-            if len(row) != len(header):
-                raise BadInputError(f"has {len(row)} fields instead of {len(header)}", where=where)
-            yield {name: value.strip() for name, value in zip(header, row, strict=True)}, where
-    except csv.Error as error:
-        raise BadInputError(f"is not CSV: {error}", where=where) from error
 
 
 def _seconds(text: str, where: str) -> float:

@@ -69,6 +69,8 @@ class SegmentProfile:
     """Seconds of a batch by its rows, attention over the context left out."""
     context_s: float = 0.0
     """Seconds per (row, token before it) pair that attention goes over."""
+    prompt_context_s: float | None = None
+    """The same where many rows of one sequence share what they read; None where that is no cheaper."""
     weight_bytes: int = 0
     kv_bytes: int = 0
     """Bytes of keys and values per token over all its attention blocks."""
@@ -77,13 +79,17 @@ class SegmentProfile:
     load_s: float = 0.0
     """Seconds to bring it into the device's memory."""
 
-    def batch_s(self, rows: float, context: float = 0.0) -> float:
-        """Seconds of one batch: ``rows`` rows that attend over ``context`` (row, token) pairs in all."""
-        return self.rows.at(rows) + context * self.context_s
+    def batch_s(self, rows: float, context: float = 0.0, prompt_context: float = 0.0) -> float:
+        """Seconds of one batch: ``rows`` rows that attend over ``context`` (row, token) pairs in all.
+
+        prompt_context : the pairs of those rows that come many of one sequence; not counted in ``context``.
+        """
+        of_prompts = self.context_s if self.prompt_context_s is None else self.prompt_context_s
+        return self.rows.at(rows) + context * self.context_s + prompt_context * of_prompts
 
     def prefill_s(self, tokens: float) -> float:
         """Seconds to compute ``tokens`` consecutive tokens from nothing."""
-        return self.batch_s(tokens, tokens * (tokens + 1) / 2)
+        return self.batch_s(tokens, prompt_context=tokens * (tokens + 1) / 2)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ def joined(profiles: Sequence[SegmentProfile]) -> SegmentProfile:
     return SegmentProfile(
         rows=CostTable(amounts, tuple(sum(p.rows.at(a) for p in profiles) for a in amounts)),
         context_s=sum(p.context_s for p in profiles),
+        prompt_context_s=sum(p.context_s if p.prompt_context_s is None else p.prompt_context_s for p in profiles),
         weight_bytes=sum(p.weight_bytes for p in profiles),
         kv_bytes=sum(p.kv_bytes for p in profiles),
         hidden_bytes=profiles[0].hidden_bytes,

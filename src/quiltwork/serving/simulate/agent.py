@@ -1,0 +1,111 @@
+"""One device with what is in its memory and what waits for it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from quiltwork.serving.policy.cost import SegmentProfile
+from quiltwork.serving.policy.placement import Resident, evictions
+from quiltwork.serving.policy.queueing import Instance, queue_seconds
+from quiltwork.serving.simulate.request import Running
+from quiltwork.serving.simulate.world import Device, Piece
+
+
+class Agent:
+    """Memory, queue and books of one device. Decides nothing."""
+
+    def __init__(self, device: Device, reserve_share: float, step_rows: int) -> None:
+        self.name, self.server = device.agent, device.server
+        self.capacity = device.memory_bytes * (1 - reserve_share)
+        self.resident: dict[Instance, Piece] = {}
+        self.ready_at: dict[Instance, float] = {}
+        """Of what is being loaded."""
+        self.draining: set[Instance] = set()
+        self.users: defaultdict[Instance, int] = defaultdict(int)
+        """Requests that run through a segment here."""
+        self.held: dict[int, float] = {}
+        """Bytes of keys and values by request."""
+        self.promised: dict[int, float] = {}
+        """Bytes that requests on their way here will need."""
+        self.waiting: dict[int, Running] = {}
+        self.busy = False
+        self.used = False
+        self.load_free_at = 0.0
+        self.weight_bytes = self.kv_bytes = self.promised_bytes = 0.0
+        self.busy_s = self.useful_s = 0.0
+        self.batches = self.rows_run = 0
+        self.busy_of: defaultdict[Instance, float] = defaultdict(float)
+        """Since the last look at the replicas."""
+        self.waits: defaultdict[Instance, list[float]] = defaultdict(list)
+        self._rows: dict[Instance, int] = {}
+        self._profiles: dict[Instance, SegmentProfile] = {}
+        self._step_rows = step_rows
+        self._queue_s: float | None = 0.0
+
+    @property
+    def free(self) -> float:
+        """Bytes that nothing is in."""
+        return self.capacity - self.weight_bytes - self.kv_bytes
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds that one round of everything here takes: waiting prompts in full, a row for each that decodes."""
+        if self._queue_s is None:
+            self._queue_s = queue_seconds(self._rows, self._profiles, self._step_rows)
+        return self._queue_s
+
+    def has(self, piece: Piece) -> bool:
+        """Whether a segment is here (or being loaded) and takes requests."""
+        return piece.instance in self.resident and piece.instance not in self.draining
+
+    def put(self, piece: Piece, ready_at: float | None = None) -> None:
+        """A segment's weights take their place."""
+        self.resident[piece.instance] = piece
+        self._profiles[piece.instance] = piece.profile
+        self.draining.discard(piece.instance)
+        self.weight_bytes += piece.profile.weight_bytes
+        self.used = True
+        if ready_at is not None:
+            self.ready_at[piece.instance] = ready_at
+
+    def drop(self, instance: Instance) -> None:
+        """A segment's weights give it back."""
+        piece = self.resident.pop(instance)
+        self.ready_at.pop(instance, None)
+        self.draining.discard(instance)
+        self.weight_bytes -= piece.profile.weight_bytes
+
+    def count(self, instance: Instance, rows: int) -> None:
+        """Change the rows that wait for a segment."""
+        self._rows[instance] = self._rows.get(instance, 0) + rows
+        self._queue_s = None
+
+    def hold(self, id: int, nbytes: float) -> None:
+        """Give a request pages."""
+        self.held[id] = self.held.get(id, 0.0) + nbytes
+        self.kv_bytes += nbytes
+
+    def release(self, id: int, nbytes: float) -> None:
+        """Take pages back."""
+        left = self.held[id] - nbytes
+        if left <= 0:
+            del self.held[id]
+        else:
+            self.held[id] = left
+        self.kv_bytes -= nbytes
+
+    def promise(self, id: int, nbytes: float) -> None:
+        """Set aside for a request on its way; 0 ends it."""
+        self.promised_bytes += nbytes - self.promised.pop(id, 0.0)
+        if nbytes:
+            self.promised[id] = nbytes
+
+    def droppable(self, need: float, rates: dict[Instance, float]) -> tuple[Instance, ...] | None:
+        """What to drop for ``need`` more bytes; nothing where they are there, None where they cannot be had."""
+        short = need - (self.free - self.promised_bytes)
+        if short <= 0:
+            return ()
+        residents = [
+            Resident(i, p.profile.weight_bytes, rates.get(i, 0.0), p.profile.load_s) for i, p in self.resident.items()
+        ]
+        return evictions(residents, short, [i for i in self.resident if self.users[i] or i in self.ready_at])

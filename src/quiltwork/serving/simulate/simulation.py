@@ -1,0 +1,433 @@
+"""The simulated run: arrivals, steps of agents, messages, loads; every decision is asked of ``serving/policy``."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count
+
+from quiltwork.core.errors import BadInputError
+from quiltwork.serving.policy.kv import KVChoice
+from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch
+from quiltwork.serving.simulate.agent import Agent
+from quiltwork.serving.simulate.books import Books
+from quiltwork.serving.simulate.choosing import Choice, Chooser
+from quiltwork.serving.simulate.network import Network
+from quiltwork.serving.simulate.outcome import Outcome
+from quiltwork.serving.simulate.request import Batch, Running
+from quiltwork.serving.simulate.scaling import changes
+from quiltwork.serving.simulate.world import App, Arrival, Cluster, Piece, Placed, Settings
+
+TOKEN_BYTES = 4
+"""Of a token's number, which is all that enters a chain."""
+
+
+def simulate(
+    cluster: Cluster, apps: Sequence[App], arrivals: Sequence[Arrival], settings: Settings, placed: Placed
+) -> Outcome:
+    """Serve ``arrivals`` to the end.
+
+    Parameters
+    ----------
+    placed : per agent, the segments in its memory at the start (see ``provision``).
+
+    Deterministic: nothing is drawn. Raises BadInputError where a request names no app, or ``placed`` no agent or no
+    segment.
+    """
+    return Simulation(cluster, apps, arrivals, settings, placed).run()
+
+
+class Simulation:
+    """One run of a world under virtual time."""
+
+    def __init__(
+        self, cluster: Cluster, apps: Sequence[App], arrivals: Sequence[Arrival], settings: Settings, placed: Placed
+    ) -> None:
+        self.settings = settings
+        self.apps = {app.name: app for app in apps}
+        self.pieces = {piece.instance: piece for app in apps for piece in app.route}
+        self.agents = {
+            d.agent: Agent(d, settings.reserve_share, settings.limits.rows)
+            for d in sorted(cluster.devices, key=lambda d: d.agent)
+        }
+        self.network = Network(cluster)
+        self.books = Books()
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._open: dict[int, Running] = {}
+        self._backlog: dict[int, Running] = {}
+        self._best_row_s = {
+            instance: min(s / a for a, s in zip(p.profile.rows.amounts, p.profile.rows.seconds, strict=True) if a)
+            for instance, p in self.pieces.items()
+        }
+        self._chooser = Chooser(self.agents, self.network, settings, self.books)
+        for agent, instances in placed.items():
+            for instance in instances:
+                if agent not in self.agents or instance not in self.pieces:
+                    raise BadInputError(f"places {instance} on {agent}, and one of them is unknown", where="placed")
+                self.agents[agent].put(self.pieces[instance])
+        self._arrivals = sorted(arrivals, key=lambda a: (a.at, a.id))
+        if len({a.id for a in arrivals}) < len(arrivals):
+            raise BadInputError("two requests of one id", where="arrivals")
+        for arrival in self._arrivals:
+            if arrival.app not in self.apps:
+                raise BadInputError(f"asks for {arrival.app!r}, which is not served", where=f"request {arrival.id}")
+            self._at(arrival.at, partial(self._arrive, arrival))
+
+    def run(self) -> Outcome:
+        """To the last answer."""
+        if self._arrivals and self.settings.replicate:
+            self._at(self._arrivals[0].at + self.settings.period_s, self._tick)
+        self._left_to_come = len(self._arrivals)
+        while self._events:
+            self.now, _, act = heapq.heappop(self._events)
+            act()
+        if self._open:
+            raise AssertionError(f"{len(self._open)} requests never ended")
+        start = self._arrivals[0].at if self._arrivals else 0.0
+        return self.books.outcome(list(self.agents.values()), self.network, start)
+
+    def _at(self, time: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._order), act))
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def _arrive(self, arrival: Arrival) -> None:
+        self._left_to_come -= 1
+        seq = Running.of(arrival, self.apps[arrival.app])
+        self.books.asked(seq.app, self.now)
+        if not self._chooser.could_ever(seq):
+            self.books.refuse(seq)
+            return
+        self._open[arrival.id] = seq
+        self._dispatch(seq, None)
+
+    def _dispatch(self, seq: Running, source: str | None) -> None:
+        """Send a request to whoever runs its next segment, or put it aside where nobody can now."""
+        seq.rows = min(seq.pending, self.settings.prefill_chunk)
+        seq.again = 0
+        choice = self._chooser.choose(seq, source, self.now)
+        if choice is None:
+            self._backlog[seq.arrival.id] = seq
+            return
+        agent, hop = self.agents[choice.agent], seq.hop
+        owner = seq.owners[hop]
+        self.books.kv[choice.kv] += 1
+        self._load(agent, choice)
+        arrives = self.now
+        if source is not None and source != choice.agent:
+            nbytes = seq.rows * (seq.app.route[hop].profile.hidden_bytes if hop else TOKEN_BYTES)
+            arrives = self.network.send(source, choice.agent, nbytes, self.now) + self.settings.hop_s
+            self.books.hops += 1
+        if owner is not None and owner != choice.agent:
+            arrives = max(arrives, self._rehome(seq, owner, choice, source or owner))
+        self._claim(seq, agent)
+        if not seq.pages[hop]:
+            agent.promise(seq.arrival.id, self._page_bytes(seq, agent))
+        self._at(arrives, partial(self._enqueue, seq, agent))
+
+    def _rehome(self, seq: Running, owner: str, choice: Choice, source: str) -> float:
+        """Another agent takes a request's run of segments over; returns when their keys and values are there."""
+        old, new, end = self.agents[owner], self.agents[choice.agent], seq.run_end(seq.hop)
+        arrived = self.now
+        held = 0.0
+        for hop in range(seq.hop, end):
+            held += seq.pages[hop] * self._page_size(seq.app.route[hop])
+            self._part(seq, hop)
+        if choice.kv is KVChoice.MOVE and held:
+            tokens = seq.computed * sum(p.profile.kv_bytes for p in seq.app.route[seq.hop : end])
+            arrived = self.network.send(owner, choice.agent, tokens, self.now)
+            for hop in range(seq.hop, end):
+                seq.owners[hop] = choice.agent
+            # Until all has arrived both have it.
+            new.hold(seq.arrival.id, held)
+            self._at(arrived, partial(self._give_back, old, seq.arrival.id, held))
+            self._enter(seq, new, range(seq.hop, end))
+        elif held:
+            old.release(seq.arrival.id, held)
+            for hop in range(seq.hop, end):
+                seq.pages[hop] = 0
+            seq.again = seq.computed
+            nbytes = seq.computed * (seq.app.route[seq.hop].profile.hidden_bytes if seq.hop else TOKEN_BYTES)
+            arrived = self.network.send(source, choice.agent, nbytes, self.now)
+        return arrived
+
+    def _give_back(self, agent: Agent, id: int, nbytes: float) -> None:
+        agent.release(id, nbytes)
+        self._start(agent)
+
+    def _claim(self, seq: Running, agent: Agent) -> None:
+        """The agent keeps the keys and values of this segment and of those after it that stand there too."""
+        hops = []
+        for hop in range(seq.hop, len(seq.owners)):
+            if seq.owners[hop] is None and agent.has(seq.app.route[hop]):
+                seq.owners[hop] = agent.name
+                hops.append(hop)
+            elif seq.owners[hop] != agent.name:
+                break
+        self._enter(seq, agent, hops)
+
+    def _enter(self, seq: Running, agent: Agent, hops: Sequence[int] | range) -> None:
+        if seq.weight == 0:
+            seq.weight = max(seq.pending, 1)
+        for hop in hops:
+            instance = seq.app.route[hop].instance
+            agent.users[instance] += 1
+            agent.count(instance, seq.weight)
+
+    def _part(self, seq: Running, hop: int) -> None:
+        """A request no longer runs through a segment at its owner."""
+        name = seq.owners[hop]
+        if name is None:
+            return
+        agent, instance = self.agents[name], seq.app.route[hop].instance
+        agent.users[instance] -= 1
+        agent.count(instance, -seq.weight)
+        seq.owners[hop] = None
+        if instance in agent.draining and not agent.users[instance]:
+            agent.drop(instance)
+
+    def _reweigh(self, seq: Running) -> None:
+        weight = max(seq.pending, 1)
+        if weight == seq.weight:
+            return
+        for hop, name in enumerate(seq.owners):
+            if name is not None:
+                self.agents[name].count(seq.app.route[hop].instance, weight - seq.weight)
+        seq.weight = weight
+
+    # --- agents -------------------------------------------------------------------------------------------------
+
+    def _page_size(self, piece: Piece) -> int:
+        return piece.profile.kv_bytes * self.settings.page_tokens
+
+    def _page_bytes(self, seq: Running, agent: Agent) -> float:
+        """Bytes of pages that the request still needs for its known tokens on an agent, from its segment on."""
+        pages = -(-seq.known // self.settings.page_tokens)
+        total = 0
+        for hop in range(seq.hop, len(seq.owners)):
+            if seq.owners[hop] != agent.name:
+                break
+            total += (pages - seq.pages[hop]) * self._page_size(seq.app.route[hop])
+        return total
+
+    def _enqueue(self, seq: Running, agent: Agent) -> None:
+        seq.end = seq.run_end(seq.hop)
+        need = 0 if seq.pages[seq.hop] * self.settings.page_tokens >= seq.known else self._page_bytes(seq, agent)
+        seq.work = Waiting(
+            seq.arrival.id,
+            seq.app.route[seq.hop].instance,
+            seq.work_class if self.settings.priorities else WorkClass.DECODE,
+            seq.rows + seq.again,
+            self.now,
+            int(need),
+        )
+        seq.waiting_at = agent.name
+        agent.waiting[seq.arrival.id] = seq
+        if not agent.busy:
+            # After all that happens at this moment, so that what arrives together is run together.
+            self._at(self.now, partial(self._start, agent))
+
+    def _start(self, agent: Agent) -> None:
+        """Begin a step if there is something to do."""
+        if agent.busy or not agent.waiting:
+            return
+        seqs = agent.waiting.values()
+        if agent.ready_at:
+            seqs = [s for s in seqs if not self._loading(s, agent)]  # type: ignore[assignment]
+        works = [s.work for s in seqs if s.work is not None]
+        ids = next_batch(works, self.settings.limits, self.now, free_kv_bytes=agent.free)
+        if not ids:
+            if works:
+                self._unblock(agent)
+            return
+        batches: dict[Instance, Batch] = {}
+        for id in ids:
+            seq = agent.waiting.pop(id)
+            work = seq.work
+            assert work is not None
+            if work.kv_bytes:
+                self._take_pages(seq, agent)
+            seq.waiting_at = seq.work = None
+            agent.waits[work.instance].append(self.now - work.since)
+            batch = None
+            for piece in seq.app.route[seq.hop : seq.end]:
+                batch = batches.get(piece.instance)
+                if batch is None:
+                    best = self._best_row_s[piece.instance]
+                    batch = batches[piece.instance] = Batch(piece.start, piece.profile, best)
+                batch.add(seq)
+            assert batch is not None
+            batch.leaving.append(seq)
+        agent.busy = True
+        self._run(agent, batches)
+
+    def _run(self, agent: Agent, batches: Mapping[Instance, Batch]) -> None:
+        """Run batches one after the other, the lowest first; whoever's stage ends leaves with its batch."""
+        at = self.now
+        for instance, batch in sorted(batches.items(), key=lambda item: (item[1].start, item[0])):
+            rows_s = batch.profile.rows.at(batch.rows)
+            seconds = batch.profile.batch_s(batch.rows, batch.context, batch.prompt_context)
+            seconds += self.settings.attached_share * rows_s * batch.attached_rows / batch.rows
+            if batch.start:
+                seconds += self.settings.hop_s
+            at += seconds
+            agent.busy_s += seconds
+            agent.busy_of[instance] += seconds
+            agent.useful_s += batch.useful_rows * batch.best_row_s + batch.useful_context_s
+            agent.batches += 1
+            agent.rows_run += batch.rows
+            if batch.leaving:
+                self._at(at, partial(self._leave, agent, batch.leaving))
+        self._at(at, partial(self._end_step, agent))
+
+    def _end_step(self, agent: Agent) -> None:
+        agent.busy = False
+        self._start(agent)
+
+    def _leave(self, agent: Agent, seqs: Sequence[Running]) -> None:
+        for seq in seqs:
+            seq.hop = seq.end
+            seq.again = 0
+            if seq.hop < len(seq.owners):
+                self._dispatch(seq, agent.name)
+                continue
+            seq.computed += seq.rows
+            seq.computed_once = max(seq.computed_once, seq.computed)
+            if not seq.pending:
+                seq.generated += 1
+                seq.known += 1
+                seq.lost = False
+                if seq.generated == 1:
+                    seq.first_token = self.now
+                if seq.generated == seq.arrival.output_tokens:
+                    self._finish(seq)
+                    continue
+            self._reweigh(seq)
+            seq.hop = 0
+            self._dispatch(seq, agent.name)
+
+    def _finish(self, seq: Running) -> None:
+        del self._open[seq.arrival.id]
+        self.books.finish(seq, self.now)
+        self._let_go(seq)
+        self._retry()
+
+    def _let_go(self, seq: Running) -> None:
+        """Free all that a request holds anywhere."""
+        for hop, name in enumerate(seq.owners):
+            if name is None:
+                continue
+            agent = self.agents[name]
+            if seq.pages[hop]:
+                agent.release(seq.arrival.id, seq.pages[hop] * self._page_size(seq.app.route[hop]))
+                seq.pages[hop] = 0
+            agent.promise(seq.arrival.id, 0.0)
+            self._part(seq, hop)
+            if not agent.busy and agent.waiting:
+                self._at(self.now, partial(self._start, agent))
+        seq.weight = 0
+
+    def _retry(self) -> None:
+        """Somebody's going may be what those put aside have waited for."""
+        for id in list(self._backlog):
+            seq = self._backlog.pop(id)
+            self._dispatch(seq, None)
+            if id in self._backlog:
+                return
+
+    # --- memory -------------------------------------------------------------------------------------------------
+
+    def _take_pages(self, seq: Running, agent: Agent) -> None:
+        pages = -(-seq.known // self.settings.page_tokens)
+        agent.promise(seq.arrival.id, 0.0)
+        for hop in range(seq.hop, seq.end):
+            more = (pages - seq.pages[hop]) * self._page_size(seq.app.route[hop])
+            if more:
+                agent.hold(seq.arrival.id, more)
+            seq.pages[hop] = pages
+        self.books.peak_kv = max(self.books.peak_kv, sum(a.kv_bytes for a in self.agents.values()))
+
+    def _unblock(self, agent: Agent) -> None:
+        """Nothing that waits can have its pages: the youngest gives its own back, or idle weights go."""
+        holding = [s for s in agent.waiting.values() if s.arrival.id in agent.held]
+        if len(agent.held) > 1 and holding:
+            self._preempt(max(holding, key=lambda s: (s.arrival.at, s.arrival.id)))
+            return
+        if agent.held and not holding:
+            return  # who holds pages is on its way through other agents, and comes back
+        first = min(agent.waiting.values(), key=lambda s: (s.arrival.at, s.arrival.id))
+        assert first.work is not None
+        victims = agent.droppable(first.work.kv_bytes + agent.promised_bytes, self.books.rates(self.now))
+        if victims:
+            for instance in victims:
+                agent.drop(instance)
+                self.books.evictions += 1
+            self._start(agent)
+        else:
+            self._preempt(first)
+
+    def _preempt(self, seq: Running) -> None:
+        """A waiting request gives back all it holds, and is computed again later."""
+        assert seq.waiting_at is not None
+        agent = self.agents[seq.waiting_at]
+        del agent.waiting[seq.arrival.id]
+        seq.waiting_at = seq.work = None
+        self._let_go(seq)
+        seq.hop = seq.computed = 0
+        seq.preempted += 1
+        seq.lost = True
+        self.books.preemptions += 1
+        if seq.preempted > MOST_PREEMPTIONS:
+            del self._open[seq.arrival.id]
+            self.books.refuse(seq)
+        else:
+            self._backlog[seq.arrival.id] = seq
+            self._at(self.now, self._retry)
+        self._at(self.now, partial(self._start, agent))
+
+    def _loading(self, seq: Running, agent: Agent) -> bool:
+        return any(piece.instance in agent.ready_at for piece in seq.app.route[seq.hop : seq.end])
+
+    def _load(self, agent: Agent, choice: Choice) -> None:
+        """Drop what the choice says must go, and load what it says must come."""
+        for instance in choice.drop:
+            agent.drop(instance)
+            self.books.evictions += 1
+        for piece in choice.load:
+            self._bring(agent, piece)
+
+    def _bring(self, agent: Agent, piece: Piece) -> None:
+        begin = max(self.now, agent.load_free_at)
+        agent.load_free_at = ready = begin + piece.profile.load_s
+        agent.put(piece, ready)
+        self.books.loads += 1
+        self.books.loaded_bytes += piece.profile.weight_bytes
+        self._at(ready, partial(self._ready, agent, piece.instance))
+
+    def _ready(self, agent: Agent, instance: Instance) -> None:
+        agent.ready_at.pop(instance, None)
+        self._start(agent)
+        self._retry()
+
+    def _tick(self) -> None:
+        """Look at the replicas: who needs one more, who one less."""
+        for change in changes(self.agents, self.pieces, self.apps.values(), self.settings):
+            agent = self.agents[change.agent]
+            if change.add:
+                self.books.added += 1
+                self._bring(agent, self.pieces[change.instance])
+            else:
+                self.books.retired += 1
+                agent.draining.add(change.instance)
+                if not agent.users[change.instance]:
+                    agent.drop(change.instance)
+        self.books.peak_weights = max(self.books.peak_weights, sum(a.weight_bytes for a in self.agents.values()))
+        if self._open or self._left_to_come:
+            self._at(self.now + self.settings.period_s, self._tick)
+
+
+MOST_PREEMPTIONS = 100
+"""A request that was put back so often will never fit."""

@@ -1,0 +1,140 @@
+"""What a simulated world is made of. A real run's agents, links and paced block times fit into the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from quiltwork.core.errors import BadInputError
+from quiltwork.serving.policy.cost import Link, SegmentProfile
+from quiltwork.serving.policy.placement import Weights
+from quiltwork.serving.policy.queueing import Instance, QueueLimits
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A segment of a model: what is loaded, executed and replicated as one."""
+
+    instance: Instance
+    start: int
+    """Where it begins in its chain, in blocks: works climb, the lowest first."""
+    profile: SegmentProfile
+
+
+@dataclass(frozen=True)
+class App:
+    """A served model: its way through the segments, and whether something hangs on them that only it uses."""
+
+    name: str
+    route: tuple[Piece, ...]
+    attached: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.route:
+            raise BadInputError("has no segments", where=self.name)
+        if any(b.start <= a.start for a, b in zip(self.route, self.route[1:], strict=False)):
+            raise BadInputError("its segments do not ascend", where=self.name)
+
+
+@dataclass(frozen=True)
+class Device:
+    """An accelerator with the agent that runs it."""
+
+    agent: str
+    server: str
+    memory_bytes: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Devices and the links between them."""
+
+    devices: tuple[Device, ...]
+    inside: Link = field(default_factory=Link)
+    """Between two devices of one server."""
+    between: Link = field(default_factory=Link)
+    """Between two servers; all devices of a server share its way out and its way in."""
+
+    def __post_init__(self) -> None:
+        if not self.devices:
+            raise BadInputError("has no devices", where="cluster")
+        if len({d.agent for d in self.devices}) < len(self.devices):
+            raise BadInputError("two devices of one name", where="cluster")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A request: so many tokens in, so many out, at its time."""
+
+    id: int
+    app: str
+    at: float
+    prompt_tokens: int
+    output_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens < 1 or self.output_tokens < 1 or self.at < 0:
+            raise BadInputError("a request needs a token in, a token out and a time", where=f"request {self.id}")
+
+
+class KVPolicy(StrEnum):
+    """How work gets at keys and values that another agent holds."""
+
+    BEST = "best"
+    """The cheapest of the other three, each time."""
+    OWNER = "owner"
+    MOVE = "move"
+    RECOMPUTE = "recompute"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the world is run; every feature can be switched off alone."""
+
+    limits: QueueLimits = field(default_factory=lambda: QueueLimits(rows=512, sequences=256, max_wait_s=0.05))
+    prefill_chunk: int = 512
+    """Prompt tokens of one sequence in one step."""
+    page_tokens: int = 16
+    hop_s: float = 1e-4
+    """What every boundary between two segments costs: on the device for each batch that starts in the middle of a
+    chain, and once more on the way where the next segment stands elsewhere."""
+    attached_share: float = 0.11
+    """How much more a row costs that has attachments, as a share of the batch's rows (adapters of low rank)."""
+    kv: KVPolicy = KVPolicy.BEST
+    hysteresis: float = 0.1
+    by_cost: bool = True
+    """Dispatch by cost; otherwise in turn."""
+    priorities: bool = True
+    """Decoding before prompts; otherwise first come, first served."""
+    replicate: bool = True
+    """Add and retire replicas while running."""
+    swap: bool = True
+    """Load what is asked for and is nowhere, dropping what is worth least."""
+    locality: bool = True
+    placement: Weights = field(default_factory=Weights)
+    period_s: float = 5.0
+    """Between two looks at the replicas."""
+    high: float = 0.85
+    low: float = 0.3
+    wait_limit_s: float = float("inf")
+    kv_share: float = 0.35
+    """Share of a device's memory that placement leaves to keys and values."""
+    reserve_share: float = 0.05
+    """Share that nobody may use: what arithmetic needs in passing."""
+
+    def __post_init__(self) -> None:
+        for name in ("prefill_chunk", "page_tokens", "period_s"):
+            if not getattr(self, name) > 0:
+                raise BadInputError(f"{getattr(self, name)} is not positive", where=name)
+        for name in ("hop_s", "attached_share", "hysteresis"):
+            if not getattr(self, name) >= 0:
+                raise BadInputError(f"{getattr(self, name)} is negative", where=name)
+        if not 0 <= self.kv_share + self.reserve_share < 1:
+            raise BadInputError("nothing would be left for weights", where="kv_share")
+        if self.prefill_chunk > self.limits.rows:
+            raise BadInputError("more than a step's rows", where="prefill_chunk")
+
+
+Placed = Mapping[str, Sequence[Instance]]
+"""Per agent, the segments in its memory at the start."""
