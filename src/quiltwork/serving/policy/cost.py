@@ -69,8 +69,6 @@ class SegmentProfile:
     """Seconds of a batch by its rows, attention over the context left out."""
     context_s: float = 0.0
     """Seconds per (row, token before it) pair that attention goes over."""
-    prompt_context_s: float | None = None
-    """The same where many rows of one sequence share what they read; None where that is no cheaper."""
     weight_bytes: int = 0
     kv_bytes: int = 0
     """Bytes of keys and values per token over all its attention blocks."""
@@ -78,6 +76,8 @@ class SegmentProfile:
     """Bytes of hidden state per row that enter (and leave) it."""
     load_s: float = 0.0
     """Seconds to bring it into the device's memory."""
+    prompt_context_s: float | None = None
+    """``context_s`` where many rows of one sequence share what they read; None where that is no cheaper."""
 
     def batch_s(self, rows: float, context: float = 0.0, prompt_context: float = 0.0) -> float:
         """Seconds of one batch: ``rows`` rows that attend over ``context`` (row, token) pairs in all.

@@ -91,8 +91,16 @@ def batch_limit(profile: SegmentProfile, share_s: float, *, least: int = 1) -> i
     return max(int(profile.rows.most_within(share_s)), least)
 
 
-def queue_seconds(waiting: Mapping[Instance, int], profiles: Mapping[Instance, SegmentProfile], limit: int) -> float:
+def queue_seconds(
+    waiting: Mapping[Instance, int],
+    profiles: Mapping[Instance, SegmentProfile],
+    limit: int,
+    contexts: Mapping[Instance, float] | None = None,
+) -> float:
     """Seconds that the work already waiting at an agent will take: rows per instance, in batches of at most ``limit``.
+
+    contexts : per instance, the tokens that all its decoding rows together attend over; where they are not known,
+        attention is not counted.
 
     An instance without a profile counts nothing.
     """
@@ -103,4 +111,6 @@ def queue_seconds(waiting: Mapping[Instance, int], profiles: Mapping[Instance, S
             continue
         full, rest = divmod(rows, limit)
         total += full * profile.batch_s(limit) + (profile.batch_s(rest) if rest else 0.0)
+        if contexts is not None:
+            total += contexts.get(instance, 0.0) * profile.context_s
     return total

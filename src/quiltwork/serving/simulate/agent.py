@@ -30,17 +30,20 @@ class Agent:
         self.waiting: dict[int, Running] = {}
         self.busy = False
         self.used = False
+        self.version = 0
+        """Changes with what is ready here."""
         self.load_free_at = 0.0
         self.weight_bytes = self.kv_bytes = self.promised_bytes = 0.0
         self.busy_s = self.useful_s = 0.0
         self.batches = self.rows_run = 0
-        self.busy_of: defaultdict[Instance, float] = defaultdict(float)
-        """Since the last look at the replicas."""
+        self.work_of: defaultdict[Instance, float] = defaultdict(float)
+        """Seconds of well-filled batches that were asked for since the last look at the replicas."""
         self.waits: defaultdict[Instance, list[float]] = defaultdict(list)
         self._rows: dict[Instance, int] = {}
+        self._contexts: defaultdict[Instance, int] = defaultdict(int)
         self._profiles: dict[Instance, SegmentProfile] = {}
         self._step_rows = step_rows
-        self._queue_s: float | None = 0.0
+        self._known_queue_s: float | None = 0.0
 
     @property
     def free(self) -> float:
@@ -50,9 +53,9 @@ class Agent:
     @property
     def queue_s(self) -> float:
         """Seconds that one round of everything here takes: waiting prompts in full, a row for each that decodes."""
-        if self._queue_s is None:
-            self._queue_s = queue_seconds(self._rows, self._profiles, self._step_rows)
-        return self._queue_s
+        if self._known_queue_s is None:
+            self._known_queue_s = queue_seconds(self._rows, self._profiles, self._step_rows, self._contexts)
+        return self._known_queue_s
 
     def has(self, piece: Piece) -> bool:
         """Whether a segment is here (or being loaded) and takes requests."""
@@ -65,20 +68,35 @@ class Agent:
         self.draining.discard(piece.instance)
         self.weight_bytes += piece.profile.weight_bytes
         self.used = True
+        self.version += 1
         if ready_at is not None:
             self.ready_at[piece.instance] = ready_at
+
+    def ready(self, instance: Instance) -> None:
+        """A segment's weights have arrived."""
+        self.ready_at.pop(instance, None)
+        self.version += 1
+
+    def drain(self, instance: Instance) -> None:
+        """A segment takes no new requests, and goes with its last one."""
+        self.draining.add(instance)
+        self.version += 1
+        if not self.users[instance]:
+            self.drop(instance)
 
     def drop(self, instance: Instance) -> None:
         """A segment's weights give it back."""
         piece = self.resident.pop(instance)
         self.ready_at.pop(instance, None)
         self.draining.discard(instance)
+        self.version += 1
         self.weight_bytes -= piece.profile.weight_bytes
 
-    def count(self, instance: Instance, rows: int) -> None:
-        """Change the rows that wait for a segment."""
+    def count(self, instance: Instance, rows: int, context: int = 0) -> None:
+        """Change the rows that wait for a segment, and the tokens that decoding rows attend over."""
         self._rows[instance] = self._rows.get(instance, 0) + rows
-        self._queue_s = None
+        self._contexts[instance] += context
+        self._known_queue_s = None
 
     def hold(self, id: int, nbytes: float) -> None:
         """Give a request pages."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.serving.policy.cost import SegmentProfile
@@ -65,9 +66,7 @@ def _apps(family: Family, arm: Arm) -> list[App]:
     if arm is not Arm.BLOCKS:
         cuts = []
     bounds = [0, *cuts, top]
-    shared = [
-        _piece(family, base, a, b) for a, b in zip(bounds, bounds[1:], strict=False)
-    ]  # the base's own way through its segments
+    shared = [_piece(family, base, a, b) for a, b in pairwise(bounds)]  # the base's own way through its segments
     made = []
     for name, tuning, own in family.members:
         if arm is Arm.MODELS or tuning is Tuning.FULL or (arm is Arm.ADAPTERS and tuning is Tuning.TOP):

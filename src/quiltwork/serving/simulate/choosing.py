@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quiltwork.serving.policy.cost import Link, SegmentProfile, joined
-from quiltwork.serving.policy.dispatch import Candidate, choose
-from quiltwork.serving.policy.kv import KVChoice, KVState, fetch, move_seconds, recompute_seconds
+from quiltwork.serving.policy.dispatch import Candidate, Option, choose, weigh
+from quiltwork.serving.policy.kv import KVChoice, KVState
 from quiltwork.serving.policy.queueing import Instance
 from quiltwork.serving.simulate.agent import Agent
 from quiltwork.serving.simulate.books import Books
 from quiltwork.serving.simulate.network import Network
 from quiltwork.serving.simulate.request import Running
-from quiltwork.serving.simulate.world import App, KVPolicy, Piece, Settings
+from quiltwork.serving.simulate.world import App, Piece, Settings
 
 TOKEN_BYTES = 4
 """Of a token's number, which is all that enters a chain."""
@@ -35,6 +35,8 @@ class Chooser:
     def __init__(self, agents: Mapping[str, Agent], network: Network, settings: Settings, books: Books) -> None:
         self._agents, self._network, self._settings, self._books = agents, network, settings, books
         self._joined: dict[tuple[str, int, int], SegmentProfile] = {}
+        self._runs: dict[tuple[str, int, int], tuple[SegmentProfile, float, Sequence[Agent]]] = {}
+        self._version = -1
         self._turn = 0
 
     def could_ever(self, seq: Running) -> bool:
@@ -68,40 +70,54 @@ class Chooser:
 
     def _with_owner(self, seq: Running, owner: Agent, source: str | None) -> Choice:
         stay = Choice(owner.name, KVChoice.OWNER)
-        kv = self._settings.kv
-        if kv is KVPolicy.OWNER or not seq.computed:
+        settings, tokens = self._settings, seq.computed
+        if settings.kv == "owner" or not tokens:
             return stay
         end = seq.run_end(seq.hop)
-        run = self.profile(seq.app, seq.hop, end)
+        run, best_row_s, holders = self._run(seq.app, seq.hop, end)
         exec_s = run.rows.at(seq.rows)
         net_s = self._net_s(seq, source, owner.name)
-        here = Candidate(owner.name, queue_s=owner.queue_s, net_s=net_s, exec_s=exec_s, kv=KVChoice.OWNER)
-        # Nobody can win by more than the hysteresis whose queue alone is longer: only the others are looked at.
-        bound = here.cost * (1 - self._settings.hysteresis) - exec_s
-        candidates = [here]
-        pages = max(seq.pages[seq.hop : end])
-        need = pages * self._settings.page_tokens * run.kv_bytes
-        pieces = seq.app.route[seq.hop : end]
-        for agent in self._agents.values():
-            if agent is owner or agent.queue_s >= bound or agent.free - agent.promised_bytes < need:
-                continue
-            if not all(agent.has(piece) and piece.instance not in agent.ready_at for piece in pieces):
-                continue
-            choice, seconds = self._kv_s(seq, run, owner.name, agent)
-            candidates.append(
-                Candidate(
-                    agent.name,
-                    queue_s=agent.queue_s,
-                    net_s=self._net_s(seq, source, agent.name),
-                    kv_s=seconds,
-                    exec_s=exec_s,
-                    kv=choice,
-                )
+        cost = owner.queue_s + net_s + exec_s
+        # Whoever's queue and quickest way to the keys and values cost more than this is not worth a closer look.
+        bound = cost * (1 - settings.hysteresis) - exec_s
+        if settings.kv == "best":
+            bound -= min(tokens * run.kv_bytes / self._network.fastest, tokens * best_row_s)
+        need = max(seq.pages[seq.hop : end]) * settings.page_tokens * run.kv_bytes
+        options = [
+            Option(
+                agent.name,
+                queue_s=agent.queue_s,
+                net_s=self._net_s(seq, source, agent.name),
+                exec_s=exec_s,
+                state=self.kv_state(seq, run, owner.name, agent),
             )
-        if len(candidates) == 1:
+            for agent in holders
+            if agent.queue_s < bound and agent is not owner and agent.free - agent.promised_bytes >= need
+        ]
+        if not options:
             return stay
-        best = choose(candidates, hysteresis=self._settings.hysteresis)
+        options.append(Option(owner.name, owner.queue_s, net_s, exec_s, self.kv_state(seq, run, owner.name, owner)))
+        best = choose(weigh(options, owner.name, settings.kv), hysteresis=settings.hysteresis)
         return stay if best is None else Choice(best.agent, best.kv)
+
+    def _run(self, app: App, start: int, end: int) -> tuple[SegmentProfile, float, Sequence[Agent]]:
+        """A run of an app's segments: its profile, its seconds per row at best, and who has all of it ready."""
+        version = sum(agent.version for agent in self._agents.values())
+        if version != self._version:
+            self._version = version
+            self._runs.clear()
+        found = self._runs.get((app.name, start, end))
+        if found is None:
+            pieces, profile = app.route[start:end], self.profile(app, start, end)
+            rows = profile.rows
+            best = min(s / a for a, s in zip(rows.amounts, rows.seconds, strict=True) if a)
+            holders = [
+                agent
+                for agent in self._agents.values()
+                if all(agent.has(piece) and piece.instance not in agent.ready_at for piece in pieces)
+            ]
+            found = self._runs[app.name, start, end] = (profile, best, holders)
+        return found
 
     def kv_state(self, seq: Running, run: SegmentProfile, owner: str, agent: Agent) -> KVState:
         """What is known of a request's keys and values, for an agent that does not hold them.
@@ -118,14 +134,6 @@ class Chooser:
             from_inputs=self._network.link(before or owner, agent.name),
             delayed=len(agent.waiting),
         )
-
-    def _kv_s(self, seq: Running, run: SegmentProfile, owner: str, agent: Agent) -> tuple[KVChoice, float]:
-        state = self.kv_state(seq, run, owner, agent)
-        if self._settings.kv is KVPolicy.MOVE:
-            return KVChoice.MOVE, move_seconds(state)
-        if self._settings.kv is KVPolicy.RECOMPUTE:
-            return KVChoice.RECOMPUTE, recompute_seconds(state)
-        return fetch(state)
 
     # --- nobody does ----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ class Network:
         self._server = {device.agent: device.server for device in cluster.devices}
         self._inside, self._between = cluster.inside, cluster.between
         self._free: dict[tuple[str, str], float] = {}
+        self.fastest = max(link.bytes_per_s for link in (cluster.inside, cluster.between)) * 2
+        """Bytes per second that no link reaches."""
         self.moved_bytes = 0.0
         """Sent between agents, in all."""
         self.between_bytes = 0.0

@@ -33,6 +33,8 @@ class Running:
     """Tokens that this stage computes again, before its own rows."""
     weight: int = 0
     """Rows that agents count for it in their queues."""
+    context: int = 0
+    """Tokens that they count its rows to attend over."""
     lost: bool = False
     owners: list[str | None] = field(default_factory=list)
     """Per segment of the route, the agent that holds its keys and values."""
@@ -81,8 +83,6 @@ class Batch:
     context: float = 0.0
     prompt_context: float = 0.0
     useful_context_s: float = 0.0
-    leaving: list[Running] = field(default_factory=list)
-    """Whose stage ends here."""
 
     def add(self, seq: Running) -> None:
         """Let a request's rows ride along."""

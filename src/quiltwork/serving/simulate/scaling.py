@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 
-from quiltwork.serving.policy.placement import Change, Demand, Place, Standing, place, replicas
+from quiltwork.serving.policy.placement import Change, Demand, Place, Standing, complete, place, replicas
 from quiltwork.serving.policy.queueing import Instance
 from quiltwork.serving.simulate.agent import Agent
 from quiltwork.serving.simulate.world import App, Cluster, Piece, Placed, Settings
@@ -54,36 +55,43 @@ def provision(
     load = {i: expected_load(p, rate[i], prompt_tokens, output_tokens) for i, p in pieces.items()}
     usable = 1 - settings.reserve_share - settings.kv_share
     places = [Place(d.agent, d.memory_bytes * usable, 1.0, d.server) for d in cluster.devices]
+    nbytes = {i: float(p.profile.weight_bytes) for i, p in pieces.items()}
+    # As many copies to begin with as its load needs: a copy alone must not be more than a device can carry.
+    copies = {i: min(max(ceil(load[i] / settings.fill), 1), len(places)) for i in sorted(pieces)}
     found = place(
-        [Demand(i, p.profile.weight_bytes, load[i]) for i, p in sorted(pieces.items())],
-        traffic,
+        [Demand((*i, str(k)), nbytes[i], load[i] / copies[i]) for i in sorted(pieces) for k in range(copies[i])],
+        {
+            ((*a, str(j)), (*b, str(k))): moved / copies[a] / copies[b]
+            for (a, b), moved in sorted(traffic.items())
+            for j in range(copies[a])
+            for k in range(copies[b])
+        },
         places,
         weights=settings.placement,
     )
-    agents: dict[Instance, list[str]] = {i: [agent] for i, agent in found.items()}
-    free = {p.agent: p.memory_bytes for p in places}
-    for instance, agent in found.items():
-        free[agent] -= pieces[instance].profile.weight_bytes
-    for high in STEPS_DOWN:
+    agents: dict[Instance, list[str]] = {}
+    for copy, agent in sorted(found.items()):
+        if agent not in agents.setdefault(copy[:-1], []):
+            agents[copy[:-1]].append(agent)
+    free = {p.agent: p.memory_bytes - sum(nbytes[i] for i in agents if p.agent in agents[i]) for p in places}
+
+    def add(change: Change) -> None:
+        agents.setdefault(change.instance, []).append(change.agent)
+        free[change.agent] -= nbytes[change.instance]
+
+    if settings.locality:
+        chains = [[p.instance for p in app.route] for app in sorted(apps, key=lambda a: (-rates[a.name], a.name))]
+        for change in complete(chains, agents, nbytes, free):
+            add(change)
+    for high in (h for h in STEPS_DOWN if h >= settings.fill):
         while True:
             split = _balanced(load, agents)
-            standings = [
-                Standing(i, pieces[i].profile.weight_bytes, tuple(agents[i]), _rho(i, agents[i], split))
-                for i in sorted(agents)
-            ]
-            added = [
-                c
-                for c in replicas(
-                    standings, free, high=high, low=0.0, near=_near(apps, pieces, agents) if settings.locality else None
-                )
-                if c.add
-            ]
+            standings = [Standing(i, nbytes[i], tuple(agents[i]), _rho(i, agents[i], split)) for i in sorted(agents)]
+            near = _near(apps, pieces, agents) if settings.locality else None
+            added = [c for c in replicas(standings, free, high=high, low=0.0, near=near) if c.add]
             if not added:
                 break
-            # The busiest one alone, for it changes how all others fare.
-            change = added[0]
-            agents[change.instance].append(change.agent)
-            free[change.agent] -= pieces[change.instance].profile.weight_bytes
+            add(added[0])  # the busiest one alone, for it changes how all others fare
     placed: dict[str, list[Instance]] = {d.agent: [] for d in cluster.devices}
     for instance in sorted(agents):
         for agent in agents[instance]:
@@ -167,8 +175,8 @@ def changes(
                 at.setdefault(instance, []).append(agent.name)
     standings = []
     for instance, names in sorted(at.items()):
-        own = sum(agents[n].busy_of[instance] for n in names)
-        room = sum(settings.period_s - sum(agents[n].busy_of.values()) + agents[n].busy_of[instance] for n in names)
+        own = sum(agents[n].work_of[instance] for n in names)
+        room = sum(settings.period_s - sum(agents[n].work_of.values()) + agents[n].work_of[instance] for n in names)
         waits = sorted(w for n in names for w in agents[n].waits[instance])
         standings.append(
             Standing(
@@ -191,7 +199,7 @@ def changes(
         near=_near(apps, pieces, at) if settings.locality else None,
     )
     for agent in agents.values():
-        agent.busy_of.clear()
+        agent.work_of.clear()
         agent.waits.clear()
     # Once everything of a segment is gone, only a request would bring it back: the policy never retires the last one.
     return tuple(c for c in found if c.add or len(at[c.instance]) > 1)

@@ -16,7 +16,7 @@ from quiltwork.serving.simulate.choosing import Choice, Chooser
 from quiltwork.serving.simulate.network import Network
 from quiltwork.serving.simulate.outcome import Outcome
 from quiltwork.serving.simulate.request import Batch, Running
-from quiltwork.serving.simulate.scaling import changes
+from quiltwork.serving.simulate.scaling import BATCH, changes
 from quiltwork.serving.simulate.world import App, Arrival, Cluster, Piece, Placed, Settings
 
 TOKEN_BYTES = 4
@@ -80,12 +80,13 @@ class Simulation:
         """To the last answer."""
         if self._arrivals and self.settings.replicate:
             self._at(self._arrivals[0].at + self.settings.period_s, self._tick)
-        self._left_to_come = len(self._arrivals)
-        while self._events:
+        self._to_come, self._idle_looks, self._stepped = len(self._arrivals), 0, False
+        while self._events or self._open:
+            if not self._events:
+                self._yield_one()
+                continue
             self.now, _, act = heapq.heappop(self._events)
             act()
-        if self._open:
-            raise AssertionError(f"{len(self._open)} requests never ended")
         start = self._arrivals[0].at if self._arrivals else 0.0
         return self.books.outcome(list(self.agents.values()), self.network, start)
 
@@ -95,7 +96,7 @@ class Simulation:
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _arrive(self, arrival: Arrival) -> None:
-        self._left_to_come -= 1
+        self._to_come -= 1
         seq = Running.of(arrival, self.apps[arrival.app])
         self.books.asked(seq.app, self.now)
         if not self._chooser.could_ever(seq):
@@ -172,10 +173,11 @@ class Simulation:
     def _enter(self, seq: Running, agent: Agent, hops: Sequence[int] | range) -> None:
         if seq.weight == 0:
             seq.weight = max(seq.pending, 1)
+            seq.context = seq.known
         for hop in hops:
             instance = seq.app.route[hop].instance
             agent.users[instance] += 1
-            agent.count(instance, seq.weight)
+            agent.count(instance, seq.weight, seq.context)
 
     def _part(self, seq: Running, hop: int) -> None:
         """A request no longer runs through a segment at its owner."""
@@ -184,7 +186,7 @@ class Simulation:
             return
         agent, instance = self.agents[name], seq.app.route[hop].instance
         agent.users[instance] -= 1
-        agent.count(instance, -seq.weight)
+        agent.count(instance, -seq.weight, -seq.context)
         seq.owners[hop] = None
         if instance in agent.draining and not agent.users[instance]:
             agent.drop(instance)
@@ -244,6 +246,7 @@ class Simulation:
                 self._unblock(agent)
             return
         batches: dict[Instance, Batch] = {}
+        riders: list[Running] = []
         for id in ids:
             seq = agent.waiting.pop(id)
             work = seq.work
@@ -252,20 +255,18 @@ class Simulation:
                 self._take_pages(seq, agent)
             seq.waiting_at = seq.work = None
             agent.waits[work.instance].append(self.now - work.since)
-            batch = None
+            riders.append(seq)
             for piece in seq.app.route[seq.hop : seq.end]:
                 batch = batches.get(piece.instance)
                 if batch is None:
                     best = self._best_row_s[piece.instance]
                     batch = batches[piece.instance] = Batch(piece.start, piece.profile, best)
                 batch.add(seq)
-            assert batch is not None
-            batch.leaving.append(seq)
-        agent.busy = True
-        self._run(agent, batches)
+        agent.busy = self._stepped = True
+        self._run(agent, batches, riders)
 
-    def _run(self, agent: Agent, batches: Mapping[Instance, Batch]) -> None:
-        """Run batches one after the other, the lowest first; whoever's stage ends leaves with its batch."""
+    def _run(self, agent: Agent, batches: Mapping[Instance, Batch], riders: Sequence[Running]) -> None:
+        """Run batches one after the other, the lowest first; whoever rode in them leaves after the last."""
         at = self.now
         for instance, batch in sorted(batches.items(), key=lambda item: (item[1].start, item[0])):
             rows_s = batch.profile.rows.at(batch.rows)
@@ -275,16 +276,16 @@ class Simulation:
                 seconds += self.settings.hop_s
             at += seconds
             agent.busy_s += seconds
-            agent.busy_of[instance] += seconds
+            filled = max(batch.rows, BATCH)
+            agent.work_of[instance] += seconds - rows_s + batch.profile.rows.at(filled) * batch.rows / filled
             agent.useful_s += batch.useful_rows * batch.best_row_s + batch.useful_context_s
             agent.batches += 1
             agent.rows_run += batch.rows
-            if batch.leaving:
-                self._at(at, partial(self._leave, agent, batch.leaving))
-        self._at(at, partial(self._end_step, agent))
+        self._at(at, partial(self._end_step, agent, riders))
 
-    def _end_step(self, agent: Agent) -> None:
+    def _end_step(self, agent: Agent, riders: Sequence[Running]) -> None:
         agent.busy = False
+        self._leave(agent, riders)
         self._start(agent)
 
     def _leave(self, agent: Agent, seqs: Sequence[Running]) -> None:
@@ -388,6 +389,17 @@ class Simulation:
             self._at(self.now, self._retry)
         self._at(self.now, partial(self._start, agent))
 
+    def _yield_one(self) -> None:
+        """Everybody waits for what another holds: the youngest gives its pages back, or is told no."""
+        waiting = [s for s in self._open.values() if s.waiting_at is not None]
+        if waiting:
+            self._preempt(max(waiting, key=lambda s: (s.arrival.at, s.arrival.id)))
+            return
+        seq = max(self._backlog.values(), key=lambda s: (s.arrival.at, s.arrival.id))
+        del self._backlog[seq.arrival.id], self._open[seq.arrival.id]
+        self._let_go(seq)
+        self.books.refuse(seq)
+
     def _loading(self, seq: Running, agent: Agent) -> bool:
         return any(piece.instance in agent.ready_at for piece in seq.app.route[seq.hop : seq.end])
 
@@ -408,7 +420,7 @@ class Simulation:
         self._at(ready, partial(self._ready, agent, piece.instance))
 
     def _ready(self, agent: Agent, instance: Instance) -> None:
-        agent.ready_at.pop(instance, None)
+        agent.ready(instance)
         self._start(agent)
         self._retry()
 
@@ -421,13 +433,16 @@ class Simulation:
                 self._bring(agent, self.pieces[change.instance])
             else:
                 self.books.retired += 1
-                agent.draining.add(change.instance)
-                if not agent.users[change.instance]:
-                    agent.drop(change.instance)
+                agent.drain(change.instance)
         self.books.peak_weights = max(self.books.peak_weights, sum(a.weight_bytes for a in self.agents.values()))
-        if self._open or self._left_to_come:
+        self._retry()
+        self._idle_looks = 0 if self._stepped or self._to_come else self._idle_looks + 1
+        self._stepped = False
+        if (self._open or self._to_come) and self._idle_looks < MOST_IDLE_LOOKS:
             self._at(self.now + self.settings.period_s, self._tick)
 
 
+MOST_IDLE_LOOKS = 100
+"""After so many looks at the replicas without a step in between nobody will ever go on by himself."""
 MOST_PREEMPTIONS = 100
 """A request that was put back so often will never fit."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.serving.policy.cost import Link, SegmentProfile
+from quiltwork.serving.policy.dispatch import POLICIES
 from quiltwork.serving.policy.placement import Weights
 from quiltwork.serving.policy.queueing import Instance, QueueLimits
 
@@ -78,16 +78,6 @@ class Arrival:
             raise BadInputError("a request needs a token in, a token out and a time", where=f"request {self.id}")
 
 
-class KVPolicy(StrEnum):
-    """How work gets at keys and values that another agent holds."""
-
-    BEST = "best"
-    """The cheapest of the other three, each time."""
-    OWNER = "owner"
-    MOVE = "move"
-    RECOMPUTE = "recompute"
-
-
 @dataclass(frozen=True)
 class Settings:
     """How the world is run; every feature can be switched off alone."""
@@ -101,7 +91,8 @@ class Settings:
     chain, and once more on the way where the next segment stands elsewhere."""
     attached_share: float = 0.11
     """How much more a row costs that has attachments, as a share of the batch's rows (adapters of low rank)."""
-    kv: KVPolicy = KVPolicy.BEST
+    kv: str = "best"
+    """How work gets at keys and values that another agent holds (``policy.dispatch.weigh``)."""
     hysteresis: float = 0.1
     by_cost: bool = True
     """Dispatch by cost; otherwise in turn."""
@@ -118,6 +109,8 @@ class Settings:
     high: float = 0.85
     low: float = 0.3
     wait_limit_s: float = float("inf")
+    fill: float = 0.5
+    """Placement adds replicas of what is busier than this, while there is memory."""
     kv_share: float = 0.35
     """Share of a device's memory that placement leaves to keys and values."""
     reserve_share: float = 0.05
@@ -127,11 +120,15 @@ class Settings:
         for name in ("prefill_chunk", "page_tokens", "period_s"):
             if not getattr(self, name) > 0:
                 raise BadInputError(f"{getattr(self, name)} is not positive", where=name)
+        if self.kv not in POLICIES:
+            raise BadInputError(f"{self.kv!r} is not one of {', '.join(POLICIES)}", where="kv")
         for name in ("hop_s", "attached_share", "hysteresis"):
             if not getattr(self, name) >= 0:
                 raise BadInputError(f"{getattr(self, name)} is negative", where=name)
         if not 0 <= self.kv_share + self.reserve_share < 1:
             raise BadInputError("nothing would be left for weights", where="kv_share")
+        if not 0 < self.fill <= 1:
+            raise BadInputError(f"{self.fill} is not in (0, 1]", where="fill")
         if self.prefill_chunk > self.limits.rows:
             raise BadInputError("more than a step's rows", where="prefill_chunk")
 
