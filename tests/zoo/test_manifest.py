@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from quiltwork.core.errors import CorruptionError
 from quiltwork.zoo import Model, ModelRef, Part, TensorRef
 from quiltwork.zoo.manifest import block_json, make_block, model_json, named_blocks, read_model
+from quiltwork.zoo.types import Substitution
 
 REF = ModelRef("m")
 TENSOR = TensorRef("w", "F32", (2, 3), "a" * 64, "BF16")
@@ -209,3 +210,37 @@ def test_bytes_that_are_no_manifest_are_refused(data):
 def test_absurdly_nested_json_is_refused():
     with pytest.raises(CorruptionError, match="not JSON"):
         read_model(b"[" * 200_000, REF, body_of(BODIES))
+
+
+SUBSTITUTION = Substitution(
+    part="layers.1",
+    original=("d" * 64,),
+    serving=("e" * 64, "f" * 64),
+    source=ModelRef("base", "acme"),
+    delta_loss=0.001,
+    kl=0.01,
+    agreement=0.98,
+    total_delta_loss=0.002,
+    total_agreement=0.97,
+    budget=0.01,
+    text="a" * 64,
+)
+
+
+def test_substitutions_come_back_and_models_without_them_keep_their_manifest():
+    assert b"substitutions" not in MANIFEST
+    manifest = model_json(replace(MODEL, substitutions=(SUBSTITUTION,)), "c" * 64)
+    model, _ = read_model(manifest, REF, body_of(BODIES))
+    assert model.substitutions == (SUBSTITUTION,)
+    assert model.version != read_model(MANIFEST, REF, body_of(BODIES))[0].version
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("kl", "low"), ("kl", True), ("source", {"name": "x"}), ("serving", ["short"]), ("part", 1), ("more", 1)],
+)
+def test_a_wrong_substitution_is_named(field, value):
+    document = json.loads(model_json(replace(MODEL, substitutions=(SUBSTITUTION,)), "c" * 64))
+    document["substitutions"][0][field] = value
+    with pytest.raises(CorruptionError, match=rf"substitutions\[0\]\.{field}"):
+        read_model(json.dumps(document).encode(), REF, body_of(BODIES))

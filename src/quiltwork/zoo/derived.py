@@ -22,7 +22,7 @@ from quiltwork.zoo.dtypes import from_float32
 from quiltwork.zoo.families import FAMILIES
 from quiltwork.zoo.plan import make_plan
 from quiltwork.zoo.recipe import FileRecipe, Recipe, Residue, TensorPiece
-from quiltwork.zoo.types import Model, Part, RawTensor, TensorRef
+from quiltwork.zoo.types import Model, Part, RawTensor, Substitution, TensorRef
 
 if TYPE_CHECKING:
     from quiltwork.zoo.session import Session
@@ -48,6 +48,7 @@ class Derived:
     measured: Mapping[str, Json]
     base: ModelRef | None = None
     notes: Sequence[str] = field(default=())
+    substitutions: Sequence[Substitution] = field(default=())
 
 
 def put_values(
@@ -88,6 +89,7 @@ def register(session: Session, derived: Derived, *, replace: bool = False) -> Mo
         base=derived.base,
         notes=derived.notes,
         measured=derived.measured,
+        substitutions=derived.substitutions,
         replace=replace,
     )
 

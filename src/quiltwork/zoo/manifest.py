@@ -16,16 +16,18 @@ from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Json
 from quiltwork.zoo.dtypes import WIDER
 from quiltwork.zoo.objects import content_id
-from quiltwork.zoo.types import DTYPE_BITS, Block, Model, Part, TensorRef
+from quiltwork.zoo.types import DTYPE_BITS, Block, Model, Part, Substitution, TensorRef
 
 FORMAT = 1
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MODEL_FIELDS = {
     "format", "family", "parts", "config", "files", "recipe", "base", "unservable", "lossy", "notes",
 }  # fmt: skip
-_LATER_FIELDS = {"measured"}
+_LATER_FIELDS = {"measured", "substitutions"}
 """Left out of a manifest where they are empty, so that models without them keep their version."""
 _BLOCK_FIELDS = {"kind", "arch", "tensors", "children"}
+_FIGURES = ("delta_loss", "kl", "agreement", "total_delta_loss", "total_agreement", "budget")
+_SUBSTITUTION_FIELDS = {"part", "original", "serving", "source", "text", *_FIGURES}
 _DEPTH = 32
 T = TypeVar("T")
 
@@ -63,7 +65,10 @@ def block_json(block: Block) -> bytes:
 def model_json(model: Model, recipe: str) -> bytes:
     """The manifest, without the model's name. ``recipe`` is a content id."""
     base = None if model.base is None else {"name": model.base.name, "tenant": model.base.tenant}
-    later = {"measured": dict(model.measured)}
+    later: dict[str, Json] = {
+        "measured": dict(model.measured),
+        "substitutions": [substitution.to_json() for substitution in model.substitutions],
+    }
     return canonical(
         {name: value for name, value in later.items() if value}
         | {
@@ -137,6 +142,10 @@ def read_model(data: bytes, ref: ModelRef, bodies: Bodies) -> tuple[Model, str]:
         lossy=reader.mapping(fields["lossy"], "lossy"),
         notes=reader.texts(fields["notes"], "notes"),
         measured=reader.mapping(fields.get("measured", {}), "measured"),
+        substitutions=tuple(
+            reader.substitution(item, f"substitutions[{i}]")
+            for i, item in enumerate(reader.list(fields.get("substitutions", []), "substitutions"))
+        ),
     )
     return model, reader.hash(fields["recipe"], "recipe")
 
@@ -241,6 +250,26 @@ class _Reader:
         )
         self._blocks[id] = block
         return block
+
+    def substitution(self, value: Json, field: str) -> Substitution:
+        fields = self.object(value, field, _SUBSTITUTION_FIELDS)
+        source = self.object(fields["source"], f"{field}.source", {"name", "tenant"})
+        return Substitution(
+            part=self.text(fields["part"], f"{field}.part"),
+            original=self.hashes(fields["original"], f"{field}.original"),
+            serving=self.hashes(fields["serving"], f"{field}.serving"),
+            source=self.ref(source, f"{field}.source"),
+            text=self.text(fields["text"], f"{field}.text"),
+            **{name: self.number(fields[name], f"{field}.{name}") for name in _FIGURES},
+        )
+
+    def hashes(self, value: Json, field: str) -> tuple[str, ...]:
+        return tuple(self.hash(item, f"{field}[{i}]") for i, item in enumerate(self.list(value, field)))
+
+    def number(self, value: Json, field: str) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            self.fail(field, "must be a number")
+        return float(value)
 
     def tensor(self, value: Json, field: str) -> TensorRef:
         name, dtype, shape, content, stored_dtype = self.list(value, field, 5)

@@ -45,7 +45,7 @@ from quiltwork.zoo.objects import (
 )
 from quiltwork.zoo.packing import pack, packed_pieces
 from quiltwork.zoo.staging import write_journal
-from quiltwork.zoo.types import Model, Part, RawTensor
+from quiltwork.zoo.types import Model, Part, RawTensor, Substitution
 
 _DRAFT = "draft"
 _LEVEL, _LARGE, _LARGE_LEVEL = 9, 1 << 25, 3
@@ -150,6 +150,7 @@ class Session:
         lossy: Mapping[str, Json] | None = None,
         notes: Sequence[str] = (),
         measured: Mapping[str, Json] | None = None,
+        substitutions: Sequence[Substitution] = (),
         aliases: Iterable[ModelRef] = (),
         replace: bool = True,
     ) -> Model:
@@ -173,6 +174,7 @@ class Session:
             lossy=lossy or {},
             notes=tuple(notes),
             measured=measured or {},
+            substitutions=tuple(substitutions),
         )
         manifest = model_json(draft, recipe_content)
         bodies = {block.id: block_json(block) for block in named_blocks(draft.parts)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,41 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Substitution:
+    """A part of an adapted model that another model's block serves, and what that was measured to cost.
+
+    Nats and shares are on the part of the text that decided; what the rest of it said is in ``Model.measured``.
+    """
+
+    part: str
+    original: tuple[str, ...]
+    """Ids of the block of the exact model and of what is attached to it."""
+    serving: tuple[str, ...]
+    """Ids of the block that serves, and of what is attached to it."""
+    source: ModelRef
+    """The model that those are of."""
+    delta_loss: float
+    """Nats per token more than the exact model, this substitution alone."""
+    kl: float
+    """KL(exact || with it alone), nats."""
+    agreement: float
+    """Share of tokens with the same most likely next one, with it alone."""
+    total_delta_loss: float
+    """As ``delta_loss``, with all substitutions listed before it."""
+    total_agreement: float
+    """As ``agreement``, with all substitutions listed before it."""
+    budget: float
+    """Nats per token that all substitutions together were allowed to cost."""
+    text: str
+    """sha256 of the text it was measured on; empty for one that computes the same function, which needs none."""
+
+    def to_json(self) -> dict[str, Json]:
+        """As it stands in manifests and replies."""
+        named = {"name": self.source.name, "tenant": self.source.tenant}
+        return {**asdict(self), "original": list(self.original), "serving": list(self.serving), "source": named}
+
+
+@dataclass(frozen=True)
 class Model:
     """One version of a model: a tree of named parts, the files around it, and where it came from."""
 
@@ -116,6 +151,8 @@ class Model:
     """What ingest had to decide or warn about, for people to read."""
     measured: Mapping[str, Json] = field(default_factory=dict)
     """For a model made here from others: how good it was on held-out text, beside those (docs/zoo.md). Else empty."""
+    substitutions: tuple[Substitution, ...] = ()
+    """For an adapted model: the parts that other models' blocks serve. Empty for an exact one."""
 
 
 @dataclass(frozen=True)
