@@ -268,3 +268,31 @@ def test_memory_for_no_model_at_all_serves_nothing(capsys, zoo):
     assert last == f"quiltwork: {zoo}: none of its models can be served"
     assert len(each) == 2
     assert all("--memory" in line for line in each)
+
+
+def test_a_draft_speculates_and_replies_tell_of_it(zoo, environment):
+    def answer(url):
+        return client(url).completions.create(
+            model="asyncio-lora-r4", prompt="def read(", max_tokens=40, temperature=0, extra_body={"ignore_eos": True}
+        )
+
+    with up(zoo, environment, "--model", "asyncio-lora-r4") as (_, url):
+        plain = answer(url)
+    with up(zoo, environment, "--model", "asyncio-lora-r4", "--draft", "base") as (_, url):
+        ours = answer(url)
+        assert [model.id for model in client(url).models.list()] == ["asyncio-lora-r4"]
+    assert ours.choices[0].text == plain.choices[0].text
+    told = ours.usage.completion_tokens_details
+    assert told.accepted_prediction_tokens + told.rejected_prediction_tokens > 0
+    assert plain.usage.completion_tokens_details.accepted_prediction_tokens == 0
+
+
+@pytest.mark.parametrize(("draft", "said"), [("nobody", "nobody"), ("nobody=base", "nobody"), ("=base", "--draft")])
+def test_a_draft_that_is_not_there_is_named(zoo, draft, said, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        code = refused(free.getsockname()[1], "--zoo", zoo, "--draft", draft)
+    assert code == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1

@@ -44,6 +44,7 @@ class ScriptedEngine:
         self.gate = threading.Event()
         self.gate.set()
         self.models: dict[ModelRef, Said] = {}
+        self.drafts: dict[ModelRef, ModelRef | None] = {}
         self.sequences: dict[int, object] = {}
         self.added: list[object] = []
         self.cancelled: list[int] = []
@@ -59,6 +60,9 @@ class ScriptedEngine:
     def unload(self, ref):
         if self.models.pop(ref, None) is None:
             raise NotFoundError(f"{ref} is not loaded")
+
+    def draft_with(self, model, draft):
+        self.drafts[model] = draft
 
     def room(self, ref):
         return min(self.models[ref].max_len, self.kv_tokens)
@@ -114,7 +118,8 @@ class ScriptedEngine:
         return EngineStats(
             running=len(self.sequences), waiting=0, kv_used_bytes=1, kv_held_bytes=1, kv_capacity_bytes=4,
             weight_bytes=7, steps=self.steps, prompt_tokens=0, generated_tokens=0, cached_prompt_tokens=0,
-            prefill_token_layers=0, hops=0, preemptions=0, kv=KVCounters(), last_batches=(), routes=routes,
+            prefill_token_layers=0, hops=0, preemptions=0, kv=KVCounters(),
+            last_batches=(), routes=routes,
         )  # fmt: skip
 
 

@@ -124,11 +124,11 @@ class Family:
     def base(self, name="base", **options) -> Twin:
         return Twin(self.bench.chain(name, self.base_weights, **options), self.base_weights)
 
-    def changed(self, name: str, *touch: str, seed: int = 1, **options) -> Twin:
+    def changed(self, name: str, *touch: str, seed: int = 1, by: float = 0.1, **options) -> Twin:
         """A full or partial fine-tune: tensors whose name contains one of ``touch`` differ."""
         generator = torch.Generator().manual_seed(seed)
         weights = {
-            n: t + 0.1 * torch.randn(t.shape, generator=generator) if any(x in n for x in touch) else t
+            n: t + by * torch.randn(t.shape, generator=generator) if any(x in n for x in touch) else t
             for n, t in self.base_weights.items()
         }
         return Twin(self.bench.chain(name, weights, **options), weights)

@@ -99,6 +99,8 @@ def test_a_prompt_is_answered_to_the_end_token(host):
         "prompt_tokens": len(ids("the king")),
         "completion_tokens": len(ids(TEXT)) + 1,
         "cached_tokens": 3,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
     }
     assert last["served"] == {"version": "v1", "family": "llama", "segments": 1, "substitutions": []}
 

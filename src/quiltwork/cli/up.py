@@ -19,6 +19,8 @@ from quiltwork.core.units import format_bytes, parse_bytes
 
 THREADS_PER_PROCESSOR = 8
 """More never helps, and many more than the system can start end the process."""
+EVERY_MODEL = "*"
+"""Whom a draft given without a model is for, in the settings of a host."""
 
 
 def up(
@@ -29,6 +31,10 @@ def up(
     port: Annotated[int, typer.Option(help="0 for any free one.")] = 8000,
     model: Annotated[list[str] | None, typer.Option(help="Serve this one; may be repeated. All, where absent.")] = None,
     alias: Annotated[list[str] | None, typer.Option(help="NAME=MODEL: another name; may be repeated.")] = None,
+    draft: Annotated[
+        list[str] | None,
+        typer.Option(help="DRAFT or MODEL=DRAFT: a small model that speculates for all, or for one and its variants."),
+    ] = None,
     max_model_len: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences computed at once.")] = None,
     memory: Annotated[str | None, typer.Option(help="For weights and KV together: 8GB, 500MiB.")] = None,
@@ -92,6 +98,7 @@ def up(
         "threads": threads,
         "chat_template": _text(chat_template),
         "aliases": dict(map(_alias, alias or ())),
+        "drafts": dict(map(_draft, draft or ())),
         "log_batches": str(log_batches) if log_batches is not None else None,
         "tenant_kv_share": tenant_kv_share,
         "tenant_weights": dict(map(_weight, tenant_weight or ())) or None,
@@ -100,6 +107,9 @@ def up(
         wanted = [_ref(name) for name in model] if model else _servable_models(opened)
         for item in alias or ():
             opened.model(_ref(_alias(item)[1]))
+        for named, small in map(_draft, draft or ()):
+            for name in (small,) if named == EVERY_MODEL else (named, small):
+                opened.model(_ref(name))
         # Before the models: loading takes long, and a taken port should be known at once.
         bound = listen(address)
         servables: dict[str, Servable] = {}
@@ -171,6 +181,14 @@ def _weight(item: str) -> tuple[str, float]:
     if not tenant or not 0 < weight < float("inf"):
         raise BadInputError(f"{item!r} is not TENANT=WEIGHT, a positive number", where="--tenant-weight")
     return tenant, weight
+
+
+def _draft(item: str) -> tuple[str, str]:
+    """The model and its draft."""
+    model, separator, small = item.rpartition("=")
+    if not small or (separator and not model):
+        raise BadInputError(f"{item!r} is neither DRAFT nor MODEL=DRAFT", where="--draft")
+    return model or EVERY_MODEL, small
 
 
 def _ref(text: str) -> ModelRef:

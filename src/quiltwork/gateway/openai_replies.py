@@ -15,6 +15,8 @@ class Usage:
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    accepted: int = 0
+    rejected: int = 0
     served: Json = None
     explained: dict[str, Json] | None = None
     """What each choice went through, where that was asked for."""
@@ -25,6 +27,8 @@ class Usage:
         self.prompt += usage.get("prompt_tokens", 0)
         self.completion += usage.get("completion_tokens", 0)
         self.cached += usage.get("cached_tokens", 0)
+        self.accepted += usage.get("accepted_prediction_tokens", 0)
+        self.rejected += usage.get("rejected_prediction_tokens", 0)
         self.served = fields.get("served", self.served)
         if "explain" in fields:
             told = fields["explain"]
@@ -45,6 +49,10 @@ class Usage:
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": self.accepted,
+                "rejected_prediction_tokens": self.rejected,
+            },
         }
 
 

@@ -99,6 +99,7 @@ def new_choices(
             adapter_scale=options.adapter_scale,
             prompt_logprobs=options.prompt_logprobs if index == 0 else None,
             explain=options.explain,
+            speculation=options.speculation,
         )
         choices.append(new_choice(language, index, sequence, stops))
     return choices

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Tokens
+
 import torch
 from torch import Tensor
 
@@ -70,6 +72,29 @@ class Chunker:
             if page < len(seq.page_hashes):
                 coming.add(seq.page_hashes[page])
         return self._work(seq, start, count, 0, None)
+
+    def stretch(self, work: Work, drafted: Tokens[int]) -> None:
+        """Let a decoding sequence's work verify drafted tokens as well, as many as there are pages for."""
+        seq, after = work.seq, work.start + work.count
+        if not self._allocate(seq, -(-(after + len(drafted)) // PAGE_TOKENS), 0):
+            drafted = drafted[: -after % PAGE_TOKENS]
+        work.drafted = tuple(drafted)
+        work.count += len(drafted)
+        work.wants += len(drafted)
+
+    def truncate(self, seq: Sequence, tokens: int) -> None:
+        """Forget what was computed beyond ``tokens`` tokens and the pages that held only that; harmless if repeated.
+
+        Unverified tokens are never published, so the pages are the sequence's own.
+        """
+        seq.computed = min(seq.computed, tokens)
+        pages = -(-seq.computed // PAGE_TOKENS)
+        if not any(len(runs) > pages for runs in seq.runs):
+            return
+        for runs in seq.runs:
+            while len(runs) > pages:
+                self._cache.release(runs.pop())
+        seq.departures += 1
 
     def _resume(self, seq: Sequence, hop: int, pages: range) -> Work | None:
         """Work on pages whose lower segments are cached, from the activations kept below segment ``hop``."""

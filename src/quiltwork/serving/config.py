@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quiltwork.core.errors import BadInputError
+from quiltwork.serving.draft_length import MAX_DRAFT
 from quiltwork.serving.fairness import Entitlements
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -41,6 +42,8 @@ class EngineConfig:
     """Tenant -> its share relative to the others, of computing, KV memory and waiting room; 1 where absent."""
     tenant_fairness: bool = True
     """Whether the tenant served least comes first; else whoever came first, whosever it is."""
+    draft_tokens: int | None = None
+    """Tokens drafted per step for a sequence whose model has a draft; None finds the number that pays."""
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "prefill_chunk", "step_tokens", "kv_bytes"):
@@ -51,6 +54,8 @@ class EngineConfig:
             if value is not None and value <= 0:
                 raise BadInputError(f"{value} is not positive", where=name)
         Entitlements(self.tenant_weights, self.tenant_kv_share)
+        if self.draft_tokens is not None and not 0 <= self.draft_tokens <= MAX_DRAFT:
+            raise BadInputError(f"{self.draft_tokens} is not from 0 to {MAX_DRAFT}", where="draft_tokens")
         if self.prefill_chunk % 16:
             raise BadInputError(f"{self.prefill_chunk} is not a multiple of 16", where="prefill_chunk")
         if self.step_tokens < self.prefill_chunk:

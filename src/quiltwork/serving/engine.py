@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,8 +26,9 @@ from quiltwork.serving.report import report_prompt
 from quiltwork.serving.roster import Roster, placement
 from quiltwork.serving.route import Segment, Served
 from quiltwork.serving.sampling import Sampled, sample
-from quiltwork.serving.schedule import Job, Limits, plan, threads_for
+from quiltwork.serving.schedule import Job, Limits, Plan, plan, threads_for
 from quiltwork.serving.sequence import Emission, Sequence
+from quiltwork.serving.speculate import SpeculationCounters, Speculator
 from quiltwork.serving.trace import Trace
 from quiltwork.serving.waiting import WaitingRoom
 from quiltwork.serving.weights import Read
@@ -57,6 +58,7 @@ class EngineStats:
     routes: Mapping[ModelRef, tuple[tuple[str, ...], ...]]
     """Per model, the block ids of each segment."""
     tenants: Mapping[str, TenantStats] = field(default_factory=dict)
+    speculation: SpeculationCounters = field(default_factory=SpeculationCounters)
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Engine:
         self._chunker = Chunker(self.cache)
         self._limits = Limits(config.max_num_seqs, config.step_tokens, config.prefill_chunk)
         self._executor = Executor(self.cache)
+        self._speculator = Speculator(config, self.cache, self._chunker, self.roster, clock)
         self._sequences: dict[int, Sequence] = {}
         self._running: list[Sequence] = []
         self._waiting = WaitingRoom(self._payer)
@@ -118,6 +121,21 @@ class Engine:
     def unload(self, ref: ModelRef) -> None:
         """Take no new sequences for a model; its weights go with its last running sequence. Raises NotFoundError."""
         self.roster.unload(ref)
+        self._speculator.pair(ref, None)
+        self._speculator.release(ref)
+
+    def draft_with(self, model: ModelRef, draft: ModelRef | None) -> None:
+        """Speculate for a model with a smaller loaded one from now on; None to stop. Answers stay the same.
+
+        Raises NotFoundError where one of them is not loaded, BadInputError where they differ in vocabulary.
+        """
+        if draft is not None:
+            served, small = self.roster.find(model), self.roster.find(draft)
+            if served.vocab_size != small.vocab_size:
+                raise BadInputError(
+                    f"{draft} has {small.vocab_size} tokens, {model} has {served.vocab_size}", where="drafts"
+                )
+        self._speculator.pair(model, draft)
 
     def room(self, ref: ModelRef) -> int:
         """Tokens of prompt and answer that one sequence may have: the model's limit, or less where KV memory is less.
@@ -169,6 +187,7 @@ class Engine:
             self._running.remove(seq)
         else:
             self._waiting.remove(seq)
+        self._speculator.forget(sequence_id)
         self._let_go(seq)
         self._traces.pop(seq.id, None)
         assert seq.served is not None
@@ -180,16 +199,21 @@ class Engine:
         return bool(self._sequences)
 
     def step(self) -> list[Emission]:
-        """Schedule, run, finish."""
+        """Schedule, draft, run, finish."""
+        began = self.clock() if self._speculator.pairs else 0.0
         for trace in self._traces.values():
             if trace.stage == "delivery":
                 trace.enter("decode")
         self._executor.watch = self._watch if self._traces or self._log is not None else None
+        self._speculator.watch(self._watch if self._log is not None else None)
         works = self._schedule()
-        self._use_threads([(work.count, work.seq.served.weight_bytes) for work in works if work.seq.served])
         with torch.inference_mode():
+            self._speculator.draft(works, self._use_threads)
+            self._use_threads([(work.count, work.seq.served.weight_bytes) for work in works if work.seq.served])
             done = self._executor.run(works)
             emissions = self._finish(works, done)
+        if self._speculator.pairs:
+            self._speculator.measured(works, self.clock() - began)
         self._counts.steps += 1
         self._counts.last_batches = tuple(self._executor.records)
         return emissions
@@ -217,16 +241,22 @@ class Engine:
             return EQUALS
         return self._ledger.standings(self.cache.owners.held, self.cache.capacity)
 
-    def _schedule(self) -> list[Work]:
+    def _decide(self) -> Plan:
+        """The next step, with rows and pages set apart for verifying drafts as far as nobody goes short for it."""
+        wishes = self._speculator.wishes(self._running)
+        limits = replace(self._limits, step_tokens=self._limits.step_tokens - sum(wishes.values()))
+        free = self.cache.free_bytes - self._speculator.reserved_bytes(self._running)
         running = [self._job(s) for s in self._running]
         seats = max(self._limits.sequences - len(running), 1)
-        decision = plan(
-            running,
-            [self._job(s) for s in self._waiting.heads(seats)],
-            self.cache.free_bytes,
-            self._limits,
-            self._standings(running),
-        )
+        waiting = [self._job(s) for s in self._waiting.heads(seats)]
+        decision = plan(running, waiting, free, limits, self._standings(running))
+        starved = not decision.admitted and min((job.needs(job.pending) for job in waiting), default=0) > free
+        if (decision.preempted or starved) and self._speculator.give_way():
+            decision = plan(running, waiting, self.cache.free_bytes, self._limits, self._standings(running))
+        return decision
+
+    def _schedule(self) -> list[Work]:
+        decision = self._decide()
         for sequence_id in decision.preempted:
             self._preempt(self._sequences[sequence_id])
         for sequence_id in decision.admitted:
@@ -257,42 +287,71 @@ class Engine:
     def _finish(self, works: list[Work], done: list[tuple[list[Work], Tensor]]) -> list[Emission]:
         for work in works:
             seq = work.seq
-            seq.computed = work.start + work.count
+            seq.computed = work.start + work.count - len(work.drafted)
             if work.start < seq.prompt_len and seq.computed > seq.charged:
                 prompt = min(seq.computed, seq.prompt_len)
                 self._ledger.prompt(seq.tenant, prompt - max(work.start, seq.charged), self._payer(seq))
                 seq.charged = prompt
-            complete = seq.computed // PAGE_TOKENS
-            if complete > seq.published and self.config.prefix_cache:
-                extend_hashes(seq)
-                for hop, segment in enumerate(seq.route):
-                    publish(self.cache, seq, segment, hop, seq.published, complete)
-                seq.published = complete
+            self._publish(seq)
         emissions: list[Emission] = []
         for group, logits in done:
             logits = logits.float()
-            rows: list[int] = []
-            asking: list[Sequence] = []
+            asking: list[tuple[Work, int]] = []
             at = 0
             for work in group:
                 if work.seq.prompt_logprobs is not None and not work.seq.reported:
                     report_prompt(work, logits[at : at + work.wants])
                 at += work.wants
                 if work.seq.computed == len(work.seq.tokens):
-                    rows.append(at - 1)
-                    asking.append(work.seq)
-            if not asking:
-                continue
+                    asking.append((work, at - 1 - len(work.drafted)))
+            emissions.extend(self._choose(asking, logits))
+        return emissions
+
+    def _choose(self, asking: list[tuple[Work, int]], logits: Tensor) -> list[Emission]:
+        """Draw a token of each work from its row of ``logits``; then, where it is the drafted one, from the next row.
+
+        Every token is drawn from the true chain's logits after tokens that were drawn so, by the sequence's own random
+        numbers: what was drafted decides how many tokens a step brings, never which.
+        """
+        emissions: list[Emission] = []
+        verified = [(work, work.seq.accepted) for work, _ in asking if work.drafted]
+        ahead = 0
+        while asking:
+            rows = [row + ahead for _, row in asking]
             chosen = logits if len(rows) == logits.shape[0] else logits[torch.tensor(rows)]
-            traced = [seq.trace for seq in asking if seq.trace is not None] if self._traces else []
+            traced = [w.seq.trace for w, _ in asking if w.seq.trace is not None] if self._traces else []
             for trace in traced:
                 trace.enter("sampling")
-            sampled = sample(chosen, [s.sampler for s in asking])
+            tokens = sample(chosen, [work.seq.sampler for work, _ in asking])
             for trace in traced:
                 trace.enter("delivery")
-            for seq, token in zip(asking, sampled, strict=True):
-                emissions.append(self._emit(seq, token))
+            going: list[tuple[Work, int]] = []
+            for (work, row), token in zip(asking, tokens, strict=True):
+                seq = work.seq
+                guessed = ahead < len(work.drafted) and token.token == work.drafted[ahead]
+                agreed = guessed and seq.sampler.error is None
+                if agreed:
+                    seq.computed += 1
+                    seq.accepted += 1
+                emission = self._emit(seq, token)
+                emissions.append(emission)
+                if agreed and emission.finish_reason is None:
+                    going.append((work, row))
+            asking, ahead = going, ahead + 1
+        for work, before in verified:
+            work.seq.drafted += len(work.drafted)
+            self._speculator.judged(work.seq, len(work.drafted), work.seq.accepted - before)
+            self._chunker.truncate(work.seq, work.seq.computed)
         return emissions
+
+    def _publish(self, seq: Sequence) -> None:
+        """Make a sequence's complete pages findable; all its tokens are verified."""
+        complete = seq.computed // PAGE_TOKENS
+        if complete > seq.published and self.config.prefix_cache:
+            extend_hashes(seq)
+            for hop, segment in enumerate(seq.route):
+                publish(self.cache, seq, segment, hop, seq.published, complete)
+            seq.published = complete
 
     def _emit(self, seq: Sequence, token: Sampled) -> Emission:
         assert seq.served is not None
@@ -314,12 +373,14 @@ class Engine:
                 report = tuple(seq.prompt_report)
         emission = Emission(seq.id, token, reason, seq.cached_tokens, report, seq.sampler.error)
         if reason is not None:
+            self._publish(seq)
             self.cancel(seq.id)
         return emission
 
     def _preempt(self, seq: Sequence) -> None:
         """Give a sequence's pages back; it starts again before those that have not started."""
         self._running.remove(seq)
+        self._speculator.forget(seq.id)
         self._let_go(seq)
         if seq.trace is not None:
             seq.trace.preempt()
@@ -373,4 +434,5 @@ class Engine:
                 self.cache.owners.held,
                 self.cache.owners.idle,
             ),
+            speculation=self._speculator.counters,
         )

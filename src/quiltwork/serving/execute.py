@@ -36,6 +36,8 @@ class Work:
     """Rows, counted from the end, that need logits: 0, 1, or all of them."""
     stop: int
     """Index behind the last segment that is run here: the route's end, or where another agent goes on."""
+    drafted: tuple[int, ...] = ()
+    """Tokens to verify, which follow the sequence's own; ``count`` includes them."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Executor:
             ids: list[int] = []
             for work in group:
                 ids.extend(work.seq.tokens[work.start : work.start + work.count])
+                ids.extend(work.drafted)
             batches.append(_batch(group, torch.tensor(ids, dtype=torch.int64).to(device)))
         return batches
 

@@ -17,19 +17,25 @@ from quiltwork.core.servable import Json
 from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.chat import ChatTemplate
 from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.drafts import Drafts
 from quiltwork.serving.engine import Engine
 from quiltwork.serving.hosting import ModelSource
 from quiltwork.serving.servable import LanguageModels
 
 SETTINGS = ("zoo", "max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "threads",
             "chat_template", "prefill_chunk", "step_tokens", "prefix_cache", "max_queue", "aliases",
-            "seed", "log_batches", "tenant_kv_share", "tenant_weights", "tenant_fairness")  # fmt: skip
+            "seed", "log_batches", "tenant_kv_share", "tenant_weights", "tenant_fairness", "drafts",
+            "draft_tokens")  # fmt: skip
 _ENGINE = ("max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "prefill_chunk",
-           "step_tokens", "prefix_cache", "tenant_kv_share", "tenant_weights", "tenant_fairness")  # fmt: skip
+           "step_tokens", "prefix_cache", "tenant_kv_share", "tenant_weights", "tenant_fairness",
+           "draft_tokens")  # fmt: skip
 
 _KINDS: dict[str, type] = {"dtype": str, "device": str, "prefix_cache": bool, "tenant_fairness": bool,
                            "tenant_kv_share": float, "tenant_weights": Mapping}  # fmt: skip
 """What a setting of the engine must be, where it is no int."""
+
+ALL = "*"
+"""In ``drafts``: every model that the draft fits."""
 
 Value = TypeVar("Value")
 
@@ -39,11 +45,12 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
 
     Settings: ``zoo`` (its folder; required), those of EngineConfig (``max_model_len``, ``max_num_seqs``,
     ``memory_bytes``, ``kv_bytes``, ``dtype``, ``device``, ``prefill_chunk``, ``step_tokens``, ``prefix_cache``,
-    ``tenant_kv_share``, ``tenant_weights``, ``tenant_fairness``), ``threads`` (compute threads of the engine),
-    ``chat_template`` (the text of a template used for every model), ``max_queue`` (sequences that may wait),
+    ``tenant_kv_share``, ``tenant_weights``, ``tenant_fairness``, ``draft_tokens``), ``threads`` (compute threads of the
+    engine), ``chat_template`` (the text of a template used for every model), ``max_queue`` (sequences that may wait),
     ``aliases`` (name -> model), ``seed`` (of requests that bring none; drawn by the system where absent),
-    ``log_batches`` (a file that gets a JSON line for every batch). A setting that is None is as if absent. Raises
-    BadInputError naming the setting.
+    ``log_batches`` (a file that gets a JSON line for every batch), ``drafts`` (model, or model that others were made
+    from, -> the small model that drafts for it; ``*`` for all that it fits). A setting that is None is as if absent.
+    Raises BadInputError naming the setting.
     """
     if unknown := sorted(set(settings) - set(SETTINGS)):
         raise BadInputError("is not a setting of language models", where=unknown[0])
@@ -78,7 +85,8 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
         open_source,
         max_queue=max_queue,
         chat_template=template,
-        aliases=_aliases(given.get("aliases", {})),
+        aliases=_references(given.get("aliases", {}), "aliases"),
+        drafts=_drafts(given.get("drafts", {})),
         now=datetime.now,
         seed=_of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
         begin=begin,
@@ -104,10 +112,18 @@ def _of(values: Mapping[str, Json], name: str, kind: type[Value], default: Value
     return value
 
 
-def _aliases(values: Json) -> dict[ModelRef, ModelRef]:
+def _references(values: Json, name: str) -> dict[ModelRef, ModelRef]:
     if not isinstance(values, Mapping) or not all(isinstance(v, str) for pair in values.items() for v in pair):
-        raise BadInputError("must map names to models", where="aliases")
-    return {_ref(alias): _ref(model) for alias, model in values.items()}
+        raise BadInputError("must map names to models", where=name)
+    return {_ref(key): _ref(model) for key, model in values.items()}
+
+
+def _drafts(values: Json) -> Drafts:
+    named = _references(
+        {key: draft for key, draft in values.items() if key != ALL} if isinstance(values, Mapping) else values, "drafts"
+    )
+    general = _references({"all": values[ALL]}, "drafts") if ALL in values else {}
+    return Drafts(next(iter(general.values()), None), named)
 
 
 def _ref(text: str) -> ModelRef:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from quiltwork.core.errors import BadInputError
+from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.servable import Json
 
 MAX_CHOICES = 128
@@ -154,6 +154,11 @@ OPTIONS_SCHEMA: Mapping[str, Json] = {
             "default": False,
             "description": "The prompt holds nothing private: its cached state may be shared with other tenants.",
         },
+        "speculation": {
+            "enum": ["exact", "off", "relaxed", None],
+            "default": "exact",
+            "description": "Where the model has a draft: exact gives the very tokens that off gives, in less time.",
+        },
         "explain": {
             "type": ["boolean", "null"],
             "default": False,
@@ -203,6 +208,8 @@ class RequestOptions:
     adapter_scale: float = 1.0
     public_prefix: bool = False
     explain: bool = False
+    speculation: bool = True
+    """Whether a draft may be used; the tokens are the same either way."""
 
 
 def parse_options(
@@ -251,6 +258,7 @@ def parse_options(
         adapter_scale=read.number("adapter_scale", 1.0),
         public_prefix=read.boolean("public_prefix", False),
         explain=read.boolean("explain", False),
+        speculation=read.speculation("speculation"),
     )
 
 
@@ -285,6 +293,14 @@ class _Reader:
         if not isinstance(value, bool):
             raise BadInputError(f"must be true or false, not {_shown(value)}", where=name)
         return value
+
+    def speculation(self, name: str) -> bool:
+        value = self._values.get(name, "exact")
+        if value == "relaxed":
+            raise UnsupportedError("relaxed is not implemented: it changes answers", where=name, hint="exact does not")
+        if value not in ("exact", "off"):
+            raise BadInputError(f"must be exact or off, not {_shown(value)}", where=name)
+        return bool(value == "exact")
 
     def strings(self, name: str) -> tuple[str, ...]:
         value = self._values.get(name, [])

@@ -120,11 +120,14 @@ def usage_part(request: Request) -> Part:
     """The last part: what was used, what served it and, where that was asked, what each choice went through."""
     served = request.choices[0].sequence.served if request.choices else None
     model = served.chain.model if served is not None else request.language.model
+    accepted = sum(choice.sequence.accepted for choice in request.choices)
     fields: dict[str, Json] = {
         "usage": {
             "prompt_tokens": len(request.prompt),
             "completion_tokens": sum(choice.tokens for choice in request.choices),
             "cached_tokens": request.cached_tokens,
+            "accepted_prediction_tokens": accepted,
+            "rejected_prediction_tokens": sum(choice.sequence.drafted for choice in request.choices) - accepted,
         },
         "served": {
             "version": model.version,

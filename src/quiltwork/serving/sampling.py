@@ -71,8 +71,8 @@ class SamplerState:
     choice : which of ``n`` choices this is; siblings draw differently.
     """
 
-    __slots__ = ("_bias", "_counts", "_ids", "_random", "_seen", "_stop", "error", "generated", "grammar", "options",
-                 "plain")  # fmt: skip
+    __slots__ = ("_ahead", "_bias", "_counts", "_ids", "_random", "_seen", "_stop", "error", "generated", "grammar",
+                 "options", "plain")  # fmt: skip
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class SamplerState:
         """Set where no token could be drawn; the token given then means nothing and the sequence must end."""
         # random.Random takes the absolute value of a seed; the mask keeps -1 and 1 apart.
         self._random = random.Random(((options.seed if options.seed is not None else seed) + choice) & (2**64 - 1))
+        self._ahead: list[float] = []
         self._stop = np.fromiter(sorted(stop_ids), np.int64) if options.min_tokens else _NO_IDS
         self._bias = (
             np.fromiter(options.logit_bias.keys(), np.int64),
@@ -116,7 +117,13 @@ class SamplerState:
 
     def draw(self) -> float:
         """The next uniform number in [0, 1)."""
-        return self._random.random()
+        return self._ahead.pop(0) if self._ahead else self._random.random()
+
+    def peek(self, ahead: int) -> float:
+        """The number that ``draw`` will give after ``ahead`` others; it is not used up."""
+        while len(self._ahead) <= ahead:
+            self._ahead.append(self._random.random())
+        return self._ahead[ahead]
 
     def seen(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Tokens the penalties apply to and how often each was generated."""
@@ -191,6 +198,37 @@ def sample(logits: Tensor, states: Sequence[SamplerState]) -> list[Sampled]:
     return result
 
 
+def guess(logits: Tensor, states: Sequence[SamplerState], ahead: Sequence[int]) -> list[int | None]:
+    """What each state would draw if a draft's logits were the true ones; nothing is recorded or used up.
+
+    The guess is made with the very number that the true draw will use: where draft and truth agree on the
+    distribution, they agree on the token. Penalties count what was generated before the draft, and a grammar is
+    looked at for the next token only: beyond, the guess is merely worse.
+
+    Parameters
+    ----------
+    logits : (n, V) float32 of the draft chain; changed in place.
+    states : n states of the true sequences.
+    ahead : n numbers of tokens drafted already.
+
+    Returns None where there is nothing to guess from.
+    """
+    if not all(state.plain for state in states):
+        first = [row for row, depth in enumerate(ahead) if depth == 0]
+        _mask(logits, [(row, states[row]) for row in first])
+        _process(logits, states)
+    best, greedy = logits.max(dim=-1)
+    tokens: list[int | None] = list(greedy.tolist())
+    usable = torch.isfinite(best).tolist()
+    drawing = [row for row, state in enumerate(states) if usable[row] and not state.options.greedy]
+    if drawing:
+        weights = _weights(logits[drawing], [states[row].options for row in drawing])
+        draws = [states[row].peek(ahead[row]) for row in drawing]
+        for row, token in zip(drawing, _invert(weights, draws), strict=True):
+            tokens[row] = token
+    return [token if good else None for token, good in zip(tokens, usable, strict=True)]
+
+
 def logprobs_of(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Sampled]:
     """What the model thought of given tokens, for example those of a prompt.
 
@@ -216,6 +254,7 @@ def logprobs_of(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) ->
 def _draw(logits: Tensor, states: Sequence[SamplerState]) -> list[int]:
     """One token per row; (n, V) ``logits`` are changed in place where a state is not plain."""
     if not all(state.plain for state in states):
+        _mask(logits, list(enumerate(states)))
         _process(logits, states)
         usable = torch.isfinite(logits.max(dim=-1).values).tolist()
         for row, good in enumerate(usable):
@@ -238,13 +277,17 @@ def _draw(logits: Tensor, states: Sequence[SamplerState]) -> list[int]:
     return tokens
 
 
-def _process(logits: Tensor, states: Sequence[SamplerState]) -> None:
-    """Grammar masks, ``min_tokens``, ``logit_bias`` and penalties, in place."""
+def _mask(logits: Tensor, rows: Sequence[tuple[int, SamplerState]]) -> None:
+    """Grammar masks of the given rows, in place."""
     vocab = logits.shape[1]
-    for row, state in enumerate(states):
+    for row, state in rows:
         if state.grammar is not None:
             allowed = torch.from_numpy(state.grammar.allowed(vocab)).to(logits.device)
             logits[row].masked_fill_(~allowed, float("-inf"))
+
+
+def _process(logits: Tensor, states: Sequence[SamplerState]) -> None:
+    """``min_tokens``, ``logit_bias`` and penalties, in place."""
     rows, columns = _flat([state.held_back() for state in states], logits.device)
     if len(rows):
         logits[rows, columns] = float("-inf")

@@ -54,6 +54,8 @@ class Sequence:
     """Options that change cached state; part of every key of what is computed."""
     prompt_logprobs: int | None = None
     """How many alternatives to report per prompt token, or None for no report."""
+    speculation: bool = True
+    """Whether its tokens may be drafted where its model has a draft; they are the same either way."""
     explain: bool = False
     """Whether to keep a trace of what it goes through."""
 
@@ -78,7 +80,11 @@ class Sequence:
     charged: int = 0
     """Tokens of the prompt that its tenant has been charged for, or found cached."""
     departures: int = 0
-    """How often it started from nothing: its pages are others each time."""
+    """How often it gave pages back: what it holds afterwards are others."""
+    drafted: int = 0
+    """Tokens that a draft proposed."""
+    accepted: int = 0
+    """Those of them that the model itself came to."""
     trace: Trace | None = None
 
     @property

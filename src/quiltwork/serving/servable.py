@@ -15,6 +15,7 @@ from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, Q
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Caller, Hosted, Input, Json, Part, Sample, Stream, TaskSchema
 from quiltwork.serving.admission import most_tokens, new_choices, prompt_ids
+from quiltwork.serving.drafts import Drafts, unfit
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.fairness import admits
 from quiltwork.serving.hosting import Language, LanguageLoader, ModelSource
@@ -41,6 +42,7 @@ class TokenEngine(Protocol):
     def prepare(self, chain: Chain, read: Any) -> Any: ...
     def install(self, served: Any) -> None: ...
     def unload(self, ref: ModelRef) -> None: ...
+    def draft_with(self, model: ModelRef, draft: ModelRef | None) -> None: ...
     def add(self, seq: TokenSequence) -> None: ...
     def cancel(self, sequence_id: int) -> None: ...
     def room(self, ref: ModelRef) -> int: ...
@@ -74,6 +76,7 @@ class LanguageModels:
         more than its share of the room.
     chat_template : used for every model instead of its own, if given.
     aliases : further names -> models.
+    drafts : models that speculate for others (see ``Drafts``).
     clock : seconds, for latencies. now : the time chat templates may ask for.
     seed : of requests that bring none.
     begin : called first in the engine's thread.
@@ -90,6 +93,7 @@ class LanguageModels:
         max_queue: int = 256,
         chat_template: str | None = None,
         aliases: Mapping[ModelRef, ModelRef] | None = None,
+        drafts: Drafts | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], Any],
         seed: int = 0,
@@ -100,6 +104,7 @@ class LanguageModels:
         self._open_source = open_source
         self._chat_template = chat_template
         self._aliases = dict(aliases or {})
+        self._drafts = drafts or Drafts()
         self._clock, self._now = clock, now
         self._seeds = random.Random(seed)
         self._room = engine.config.max_num_seqs + max_queue
@@ -109,6 +114,8 @@ class LanguageModels:
         """Guards what follows; notified when a request ends."""
         self._hosts: dict[ModelRef, _Host] = {}
         self._draining: list[_Host] = []
+        self._draft_hosts: dict[ModelRef, _Host] = {}
+        """Loaded to draft for others; tenants see of them what is in ``_hosts`` as well."""
         self._loading: set[ModelRef] = set()
         self._outstanding = 0
         self._inside: dict[str, int] = {}
@@ -177,12 +184,15 @@ class LanguageModels:
         if present is not None and present.chain.model.version == chain.model.version:
             return
         language = self._loader.load(chain.model)
-        served = self._engine.prepare(chain, self._source.read)
-        host = _Host(language, chain, served.max_len - served.virtual_tokens, served.vocab_size)
+        draft = self._draft_for(chain, language)
+        host, served = self._prepare(chain, language)
 
         def install() -> None:
             self._engine.install(served)
+            self._engine.draft_with(ref, draft)
             with self._lock:
+                if ref in self._draft_hosts:
+                    self._draft_hosts[ref] = host
                 old = self._hosts.get(ref)
                 self._hosts[ref] = host
                 if old is not None:
@@ -191,6 +201,42 @@ class LanguageModels:
                 self._publish()
 
         self._loop.call(install)
+
+    def _prepare(self, chain: Chain, language: Language) -> tuple[_Host, Any]:
+        """A chain loaded, and what the engine is to serve."""
+        assert self._source is not None
+        served = self._engine.prepare(chain, self._source.read)
+        return _Host(language, chain, served.max_len - served.virtual_tokens, served.vocab_size), served
+
+    def _draft_for(self, chain: Chain, language: Language) -> ModelRef | None:
+        """The draft of a model that is about to be served, loaded; None where it has none.
+
+        Raises BadInputError where one was named for this model that cannot draft for it.
+        """
+        assert self._source is not None
+        assert self._loader is not None
+        named = self._drafts.named_for(chain.model, self._source.model)
+        wanted = named or self._drafts.general
+        if wanted is None:
+            return None
+        small = self._source.chain(wanted)
+        ref = small.model.ref
+        if ref == language.ref:
+            return None
+        small_language = self._loader.load(small.model)
+        why = unfit(small_language, small, language, chain)
+        if why is not None and named is not None:
+            raise BadInputError(f"{ref} cannot draft for {language.ref}: it {why}", where="drafts")
+        if why is not None:
+            return None
+        with self._lock:
+            present = self._draft_hosts.get(ref) or self._hosts.get(ref)
+        if present is None or present.chain.model.version != small.model.version:
+            present, served = self._prepare(small, small_language)
+            self._loop.call(lambda: self._engine.install(served))
+        with self._lock:
+            self._draft_hosts[ref] = present
+        return ref
 
     def unload(self, ref: ModelRef) -> None:
         """Take no new requests for a model; its running ones finish. Raises NotFoundError."""
@@ -203,7 +249,10 @@ class LanguageModels:
                 self._retire(host)
 
             def unload() -> None:
-                self._engine.unload(ref)
+                if ref in self._draft_hosts:
+                    self._engine.draft_with(ref, None)  # others still draft with it
+                else:
+                    self._engine.unload(ref)
                 self._publish()
 
             self._loop.call(unload)

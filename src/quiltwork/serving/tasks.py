@@ -36,7 +36,16 @@ _PART = {
         "prompt_text": {"type": "string"},
         "usage": {
             "type": "object",
-            "properties": {"prompt_tokens": _INTEGER, "completion_tokens": _INTEGER, "cached_tokens": _INTEGER},
+            "properties": dict.fromkeys(
+                (
+                    "prompt_tokens",
+                    "completion_tokens",
+                    "cached_tokens",
+                    "accepted_prediction_tokens",
+                    "rejected_prediction_tokens",
+                ),
+                _INTEGER,
+            ),
         },
         "served": {"type": "object"},
         "explain": {

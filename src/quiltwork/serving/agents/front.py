@@ -340,6 +340,11 @@ class AgentEngine:
         placed.retired = True
         self._forget_layings()
 
+    def draft_with(self, model: ModelRef, draft: ModelRef | None) -> None:
+        """Raises UnsupportedError for any draft: a chain that is spread over agents does not speculate."""
+        if draft is not None:
+            raise UnsupportedError(f"{draft} cannot draft for {model}: agents do not speculate", where="drafts")
+
     def _find(self, ref: ModelRef) -> Placed:
         placed = self._models.get(ref)
         if placed is None:
