@@ -28,7 +28,7 @@ from quiltwork.serving.step_costs import StepCosts
 
 FREE_SHARE = 8
 """A shadow starts only where this part of the KV memory stays free beside it: drafting is never worth a preemption."""
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 5.0
 """How long nothing is drafted after drafts had to give their pages back."""
 
 JUDGED_EVERY = 8
