@@ -189,6 +189,19 @@ def test_scarce_pages_preempt_and_recompute_without_changing_answers(desk, fleet
         assert_greedy(twin, prompt, answers[sequence_id])
 
 
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_sequence_that_just_fits_the_pages_ends_though_activations_are_kept_for_siblings(desk, fleet, spare):
+    prompt = (PROMPT * 6)[:129]
+    d = desk(kv_bytes=(9 + spare) * 4 * 2 * 2 * 16 * 8 * 4)
+    d.load(fleet["base"], fleet["top1"])
+    sequence_id = d.ask(fleet["base"], prompt, max_tokens=8)
+    tokens = [e.token.token for _ in range(20) if d.engine.has_work for e in d.engine.step()]
+    assert not d.engine.has_work
+    assert d.engine.stats().preemptions == 0
+    assert sequence_id
+    assert_greedy(fleet["base"], prompt, tokens)
+
+
 def test_dropping_cached_pages_at_any_moment_never_changes_an_answer(desk, fleet):
     d = desk()
     d.load(fleet["base"], fleet["top1"])

@@ -1,5 +1,8 @@
 """Pages are held, shared, cached and evicted; none is lost and none is given out twice."""
 
+import sys
+
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -10,7 +13,7 @@ from quiltwork.core.errors import CapacityError
 from quiltwork.serving.fairness import Entitlements
 from quiltwork.serving.kv import KVCache, KVShape, page_hash, salted
 
-SHAPE = KVShape(1, 4)
+SHAPE, OTHER = KVShape(1, 4), KVShape(2, 4)
 PAGE_BYTES = 2 * 16 * 4 * 4
 
 
@@ -78,15 +81,16 @@ class Pages(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.kv = cache(6, entitlements=Entitlements(kv_share=0.4))
-        self.pool = self.kv.pool(SHAPE)
+        self.pools = [self.kv.pool(SHAPE), self.kv.pool(OTHER)]
         self.held = []
         self.serial = 0
 
-    @rule(blocks=st.integers(1, 3), owner=st.sampled_from("ab"))
-    def allocate(self, blocks, owner):
-        run = self.kv.allocate(self.pool, blocks, owner)
+    @rule(blocks=st.integers(1, 3), which=st.integers(0, 1), owner=st.sampled_from("ab"))
+    def allocate(self, blocks, which, owner):
+        pool = self.pools[which]
+        run = self.kv.allocate(pool, blocks, owner)
         if run is None:
-            assert self.kv.free_bytes < blocks * PAGE_BYTES
+            assert self.kv.free_bytes < blocks * pool.page_bytes
         else:
             self.held.append(run)
 
@@ -119,7 +123,7 @@ class Pages(RuleBasedStateMachine):
     @invariant()
     def books_are_straight(self):
         distinct = {id(run): run for run in self.held}.values()
-        pages = [page for run in distinct for page in run.pages]
+        pages = [(id(run.pool), page) for run in distinct for page in run.pages]
         assert len(pages) == len(set(pages))
         assert self.kv.held_bytes == sum(run.nbytes for run in distinct)
         assert 0 <= self.kv.held_bytes <= self.kv.used_bytes <= self.kv.capacity
@@ -127,6 +131,9 @@ class Pages(RuleBasedStateMachine):
         for owner in "ab":
             assert owners.held.get(owner, 0) == sum(run.nbytes for run in distinct if run.owner == owner)
         assert sum(owners.idle.values()) == self.kv.used_bytes - self.kv.held_bytes
+        runs = {id(run): run for run in [*distinct, *self.kv._by_key.values()]}.values()
+        kept = sum(run.activation.nbytes for run in runs if run.activation is not None)
+        assert sum(pool.warm_bytes for pool in self.pools) + kept <= self.kv.capacity
         for run in distinct:
             assert run.refs == sum(other is run for other in self.held)
 
@@ -163,3 +170,48 @@ def test_without_a_quota_the_oldest_goes_whosever_it_is():
         kv.release(run)
     assert kv.allocate(pool, 1, "flood") is not None
     assert kv.find((b"\1", b"c")) is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux")
+def test_shapes_that_take_turns_stay_within_the_capacity_in_memory_too():
+    capacity, narrow, wide = 48 << 20, KVShape(2, 32), KVShape(4, 64)
+    kv = KVCache(capacity, torch.float32, torch.device("cpu"))
+
+    def fill(shape):
+        pool, runs = kv.pool(shape), []
+        while (run := kv.allocate(pool, 3)) is not None:
+            pool.tensor[list(run.pages)] = 1.0
+            runs.append(run)
+        assert kv.held_bytes > capacity - 3 * pool.page_bytes
+        return runs
+
+    before = psutil.Process().memory_info().rss
+    for turn, shape in enumerate((narrow, wide, narrow, wide)):
+        runs = fill(shape)
+        assert psutil.Process().memory_info().rss - before < capacity * 1.15, turn
+        for run in runs:
+            kv.publish(run, (str(id(run)).encode(), b"c"))
+            kv.release(run)
+    assert kv.held_bytes == 0
+
+
+def test_memory_of_free_pages_is_given_back_when_models_need_it():
+    kv = cache(64)
+    pool = kv.pool(SHAPE)
+    runs = [kv.allocate(pool, 4) for _ in range(16)]
+    for run in runs:
+        kv.release(run)
+    assert pool.warm_bytes == 64 * PAGE_BYTES
+    kv.shrink_to(20 * PAGE_BYTES)
+    assert pool.warm_bytes <= 20 * PAGE_BYTES
+    kv.shrink_to(64 * PAGE_BYTES)
+    again = kv.allocate(pool, 64)
+    assert sorted(again.pages) == list(range(64)), "cold pages are pages still"
+
+
+def test_a_pool_may_grow_to_what_the_capacity_was_at_first():
+    kv = cache(64)
+    kv.shrink_to(10 * PAGE_BYTES)
+    pool = kv.pool(SHAPE)
+    kv.capacity = 64 * PAGE_BYTES
+    assert kv.allocate(pool, 60) is not None

@@ -145,8 +145,11 @@ class Engine:
         served = self.roster.find(ref)
         fits = served.max_len
         if served.page_bytes:
-            fits = min(fits, self.cache.capacity // served.page_bytes * PAGE_TOKENS)
+            fits = min(fits, self._most_pages(served) * PAGE_TOKENS)
         return fits - served.virtual_tokens
+
+    def _most_pages(self, served: Served) -> int:
+        return min(self.cache.capacity // served.page_bytes, served.most_pages)
 
     # --- sequences ----------------------------------------------------------------------------------------------
 
@@ -164,7 +167,7 @@ class Engine:
                 f"{len(seq.prompt)} prompt tokens and max_tokens {seq.max_tokens} exceed the model's {served.max_len}",
                 where="max_tokens",
             )
-        if -(-total // PAGE_TOKENS) * served.page_bytes > self.cache.capacity:
+        if served.page_bytes and -(-total // PAGE_TOKENS) > self._most_pages(served):
             raise CapacityError(f"{total} tokens do not fit the KV memory", where="max_tokens", hint="raise --memory")
         seq.served = served
         served.running += 1

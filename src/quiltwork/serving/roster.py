@@ -8,7 +8,7 @@ from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, U
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import Placement
 from quiltwork.serving.config import EngineConfig
-from quiltwork.serving.kv import KVCache, KVShape
+from quiltwork.serving.kv import KVCache, KVShape, PagePool
 from quiltwork.serving.route import Link, Served, lay_routes
 from quiltwork.serving.spare import return_freed_memory
 from quiltwork.serving.weights import Library, LoadedBlock, Read
@@ -145,8 +145,14 @@ class Roster:
 
     def _lay_routes(self) -> None:
         for ref, route in lay_routes(self.served, self._cache).items():
-            self.served[ref].route = route
-            self.served[ref].page_bytes = sum(s.kv_blocks * s.pool.page_bytes for s in route if s.pool is not None)
+            served = self.served[ref]
+            blocks: dict[PagePool, int] = {}
+            for segment in route:
+                if segment.pool is not None:
+                    blocks[segment.pool] = blocks.get(segment.pool, 0) + segment.kv_blocks
+            served.route = route
+            served.page_bytes = sum(count * pool.page_bytes for pool, count in blocks.items())
+            served.most_pages = min((pool.tensor.shape[0] // count for pool, count in blocks.items()), default=0)
 
     def _retire(self, served: Served) -> None:
         served.retired = True

@@ -68,6 +68,8 @@ class Served:
     route: Route = ()
     page_bytes: int = 0
     """Bytes of one page of tokens over all attention blocks."""
+    most_pages: int = 0
+    """Pages of tokens that one sequence can have in the pools of its shapes, whatever the budget says."""
     running: int = 0
     """Sequences that still use it."""
     retired: bool = False
