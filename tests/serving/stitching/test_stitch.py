@@ -155,6 +155,40 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path):
         stitch(zoo, "mute", "mute", at="1", text=TEXT, recipe=RECIPE, say=say)
 
 
+def test_the_test_part_of_the_text_decides_nothing(zoo):
+    other = story(seed=1)
+    at = TEXT.index(" . ", int(len(TEXT) * 0.93))
+    changed = TEXT[:at] + other[other.index(" . ", at) :][: len(TEXT) - at]
+    first, second = joined(zoo, name="a"), joined(zoo, name="b", text=changed)
+    assert first.cuts[0].test.loss != second.cuts[0].test.loss
+    assert [p.block.id for p in first.model.parts] == [p.block.id for p in second.model.parts]
+
+
+def test_windows_longer_than_a_model_can_read_are_refused(zoo):
+    with pytest.raises(BadInputError, match="window: 201 tokens are more than the 128 that can be read"):
+        joined(zoo, recipe=dataclasses.replace(RECIPE, window=200))
+
+
+def test_a_family_that_is_not_known_is_refused_by_its_name(zoo, tmp_path):
+    folder = save_trained("small", tmp_path / "strange", steps=0)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
+    zoo.add(folder)
+    with pytest.raises(UnsupportedError, match="model_type 'mamba'"):
+        stitch(zoo, "strange", "large", at="1", text=TEXT, recipe=RECIPE, say=say)
+
+
+def test_what_is_made_of_a_tenants_model_is_the_tenants(zoo, tmp_path):
+    folder = save_trained("small", tmp_path / "own", steps=60)
+    zoo.add(folder, tenant="acme")
+    zoo.add(folder, tenant="rival", name="theirs")
+    own = ModelRef("own", "acme")
+    made = stitch(zoo, own, "large", at="1", text=TEXT, recipe=RECIPE, say=say, name="both").model
+    assert made.ref == ModelRef("both", "acme")
+    with pytest.raises(BadInputError, match="belong to different tenants"):
+        stitch(zoo, own, ModelRef("theirs", "rival"), at="1", text=TEXT, recipe=RECIPE, say=say)
+
+
 @pytest.mark.parametrize(
     ("at", "message"),
     [

@@ -11,6 +11,7 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.servable import Json
 from quiltwork.serving.stitching.chains import PlainChain, PlainLink
+from quiltwork.serving.stitching.text import Splits
 from quiltwork.zoo.derived import STITCHED, put_values
 from quiltwork.zoo.manifest import make_block
 from quiltwork.zoo.session import Session
@@ -86,10 +87,23 @@ def carried_files(model: Model) -> Mapping[str, str]:
 
 def stitched_config(models: Sequence[Model]) -> dict[str, Json]:
     """What serving reads of a configuration: the shortest length, and the tokens that begin and end a text."""
-    lengths = [int(m.config[key]) for m in models for key in _LENGTHS if isinstance(m.config.get(key), int)]
+    shortest = longest_text(models)
     tokens = {key: models[0].config[key] for key in _TOKENS if key in models[0].config}
-    limit = {"max_position_embeddings": min(lengths)} if lengths else {}
+    limit = {} if shortest is None else {"max_position_embeddings": shortest}
     return {"model_type": STITCHED} | tokens | limit
+
+
+def longest_text(models: Sequence[Model]) -> int | None:
+    """Tokens that all these models can read; None where none of them says."""
+    lengths = [int(m.config[key]) for m in models for key in _LENGTHS if isinstance(m.config.get(key), int)]
+    return min(lengths, default=None)
+
+
+def require_readable(splits: Splits, models: Sequence[Model]) -> None:
+    """Raise BadInputError where the windows of a text are longer than one of the models can read."""
+    limit, tokens = longest_text(models), splits.train.shape[1]
+    if limit is not None and tokens > limit:
+        raise BadInputError(f"{tokens} tokens are more than the {limit} that can be read", where="window")
 
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx")

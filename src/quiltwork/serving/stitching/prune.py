@@ -25,6 +25,7 @@ from quiltwork.serving.stitching.parts import (
     carried_files,
     new_stitch,
     put_parts,
+    require_readable,
     round_to_stored,
     stitched_config,
 )
@@ -99,6 +100,7 @@ def prune(
     target = called(name, _default_name(model, smaller), model.ref.tenant)
     require_free(zoo, target, replace=replace_model)
     splits = split_text(text, codec_of(zoo, model), window=recipe.window, where=where)
+    require_readable(splits, [model])
     original = read_chain(zoo, chain, torch.device(recipe.device))
     student = make_smaller(original, smaller, splits, recipe)
     generator = torch.Generator().manual_seed(recipe.seed)

@@ -26,6 +26,7 @@ from quiltwork.serving.stitching.parts import (
     new_stitch,
     owner,
     put_parts,
+    require_readable,
     stitched_config,
 )
 from quiltwork.serving.stitching.text import Splits, codec_of, require_one_tokenizer, split_text
@@ -112,6 +113,7 @@ def stitch(
     ref = called(name, f"stitch-{models[0].ref.name}-{models[1].ref.name}-{at.replace(':', '-')}", owner(*models))
     require_free(zoo, ref, replace=replace_model)
     splits = split_text(text, codecs[0], window=recipe.window, where=where)
+    require_readable(splits, models)
     device = torch.device(recipe.device)
     a, b = (read_chain(zoo, chain, device) for chain in chains)
     if a.vocab_size != b.vocab_size:
