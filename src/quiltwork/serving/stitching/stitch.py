@@ -107,6 +107,7 @@ def stitch(
     if lora < 0:
         raise BadInputError(f"{lora} is negative", where="lora")
     chains = [zoo.chain(ref) for ref in (lower, upper)]
+    cuts = read_cuts(at, *(sum(part.block.kind == "attn" for part in chain.links) for chain in chains))
     models = [chain.model for chain in chains]
     codecs = [codec_of(zoo, model) for model in models]
     require_one_tokenizer(models[0], models[1], codecs[0], codecs[1])
@@ -121,7 +122,6 @@ def stitch(
             f"their vocabularies differ ({a.vocab_size} and {b.vocab_size} rows)",
             where=f"{models[0].ref} and {models[1].ref}",
         )
-    cuts = read_cuts(at, len(a.layers), len(b.layers))
     teacher = a if a.parameters > b.parameters else b
     tests = {
         str(model.ref): score(chain, teacher, splits.test, splits.prefix, recipe)
