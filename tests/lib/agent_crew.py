@@ -55,6 +55,9 @@ class Box:
         if message is not None and to in self.post.boxes:
             self.post.boxes[to].put(to_bytes(message))
 
+    def learn(self, born):
+        pass
+
     def receive(self, timeout):
         found = []
         try:
@@ -72,6 +75,7 @@ class ThreadCrew:
         self.source, self.kv_bytes, self.clock = source, kv_bytes, clock
         self.settings = settings or AgentSettings()
         self.names = [f"a{i}" for i in range(count)]
+        self.born = {}
         self.post = Post()
         self.mailbox = self.post.mailbox(FRONT)
         self.agents: dict[str, Agent] = {}

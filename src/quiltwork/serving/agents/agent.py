@@ -17,7 +17,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from quiltwork.core.errors import QuiltworkError
+from quiltwork.core.errors import CapacityError, QuiltworkError
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.agents.compute import Compute
 from quiltwork.serving.agents.dispatching import Dispatcher
@@ -104,6 +104,7 @@ class Agent:
     library : weights in memory. cache : pages. compute : runs works, really or by waiting as long.
     source : where chains and tensors are read.
     clock : seconds.
+    memory_bytes : for weights and pages together; None leaves the cache its own capacity.
     """
 
     def __init__(
@@ -115,13 +116,14 @@ class Agent:
         source: BlockSource,
         clock: Callable[[], float],
         settings: AgentSettings | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         self.name, self.library, self.cache, self.clock = name, library, cache, clock
         self.settings = settings or AgentSettings()
         self.timing = Timing(self.settings.profiles)
         self.outbox: deque[tuple[str, Message]] = deque()
         self.stopping = False
-        self._compute, self._source = compute, source
+        self._compute, self._source, self._memory_bytes = compute, source, memory_bytes
         self._dispatcher = Dispatcher(name, self.settings, self.timing)
         self._layouts: dict[int, Layout] = {}
         self._forgotten: set[int] = set()
@@ -178,6 +180,7 @@ class Agent:
             return
         try:
             layout = lay(message, self.name, self.library, self.cache, self._source)
+            self._share_memory(layout)
         except QuiltworkError as error:
             self._send(FRONT, Laid(message.layout, self.name, self.library.nbytes, str(error)))
             return
@@ -187,6 +190,19 @@ class Agent:
             let_go(present.loaded, self.library)
         self._layouts[message.layout] = layout
         self._laid(layout)
+
+    def _share_memory(self, layout: Layout | None = None) -> None:
+        """Leave the pages what weights do not take. Raises CapacityError, having let go of ``layout``, where that is
+        less than what sequences hold."""
+        if self._memory_bytes is None:
+            return
+        room = self._memory_bytes - self.library.nbytes
+        if room < max(self.cache.held_bytes, 1) and layout is not None:
+            let_go(layout.loaded, self.library)
+            raise CapacityError(
+                f"{self.name} has {self._memory_bytes} bytes, which its part does not fit", hint="raise --memory"
+            )
+        self.cache.shrink_to(max(room, self.cache.held_bytes))
 
     def _laid(self, layout: Layout) -> None:
         self._send(FRONT, Laid(layout.id, self.name, self.library.nbytes, "", layout.page_bytes))
@@ -199,6 +215,7 @@ class Agent:
             layout = self._layouts.pop(id, None)
             if layout is not None:
                 let_go(layout.loaded, self.library)
+                self._share_memory()
 
     def _release(self, request: int) -> None:
         for id in [id for id, queued in self._queue.items() if queued.run.request == request]:

@@ -59,14 +59,21 @@ from quiltwork.zoo.types import Chain
 LOAD_SECONDS = 600.0
 """How long agents may take to load a model before that counts as a failure."""
 WAIT_SECONDS = 0.05
+SILENT_BEATS = 40
+"""Signs of life that an agent may miss: a step may be long, and a machine busy."""
 
 
 class Crew(Protocol):
     """The agents of a front, as processes somewhere."""
 
     names: Sequence[str]
-    mailbox: Mailbox
-    """The front's own."""
+    born: Mapping[str, int]
+    """How often each place was started."""
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The front's own."""
+        ...
 
     def dead(self) -> Sequence[str]:
         """Agents whose process has ended, each told once."""
@@ -119,10 +126,20 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class _Lost:
+    """A letter to the front itself: an agent has ended or fallen silent."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class _Back:
     """A letter to the front itself: an agent is back, with everything loaded that it is to hold."""
 
     name: str
+
+
+Letter = Message | _Lost | _Back
 
 
 @dataclass(eq=False)
@@ -168,7 +185,7 @@ class AgentEngine:
         self._width = torch.empty((), dtype=self.placement.dtype).element_size()
         self._crew, self._restart = crew, restart
         self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles))
-        self._inbox: queue.SimpleQueue[Message | _Back | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Letter | None] = queue.SimpleQueue()
         self._place_lock = threading.Lock()
         self._models: dict[ModelRef, Placed] = {}
         self._laid: dict[tuple[int, str], queue.SimpleQueue[Laid]] = {}
@@ -180,7 +197,7 @@ class AgentEngine:
         self._beats: dict[str, Beat] = {}
         self._seen: dict[str, float] = {}
         self._gone: set[str] = set()
-        self._returning: set[str] = set()
+        self._deaths = dict.fromkeys(crew.names, 0)
         self._told = 0.0
         self._prompt_tokens = self._generated = self._cached = self._preemptions = self._resent = 0
         self.complaints: deque[str] = deque(maxlen=100)
@@ -192,6 +209,7 @@ class AgentEngine:
 
     def _listen(self) -> None:
         while not self._closed.is_set():
+            self._notice_gone()
             try:
                 letters = self._crew.mailbox.receive(0.1)
             except QuiltworkError as error:
@@ -273,9 +291,10 @@ class AgentEngine:
             self._layings[id] = placed.laying = Laying(id, placed.chain, planned, cut)
         self.wake()
 
-    def _lay(self, id: int, chain: Chain, planned: Plan) -> None:
-        """Have every holder load its part, and wait until all have."""
-        asked = sorted({agent for holders in planned.holders for agent in holders})
+    def _lay(self, id: int, chain: Chain, planned: Plan, *, only: str | None = None) -> None:
+        """Have every holder (or ``only`` one) load its part, and wait until all have."""
+        asked = sorted({agent for holders in planned.holders for agent in holders if only in (None, agent)})
+        deaths = dict(self._deaths)
         answers: dict[str, queue.SimpleQueue[Laid]] = {}
         for agent in asked:
             answers[agent] = self._laid[id, agent] = queue.SimpleQueue()
@@ -284,20 +303,20 @@ class AgentEngine:
             for agent in asked:
                 self._send(agent, message)
             for agent in asked:
-                answer = self._answer(answers[agent], agent)
+                answer = self._answer(answers[agent], agent, deaths[agent])
                 if answer.error:
                     raise CapacityError(answer.error, where=str(chain.model.ref))
         finally:
             for agent in asked:
                 del self._laid[id, agent]
 
-    def _answer(self, letters: queue.SimpleQueue[Laid], agent: str) -> Laid:
+    def _answer(self, letters: queue.SimpleQueue[Laid], agent: str, deaths: int) -> Laid:
         until = self.clock() + LOAD_SECONDS
         while self.clock() < until:
             try:
                 return letters.get(timeout=WAIT_SECONDS)
             except queue.Empty:
-                if agent in self._gone and agent not in self._returning:
+                if self._deaths[agent] != deaths:
                     break
         raise CapacityError(f"agent {agent} did not load it", where="agents", hint="see the agent's log")
 
@@ -421,7 +440,6 @@ class AgentEngine:
 
     def step(self) -> list[Emission]:
         """Send what can be sent, wait for a letter, draw tokens from what came back."""
-        self._notice_gone()
         self._tell()
         self._admit()
         for stalled in [flight for flight in self._flights.values() if flight.stalled]:
@@ -438,15 +456,18 @@ class AgentEngine:
                     self._again(message)
                 case Failed():
                     emissions += self._failed(message)
+                case _Lost():
+                    self._tell(force=True)
+                    for flight in list(self._flights.values()):
+                        self._miss(flight, message.name)
                 case _Back():
-                    self._gone.discard(message.name)
                     self._tell(force=True)
         with torch.inference_mode():
             emissions += self._finish(outputs)
         return emissions
 
-    def _letters(self) -> list[Message | _Back]:
-        letters: list[Message | _Back] = []
+    def _letters(self) -> list[Letter]:
+        letters: list[Letter] = []
         try:
             first = self._inbox.get(timeout=WAIT_SECONDS)
             letters += [first] if first is not None else []
@@ -657,42 +678,46 @@ class AgentEngine:
 
     def _notice_gone(self) -> None:
         """Agents that ended or fell silent: what they held is made again, here or by them when they are back."""
-        lost = {name for name in self._crew.dead() if name not in self._gone}
-        lost |= gone(self._seen, self.clock(), BEAT_S, misses=40) - self._gone
+        dead = set(self._crew.dead())
+        for name in dead:
+            self._deaths[name] += 1
+        lost = (dead | gone(self._seen, self.clock(), BEAT_S, misses=SILENT_BEATS)) - self._gone
         for name in sorted(lost):
             self._gone.add(name)
             self._seen.pop(name, None)
             self._beats.pop(name, None)
-        if lost:
-            self._tell(force=True)
-            for flight in list(self._flights.values()):
-                self._miss(flight, lost)
+            self._inbox.put(_Lost(name))
             if self._restart:
-                for name in sorted(lost):
-                    threading.Thread(target=self._bring_back, args=(name,), daemon=True).start()
+                threading.Thread(target=self._bring_back, args=(name,), daemon=True).start()
 
-    def _miss(self, flight: _Flight, lost: set[str]) -> None:
-        """Take lost agents out of a sequence's way, and send again what may have been lost with them."""
-        touched = any(name in lost for holders in flight.laying.plan.holders for name in holders)
-        flight.visited = [None if owner in lost else owner for owner in flight.visited]
+    def _miss(self, flight: _Flight, lost: str) -> None:
+        """Take a lost agent out of a sequence's way, and send again what may have been lost with it."""
+        touched = any(lost in holders for holders in flight.laying.plan.holders)
+        flight.visited = [None if owner == lost else owner for owner in flight.visited]
         if touched and flight.flying is not None:
             self._resend(flight)
 
     def _bring_back(self, name: str) -> None:
-        """Start a lost agent anew and load what it held (in a thread of its own: others go on meanwhile)."""
-        self._returning.add(name)
-        try:
-            self._crew.restart(name)
-            with self._place_lock:
-                for laying in list(self._layings.values()):
-                    if any(name in holders for holders in laying.plan.holders):
-                        self._lay(laying.id, laying.chain, laying.plan)
-            self._seen[name] = self.clock()
-            self._inbox.put(_Back(name))
-        except QuiltworkError as error:
-            self.complaints.append(f"{name} did not come back: {error}")
-        finally:
-            self._returning.discard(name)
+        """Start a lost agent anew and load what it held, until that succeeds (in a thread of its own)."""
+        pause = 0.5
+        while not self._closed.is_set():
+            deaths = self._deaths[name]
+            try:
+                self._crew.restart(name)
+                with self._place_lock:
+                    for laying in list(self._layings.values()):
+                        if any(name in holders for holders in laying.plan.holders):
+                            self._lay(laying.id, laying.chain, laying.plan, only=name)
+            except QuiltworkError as error:
+                self.complaints.append(f"{name} did not come back: {error}")
+            else:
+                if self._deaths[name] == deaths:
+                    self._seen[name] = self.clock()
+                    self._gone.discard(name)
+                    self._inbox.put(_Back(name))
+                    return
+            self._closed.wait(pause)
+            pause = min(2 * pause, 30.0)
 
     def _tell(self, *, force: bool = False) -> None:
         """Let everybody know how everybody stands."""
@@ -704,6 +729,7 @@ class AgentEngine:
             {name: beat.queue_s for name, beat in self._beats.items()},
             {name: beat.waiting for name, beat in self._beats.items()},
             tuple(sorted(self._gone)),
+            dict(self._crew.born),
         )
         self._dispatcher.standings = standings
         self._broadcast(standings)

@@ -218,6 +218,8 @@ class Standings:
     queue_s: Mapping[str, float]
     waiting: Mapping[str, int]
     gone: tuple[str, ...] = ()
+    born: Mapping[str, int] = field(default_factory=dict)
+    """How often each place was started: whose letters go to a new one."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,7 @@ def from_bytes(data: bytes | bytearray | memoryview) -> Message:
         if "path" in head:
             values["path"] = tuple(Hop(**{**hop, "segments": tuple(hop["segments"])}) for hop in head["path"])
         message: Message = kind(**values)
-    except (struct.error, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CorruptionError(f"is not a message: {error}", where="agent link") from error
     return message
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.serving.agents.agent import Agent
-from quiltwork.serving.agents.message import FRONT, Message
+from quiltwork.serving.agents.message import FRONT, Message, Standings
 
 BEAT_S = 0.25
 
@@ -21,6 +21,10 @@ class Mailbox(Protocol):
 
     def receive(self, timeout: float) -> Sequence[Message]:
         """What has arrived; waits up to ``timeout`` seconds for the first."""
+        ...
+
+    def learn(self, born: Mapping[str, int]) -> None:
+        """Which places have been started anew: letters go to the new ones from now on."""
         ...
 
 
@@ -42,6 +46,8 @@ def serve(
             mailbox.send(FRONT, agent.beat())
             next_beat = now + beat_s
         for message in mailbox.receive(0.0 if agent.has_work else max(next_beat - now, 0.0)):
+            if isinstance(message, Standings):
+                mailbox.learn(message.born)
             try:
                 agent.handle(message)
             except QuiltworkError as error:

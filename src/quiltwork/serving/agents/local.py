@@ -1,0 +1,322 @@
+"""Agents as processes of this machine, with letters through shared memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quiltwork.core.errors import QuiltworkError
+from quiltwork.serving.agents.message import FRONT, Message, Stop, from_bytes, to_bytes
+from quiltwork.serving.agents.process import AgentTask
+from quiltwork.serving.agents.ring import Ring
+from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.policy.cost import Link
+
+RING_BYTES = 1 << 20
+RETRY_S = 0.001
+"""How soon a full ring is looked at again."""
+STOP_SECONDS = 5.0
+_LENGTH = struct.Struct("<I")
+_BELL = struct.Struct("<IQ")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A place and how often it was started."""
+
+    name: str
+    born: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.born}"
+
+
+class _Outgoing:
+    """Letters to one place that the ring has no room for yet."""
+
+    def __init__(self, ring: Ring, bell: int) -> None:
+        self.ring, self.bell = ring, bell
+        self.pending: deque[tuple[float, memoryview]] = deque()
+
+    def flush(self, sender: int, now: float) -> None:
+        """Write what fits of what may go now, and ring."""
+        before = self.ring.tail
+        while self.pending and self.pending[0][0] <= now:
+            due, data = self.pending[0]
+            written = self.ring.write(data)
+            if written < len(data):
+                self.pending[0] = (due, data[written:])
+                break
+            self.pending.popleft()
+        if self.ring.tail != before:
+            # A full pipe has rung already; a broken one has nobody to ring for.
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(self.bell, _BELL.pack(sender, self.ring.tail))
+
+
+class LocalMailbox:
+    """One process's letters. Any thread may send, one receives.
+
+    folder : where rings and doorbells are. me : this place. places : every place, in the same order everywhere.
+    born : how often each was started. links : ways that are slower than memory: a letter waits until it would have
+    arrived.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        me: str,
+        places: Sequence[str],
+        born: Mapping[str, int],
+        links: Mapping[tuple[str, str], Link] | None = None,
+    ) -> None:
+        self._folder, self._me, self._places = folder, me, list(places)
+        self._born = dict(born)
+        self._links = dict(links or {})
+        self._busy_until: dict[str, float] = {}
+        self._lock = threading.Lock()
+        """Guards what follows."""
+        self._out: dict[str, _Outgoing] = {}
+        self._in: dict[str, tuple[Ring, bytearray]] = {}
+        bell = folder / f"{Address(me, self._born[me])}.bell"
+        self._bell = os.open(bell, os.O_RDONLY | os.O_NONBLOCK)
+        self._keep_open = os.open(bell, os.O_WRONLY)  # so that the pipe never ends
+        for place in self._places:
+            if place != me:
+                self._attach(place)
+
+    def _attach(self, place: str) -> None:
+        mine, other = Address(self._me, self._born[self._me]), Address(place, self._born[place])
+        try:
+            bell = os.open(self._folder / f"{other}.bell", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            bell = os.open(self._folder / f"{other}.bell", os.O_RDWR | os.O_NONBLOCK)  # it has not opened it yet
+        self._out[place] = _Outgoing(Ring(self._folder / f"{mine}-{other}"), bell)
+        self._in[place] = (Ring(self._folder / f"{other}-{mine}"), bytearray())
+
+    def _detach(self, place: str) -> None:
+        outgoing = self._out.pop(place, None)
+        if outgoing is not None:
+            outgoing.ring.close()
+            os.close(outgoing.bell)
+        incoming = self._in.pop(place, None)
+        if incoming is not None:
+            incoming[0].close()
+
+    def learn(self, born: Mapping[str, int]) -> None:
+        """Who has been started anew since; letters to the old one are lost."""
+        with self._lock:
+            for place, count in born.items():
+                if place != self._me and self._born.get(place) != count:
+                    self._detach(place)
+                    self._born[place] = count
+                    self._attach(place)
+
+    def send(self, to: str, message: Message) -> None:
+        """Send without waiting; to a place that nobody knows it is lost."""
+        data = to_bytes(message)
+        now = due = time.monotonic()
+        with self._lock:
+            outgoing = self._out.get(to)
+            if outgoing is None:
+                return
+            link = self._links.get((self._me, to))
+            if link is not None:
+                # The link carries one letter at a time; the latency of one does not hold up the next.
+                seconds = link.seconds(len(data))
+                due = max(now, self._busy_until.get(to, 0.0)) + seconds
+                self._busy_until[to] = due - min(link.latency_s, seconds)
+            outgoing.pending.append((due, memoryview(_LENGTH.pack(len(data)) + data)))
+            outgoing.flush(self._places.index(self._me), now)
+
+    def receive(self, timeout: float) -> list[Message]:
+        """What has arrived; waits up to ``timeout`` seconds for the first. Raises CorruptionError."""
+        until = time.monotonic() + timeout
+        while True:
+            now = time.monotonic()
+            wait = max(until - now, 0.0)
+            with self._lock:
+                for outgoing in self._out.values():
+                    if outgoing.pending:
+                        outgoing.flush(self._places.index(self._me), now)
+                    if outgoing.pending:
+                        wait = min(wait, max(outgoing.pending[0][0] - now, RETRY_S))
+            rung = bool(select.select([self._bell], [], [], wait)[0])
+            with self._lock:
+                messages = self._read(self._rung() if rung else None)
+            if messages or time.monotonic() >= until:
+                return messages
+
+    def _rung(self) -> dict[str, int]:
+        """Who rang, and up to which byte there is something to read."""
+        tails: dict[str, int] = {}
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._bell, _BELL.size * 4096)
+            for sender, tail in _BELL.iter_unpack(data):
+                tails[self._places[sender]] = tail
+        return tails
+
+    def _read(self, tails: Mapping[str, int] | None) -> list[Message]:
+        messages: list[Message] = []
+        for place, (ring, begun) in self._in.items():
+            if tails is not None and place not in tails:
+                continue
+            begun += ring.read(None if tails is None else tails[place])
+            at = 0
+            while len(begun) - at >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(begun, at)
+                if len(begun) - at - _LENGTH.size < length:
+                    break
+                at += _LENGTH.size
+                messages.append(from_bytes(memoryview(begun)[at : at + length].toreadonly()))
+                at += length
+            del begun[:at]
+        return messages
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for place in list(self._out):
+            self._detach(place)
+        os.close(self._bell)
+        os.close(self._keep_open)
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """What an agent's process is handed through a pipe: what to be, and where its letters are."""
+
+    task: AgentTask
+    folder: Path
+    places: tuple[str, ...]
+    born: Mapping[str, int]
+
+
+@dataclass(eq=False)
+class _Child:
+    process: subprocess.Popen[bytes]
+    told: bool = False
+
+
+@dataclass(eq=False)
+class LocalCrew:
+    """Agents in processes of their own on this machine.
+
+    count : agents. zoo : its folder. config : of each agent (its memory is its own share). settings : how they decide.
+    threads : compute threads of each. paced : see AgentTask.
+    """
+
+    count: int
+    zoo: str
+    config: EngineConfig
+    settings: AgentSettings = field(default_factory=AgentSettings)
+    threads: int = 1
+    paced: bool = False
+
+    def __post_init__(self) -> None:
+        memory = Path("/dev/shm")
+        self._lock = threading.Lock()
+        """Starting and ending agents, one at a time."""
+        self._closed = False
+        self._folder = Path(tempfile.mkdtemp(prefix="quiltwork-agents-", dir=memory if memory.is_dir() else None))
+        self.names: list[str] = [f"agent{i}" for i in range(self.count)]
+        self._places = [FRONT, *self.names]
+        self.born = dict.fromkeys(self._places, 1)
+        self._children: dict[str, _Child] = {}
+        for place in self._places:
+            self._make_letterbox(place)
+        self.mailbox = LocalMailbox(self._folder, FRONT, self._places, self.born, self.settings.links)
+        for name in self.names:
+            self._start(name)
+
+    def _make_letterbox(self, place: str) -> None:
+        """A doorbell, and rings to and from every place there is."""
+        mine = Address(place, self.born[place])
+        os.mkfifo(self._folder / f"{mine}.bell")
+        for other in self._places:
+            there = Address(other, self.born[other])
+            if other == place or not (self._folder / f"{there}.bell").exists():
+                continue
+            Ring(self._folder / f"{mine}-{there}", RING_BYTES).close()
+            Ring(self._folder / f"{there}-{mine}", RING_BYTES).close()
+
+    def _start(self, name: str) -> None:
+        task = AgentTask(name, self.zoo, self.config, self.settings, self.threads, self.paced)
+        spec = AgentSpec(task, self._folder, tuple(self._places), dict(self.born))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "quiltwork.serving.agents.process"],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
+        )
+        assert process.stdin is not None
+        data = pickle.dumps(spec)
+        process.stdin.write(_LENGTH.pack(len(data)) + data)
+        process.stdin.flush()
+        # The pipe stays open: when it ends, the agent knows that nobody is left to work for.
+        self._children[name] = _Child(process)
+
+    def pid(self, name: str) -> int:
+        """The process of an agent."""
+        return self._children[name].process.pid
+
+    def dead(self) -> Sequence[str]:
+        """Agents whose process has ended, each told once."""
+        found = []
+        for name, child in self._children.items():
+            if not child.told and child.process.poll() is not None:
+                child.told = True
+                found.append(name)
+        return found
+
+    def restart(self, name: str) -> None:
+        """Start an agent anew, with nothing loaded. Raises QuiltworkError after the end."""
+        with self._lock:
+            if self._closed:
+                raise QuiltworkError("the agents have ended", where=name)
+            self._restart(name)
+
+    def _restart(self, name: str) -> None:
+        child = self._children[name]
+        if child.process.poll() is None:
+            child.process.kill()  # it fell silent
+            child.process.wait()
+        old = Address(name, self.born[name])
+        self.born[name] += 1
+        self._make_letterbox(name)
+        self.mailbox.learn(self.born)
+        self._start(name)
+        for path in self._folder.iterdir():
+            if str(old) in path.name.removesuffix(".bell").split("-"):
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End all agents: politely, then not."""
+        with self._lock:
+            self._closed = True
+        for name in self.names:
+            self.mailbox.send(name, Stop())
+        until = time.monotonic() + STOP_SECONDS
+        for child in self._children.values():
+            assert child.process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                child.process.stdin.close()
+            try:
+                child.process.wait(max(until - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+        self.mailbox.close()
+        shutil.rmtree(self._folder, ignore_errors=True)

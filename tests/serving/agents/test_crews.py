@@ -1,0 +1,211 @@
+"""The contract of a crew, whatever its agents run in: processes of this machine, or actors of a Ray cluster of two."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+
+import pytest
+from tiny_checkpoints import build
+
+from quiltwork.core.names import ModelRef
+from quiltwork.serving.agents.front import AgentEngine
+from quiltwork.serving.agents.local import LocalCrew
+from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.engine import Engine
+from quiltwork.serving.options import SamplingOptions
+from quiltwork.serving.policy.cost import Link
+from quiltwork.serving.sampling import SamplerState
+from quiltwork.serving.sequence import Sequence
+from quiltwork.zoo import Zoo
+
+PROMPT = [3, 14, 15, 9, 2, 6, 5, 35, 8, 9, 7, 9, 3, 23, 8, 46, 26, 43, 38, 3, 27, 9, 50, 28]
+NAMES = ("base", "top", "other")
+CONFIG = EngineConfig(kv_bytes=1 << 22, prefill_chunk=16, step_tokens=64)
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory):
+    """A base, a fine-tune of its upper half, and a model that shares nothing."""
+    folder = tmp_path_factory.mktemp("crews")
+    shape = {"num_hidden_layers": 4, "max_position_embeddings": 256}
+    build("llama", **shape).save_pretrained(folder / "base")
+    top = build("llama", **shape)
+    for layer in top.model.layers[2:]:
+        layer.mlp.down_proj.weight.data += 0.05
+    top.save_pretrained(folder / "top")
+    build("llama", seed=5, **shape).save_pretrained(folder / "other")
+    with Zoo(folder / "zoo") as made:
+        for name in NAMES:
+            made.add(folder / name, name=name)
+    return folder / "zoo"
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two nodes of a Ray cluster on one host."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class Served:
+    """A front with its agents, and the few words a test needs."""
+
+    def __init__(self, zoo, crew, settings):
+        self.crew = crew
+        self.engine = AgentEngine(CONFIG, crew, time.monotonic, settings)
+        self.ids = itertools.count(1)
+        self.zoo = Zoo(zoo)
+        for name in NAMES:
+            self.engine.install(self.engine.prepare(self.zoo.chain(name), self.zoo.read))
+
+    def hold(self, name, *holders):
+        segments = len(self.engine._models[ModelRef(name)].route)
+        chosen = itertools.cycle(holders)
+        self.engine.lay_out(ModelRef(name), tuple(tuple(next(chosen)) for _ in range(segments)))
+
+    def finish(self, meanwhile=lambda tokens: None):
+        return finish(self.engine, meanwhile)
+
+    def close(self):
+        self.zoo.close()
+        self.engine.close()
+
+
+def ask(engine, id, name, prompt, max_tokens, sampling=None):
+    sampler = SamplerState(sampling or SamplingOptions(temperature=0.0), prompt)
+    engine.add(Sequence(id, ModelRef(name), list(prompt), sampler, max_tokens))
+
+
+def finish(engine, meanwhile=lambda tokens: None):
+    tokens: dict[int, list[int]] = {}
+    while engine.has_work:
+        for emission in engine.step():
+            assert emission.error is None, emission.error
+            tokens.setdefault(emission.sequence_id, []).append(emission.token.token)
+        meanwhile(tokens)
+    return tokens
+
+
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
+def make(request, zoo):
+    made = []
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
+        from quiltwork.serving.agents.ray_crew import RayCrew
+
+    def make(agents=2, **settings):
+        chosen = AgentSettings(**settings)
+        if request.param == "ray":
+            crew = RayCrew("auto", agents, str(zoo), CONFIG, chosen)
+        else:
+            crew = LocalCrew(agents, str(zoo), CONFIG, chosen)
+        made.append(Served(zoo, crew, chosen))
+        return made[-1]
+
+    yield make
+    for served in made:
+        served.close()
+
+
+@pytest.fixture(scope="session")
+def alone(zoo):
+    """What one process answers."""
+
+    def alone(requests, **options):
+        engine = Engine(CONFIG, time.monotonic)
+        with Zoo(zoo) as opened:
+            for name in NAMES:
+                engine.install(engine.prepare(opened.chain(name), opened.read))
+        for id, (name, prompt, count) in requests.items():
+            ask(engine, id, name, prompt, count, **options)
+        return finish(engine)
+
+    return alone
+
+
+REQUESTS = {i + 1: (NAMES[i % 3], PROMPT[i % 5 :], 12 + i) for i in range(9)}
+
+
+def test_mixed_requests_are_answered_as_by_one_process(make, alone):
+    served = make()
+    for id, (name, prompt, count) in REQUESTS.items():
+        ask(served.engine, id, name, prompt, count)
+    assert served.finish() == alone(REQUESTS)
+    assert {a for m in served.engine._models.values() for h in m.now.plan.holders for a in h} == set(served.crew.names)
+
+
+@pytest.mark.slow
+def test_sampled_answers_are_the_same_too(make, alone):
+    options = SamplingOptions(temperature=0.9, top_k=20, seed=7)
+    served = make()
+    for id, (name, prompt, count) in REQUESTS.items():
+        ask(served.engine, id, name, prompt, count, options)
+    assert served.finish() == alone(REQUESTS, sampling=options)
+
+
+def test_kill_9_of_every_agent_in_turn_changes_no_token(make, alone):
+    served = make()
+    first, second = served.crew.names
+    served.hold("base", [first], [second])
+    served.hold("top", [second], [first])
+    for id, (name, prompt, count) in REQUESTS.items():
+        ask(served.engine, id, name, prompt, count + 20)
+    victims = [first, second]
+
+    def kill(tokens):
+        if victims and sum(map(len, tokens.values())) > 60 * (3 - len(victims)):
+            os.kill(served.crew.pid(victims.pop(0)), signal.SIGKILL)
+
+    longer = {id: (name, prompt, count + 20) for id, (name, prompt, count) in REQUESTS.items()}
+    assert served.finish(kill) == alone(longer)
+    assert not victims
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["best", "move", "recompute"])
+def test_keys_and_values_travel_or_are_made_again_without_changing_a_token(make, alone, policy):
+    served = make(kv_policy=policy, hysteresis=0.0)
+    both = tuple(served.crew.names)
+    for name in NAMES:
+        served.hold(name, both)
+    for id, (name, prompt, count) in REQUESTS.items():
+        ask(served.engine, id, name, prompt, count)
+    assert served.finish() == alone(REQUESTS)
+
+
+@pytest.mark.slow
+def test_a_slow_link_changes_no_token(make, alone):
+    links = {(a, b): Link(1e-3, 2e6) for a in ("agent0", "agent1") for b in ("agent0", "agent1") if a != b}
+    served = make(links=links)
+    served.hold("base", ["agent0"], ["agent1"])
+    requests = {1: ("base", PROMPT, 6), 2: ("base", PROMPT[1:], 6)}
+    for id, (name, prompt, count) in requests.items():
+        ask(served.engine, id, name, prompt, count)
+    assert served.finish() == alone(requests)
+
+
+@pytest.mark.slow
+def test_unloading_frees_the_agents_memory(make):
+    served = make()
+
+    def held():
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            beats = list(served.engine.agents().values())
+            if all(beat is not None for beat in beats):
+                yield sum(beat.weight_bytes for beat in beats)
+
+    before = next(nbytes for nbytes in held() if nbytes)
+    served.engine.unload(ModelRef("other"))
+    assert next(nbytes for nbytes in held() if nbytes < before) < before
