@@ -41,6 +41,12 @@ def up(
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads.")] = None,
+    agents: Annotated[
+        int | None, typer.Option(help="Processes that hold the blocks between them; one engine, where absent.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run the agents on this Ray cluster: auto, local, HOST:PORT.")
+    ] = None,
     chat_template: Annotated[Path | None, typer.Option(help="A Jinja file, used for every model.")] = None,
     keys: Annotated[
         Path | None, typer.Option(envvar="QUILTWORK_KEYS", help="Who may come in (quiltwork keys).")
@@ -74,7 +80,7 @@ def up(
     if door_keys is not None and not door_keys.keys():
         raise BadInputError("has no keys", where=str(keys), hint="quiltwork keys add TENANT")
     positive: dict[str, float | None] = {
-        "--max-model-len": max_model_len, "--max-num-seqs": max_num_seqs, "--threads": threads,
+        "--max-model-len": max_model_len, "--max-num-seqs": max_num_seqs, "--threads": threads, "--agents": agents,
         "--tenant-requests": tenant_requests, "--tenant-rate": tenant_rate,
     }  # fmt: skip
     for option, value in positive.items():
@@ -96,6 +102,8 @@ def up(
         "dtype": dtype,
         "device": device,
         "threads": threads,
+        "agents": agents,
+        "ray": ray,
         "chat_template": _text(chat_template),
         "aliases": dict(map(_alias, alias or ())),
         "drafts": dict(map(_draft, draft or ())),

@@ -169,7 +169,7 @@ class Engine:
             )
         if served.page_bytes and -(-total // PAGE_TOKENS) > self._most_pages(served):
             raise CapacityError(f"{total} tokens do not fit the KV memory", where="max_tokens", hint="raise --memory")
-        seq.served = served
+        seq.version = seq.served = served
         served.running += 1
         seq.tokens = [-1 - i for i in range(served.virtual_tokens)] + list(seq.prompt)
         seq.prompt_len = len(seq.tokens)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from quiltwork.core.errors import BadInputError
+from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.servable import Json
 from quiltwork.serving.batch_log import BatchLog
@@ -22,9 +24,12 @@ from quiltwork.serving.engine import Engine
 from quiltwork.serving.hosting import ModelSource
 from quiltwork.serving.servable import LanguageModels
 
+if TYPE_CHECKING:
+    from quiltwork.serving.agents.front import AgentEngine
+
 SETTINGS = ("zoo", "max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "threads",
             "chat_template", "prefill_chunk", "step_tokens", "prefix_cache", "max_queue", "aliases",
-            "seed", "log_batches", "tenant_kv_share", "tenant_weights", "tenant_fairness", "drafts",
+            "seed", "agents", "ray", "log_batches", "tenant_kv_share", "tenant_weights", "tenant_fairness", "drafts",
             "draft_tokens")  # fmt: skip
 _ENGINE = ("max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "prefill_chunk",
            "step_tokens", "prefix_cache", "tenant_kv_share", "tenant_weights", "tenant_fairness",
@@ -49,8 +54,9 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
     engine), ``chat_template`` (the text of a template used for every model), ``max_queue`` (sequences that may wait),
     ``aliases`` (name -> model), ``seed`` (of requests that bring none; drawn by the system where absent),
     ``log_batches`` (a file that gets a JSON line for every batch), ``drafts`` (model, or model that others were made
-    from, -> the small model that drafts for it; ``*`` for all that it fits). A setting that is None is as if absent.
-    Raises BadInputError naming the setting.
+    from, -> the small model that drafts for it; ``*`` for all that it fits), ``agents`` (processes that hold the blocks
+    between them; one engine in this process where absent), ``ray`` (the Ray cluster to run those on). A setting that is
+    None is as if absent. Raises BadInputError naming the setting.
     """
     if unknown := sorted(set(settings) - set(SETTINGS)):
         raise BadInputError("is not a setting of language models", where=unknown[0])
@@ -79,19 +85,56 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
         if threads:
             torch.set_num_threads(threads)
 
+    common: dict[str, Any] = {
+        "max_queue": max_queue,
+        "chat_template": template,
+        "aliases": _references(given.get("aliases", {}), "aliases"),
+        "now": datetime.now,
+        "seed": _of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
+    }
+    ray, agents = _of(given, "ray", str, ""), _of(given, "agents", int, 0)
+    if agents < 0:
+        raise BadInputError(f"{agents} is not positive", where="agents")
+    if agents or ray:
+        for name in ("log_batches", "drafts"):
+            if given.get(name):
+                raise UnsupportedError("does not go with several agents yet", where=name)
+        front = _front(path, config, agents or 2, threads, ray)
+        return LanguageModels(front, open_source, **common, wake=front.wake, end=front.close)
     log = BatchLog(Path(batches), time.time) if batches else None
     return LanguageModels(
         Engine(config, time.monotonic, log),
         open_source,
-        max_queue=max_queue,
-        chat_template=template,
-        aliases=_references(given.get("aliases", {}), "aliases"),
+        **common,
         drafts=_drafts(given.get("drafts", {})),
-        now=datetime.now,
-        seed=_of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
         begin=begin,
         end=log.close if log is not None else lambda: None,
     )
+
+
+def _front(zoo: str, config: EngineConfig, agents: int, threads: int, ray: str) -> AgentEngine:
+    """Agents that share this machine's memory and cores evenly, or those of a Ray cluster, and the front of them.
+
+    On a cluster the memory is each agent's own.
+    """
+    from quiltwork.serving.agents.front import AgentEngine, Crew
+    from quiltwork.serving.agents.local import LocalCrew
+
+    crew: Crew
+    memory = config.memory_bytes
+    if ray:
+        from quiltwork.serving.agents.ray_crew import RayCrew
+
+        crew = RayCrew(ray, agents, zoo, config, threads=threads or 1)
+        together = None if memory is None else memory * agents
+        return AgentEngine(replace(config, memory_bytes=together), crew, time.monotonic)
+    share = replace(
+        config,
+        kv_bytes=max(config.kv_bytes // agents, 1),
+        memory_bytes=None if memory is None else max(memory // agents, 1),
+    )
+    each = max((threads or os.cpu_count() or 1) // agents, 1)
+    return AgentEngine(config, LocalCrew(agents, zoo, share, threads=each), time.monotonic)
 
 
 def _engine_config(values: Mapping[str, Json]) -> EngineConfig:

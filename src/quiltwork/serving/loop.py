@@ -36,6 +36,7 @@ class EngineLoop:
     deliver : takes each step's emissions.
     failed : is told what a step or a posted call raised, so that whoever waits for it learns of it.
     begin : is called first, in the thread.
+    wake : is called (in any thread) when something is posted: a step that only waits should return.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class EngineLoop:
         deliver: Callable[[Sequence[Emission]], None],
         failed: Callable[[Exception], None],
         begin: Callable[[], None] = lambda: None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._deliver = deliver
         self._failed = failed
         self._begin = begin
+        self._wake_engine = wake
         self._calls: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -67,6 +70,7 @@ class EngineLoop:
                 raise QuiltworkError("the engine has stopped")
             self._calls.append(call)
             self._wake.notify()
+        self._wake_engine()
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Have something done before the next step and wait for what it returns or raises."""
@@ -88,6 +92,7 @@ class EngineLoop:
         with self._wake:
             self._stopping = True
             self._wake.notify()
+        self._wake_engine()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 

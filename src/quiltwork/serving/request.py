@@ -118,7 +118,7 @@ def advance(
 
 def usage_part(request: Request) -> Part:
     """The last part: what was used, what served it and, where that was asked, what each choice went through."""
-    served = request.choices[0].sequence.served if request.choices else None
+    served = request.choices[0].sequence.version if request.choices else None
     model = served.chain.model if served is not None else request.language.model
     accepted = sum(choice.sequence.accepted for choice in request.choices)
     fields: dict[str, Json] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from quiltwork.serving.kv import PageRun
     from quiltwork.serving.route import Route, Served
     from quiltwork.serving.trace import Trace
+    from quiltwork.zoo.types import Chain
+
+
+class Version(Protocol):
+    """Which version of a model answers."""
+
+    @property
+    def chain(self) -> Chain:
+        """It, block by block."""
+        ...
+
+    @property
+    def route(self) -> Sized:
+        """Its segments."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,9 @@ class Sequence:
     explain: bool = False
     """Whether to keep a trace of what it goes through."""
 
+    version: Version | None = None
     served: Served | None = None
+    """The same, where this process computes it."""
     route: Route = ()
     tokens: list[int] = field(default_factory=list)
     """Virtual tokens (negative), prompt and output."""

@@ -80,7 +80,7 @@ class LanguageModels:
     clock : seconds, for latencies. now : the time chat templates may ask for.
     seed : of requests that bring none.
     begin : called first in the engine's thread.
-    end : called last, when it is closed.
+    end : called last, when it is closed. wake : called when the engine's thread is asked for something.
     """
 
     kind = "language"
@@ -99,6 +99,7 @@ class LanguageModels:
         seed: int = 0,
         begin: Callable[[], None] = lambda: None,
         end: Callable[[], None] = lambda: None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._open_source = open_source
@@ -131,7 +132,7 @@ class LanguageModels:
         self._stats = engine.stats()
         self._published = clock()
         self._end_with = end
-        self._loop = EngineLoop(engine, self._deliver, self._fail_all, begin)
+        self._loop = EngineLoop(engine, self._deliver, self._fail_all, begin, wake)
 
     # --- models -------------------------------------------------------------------------------------------------
 

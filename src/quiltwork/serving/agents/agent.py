@@ -71,7 +71,6 @@ class _Queued:
     since: float
     ready: bool = True
     """False while its pages are on their way."""
-    kv: KVChoice = KVChoice.NONE
 
 
 @dataclass
@@ -82,7 +81,6 @@ class _Item:
     session: Session
     work: Work
     since: float
-    kv: KVChoice
     reused: int
 
 
@@ -233,7 +231,7 @@ class Agent:
         for run in runs:
             self._lack(run, run.segment)
 
-    def _arrive(self, run: Run, kv: KVChoice = KVChoice.NONE) -> None:
+    def _arrive(self, run: Run) -> None:
         layout = self._layouts.get(run.layout)
         if layout is None or not layout.holds(run.segment):
             self._lack(run, run.segment)
@@ -253,9 +251,9 @@ class Agent:
                 del self._queue[id]
         session.last_used = self.clock()
         if run.fetch_from is not None and session.has(run.segment) < run.start:
-            run, kv = self._fetch(session, run), KVChoice.MOVE
+            run = self._fetch(session, run)
         ready = run.segment not in session.coming
-        self._queue[next(self._ids)] = _Queued(run, self.clock(), ready, kv)
+        self._queue[next(self._ids)] = _Queued(run, self.clock(), ready)
 
     def _fetch(self, session: Session, run: Run) -> Run:
         """Ask for the pages of the segments that this agent takes over; the work, with them as its own."""
@@ -329,7 +327,7 @@ class Agent:
             end = item.work.start + item.work.count
             for segment in range(item.run.segment, item.work.stop):
                 item.session.computed[segment] = max(item.session.computed[segment], end)
-            hop = Hop(self.name, (item.run.segment, item.work.stop), str(_choice(item)), now - item.since, ended - now,
+            hop = Hop(self.name, (item.run.segment, item.work.stop), _choice(item.run), now - item.since, ended - now,
                       sum(other.work.count for other in items), len(items),
                       len({other.run.layout for other in items}))  # fmt: skip
             self._send_on(item, outputs.get(id(item.work), torch.empty(0)), hop)
@@ -409,7 +407,7 @@ class Agent:
             hidden = run.rows.to(self.cache.device)
         wants = run.wants if stop == len(layout.route) else 0
         work = Work(seq, layout.route, run.start, run.rows.shape[0], run.segment, hidden, wants, stop)
-        return _Item(run, session, work, queued.since, queued.kv, reused)
+        return _Item(run, session, work, queued.since, reused)
 
     def _give_up(self, run: Run) -> None:
         """Memory ran out for a request: it starts afresh when there is some."""
@@ -448,6 +446,7 @@ class Agent:
         if target is None:
             self._lack(run, stop, everything=history.rows < end - run.first)
             return
+        moved = replace(moved, kv=str(target.kv))
         if target.kv is KVChoice.RECOMPUTE:
             self._recomputed += 1
             moved = replace(moved, rows=history.upto(end - run.first), start=run.first)
@@ -459,7 +458,7 @@ class Agent:
             upto = self._dispatcher.span(session.layout.cut, stop, target.agent, owner, visited)
             moved = replace(moved, fetch_from=owner, fetch_upto=upto)
         if target.agent == self.name:
-            self._arrive(moved, target.kv)
+            self._arrive(moved)
         else:
             self._send(target.agent, moved)
 
@@ -553,3 +552,10 @@ def _choice(item: _Item) -> KVChoice:
     if item.run.start < item.run.settled:
         return KVChoice.RECOMPUTE
     return KVChoice.OWNER if item.run.settled > item.run.first else KVChoice.NONE
+
+
+def _choice(run: Run) -> str:
+    """How a piece of work got at its keys and values."""
+    if run.kv in (KVChoice.MOVE, KVChoice.RECOMPUTE):
+        return run.kv
+    return str(KVChoice.OWNER if run.settled > run.first else KVChoice.NONE)

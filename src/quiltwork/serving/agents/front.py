@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -42,7 +42,9 @@ from quiltwork.serving.agents.timing import Timing
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.execute import BatchRecord, Work
+from quiltwork.serving.fairness import Turns
 from quiltwork.serving.kv import KVCounters
+from quiltwork.serving.ledger import Ledger
 from quiltwork.serving.policy.kv import KVChoice
 from quiltwork.serving.policy.placement import Place, gone
 from quiltwork.serving.policy.queueing import Instance, WorkClass
@@ -50,9 +52,11 @@ from quiltwork.serving.prefix import extend_hashes
 from quiltwork.serving.report import report_prompt
 from quiltwork.serving.roster import MAX_LEN_KEYS, placement
 from quiltwork.serving.sampling import Sampled, sample
+from quiltwork.serving.schedule import Job
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
 from quiltwork.serving.trace import Trace
+from quiltwork.serving.waiting import WaitingRoom
 from quiltwork.serving.weights import Read
 from quiltwork.zoo.types import Chain
 
@@ -66,9 +70,15 @@ SILENT_BEATS = 40
 class Crew(Protocol):
     """The agents of a front, as processes somewhere."""
 
-    names: Sequence[str]
-    born: Mapping[str, int]
-    """How often each place was started."""
+    @property
+    def names(self) -> Sequence[str]:
+        """Who they are."""
+        ...
+
+    @property
+    def born(self) -> Mapping[str, int]:
+        """How often each place was started."""
+        ...
 
     @property
     def mailbox(self) -> Mailbox:
@@ -192,7 +202,9 @@ class AgentEngine:
         self._layings: dict[int, Laying] = {}
         self._layout_ids = count(1)
         self._flights: dict[int, _Flight] = {}
-        self._waiting: deque[TokenSequence] = deque()
+        self._waiting = WaitingRoom(self._payer)
+        self._ledger = Ledger(config.entitlements)
+        self._sequences: dict[int, TokenSequence] = {}
         self._placed_of: dict[int, Placed] = {}
         self._beats: dict[str, Beat] = {}
         self._seen: dict[str, float] = {}
@@ -414,21 +426,29 @@ class AgentEngine:
         seq.tokens = [-1 - i for i in range(placed.virtual_tokens)] + list(seq.prompt)
         seq.prompt_len = len(seq.tokens)
         self._prompt_tokens += len(seq.prompt)
+        self._sequences[seq.id] = seq
+        seq.version = placed
         if seq.explain:
             seq.trace = Trace(self.clock)
+        if self._payer(seq) not in self._waiting:
+            self._ledger.arrives(self._payer(seq), self._waiting.lines, self._waiting.last)
         self._waiting.append(seq)
+
+    def _payer(self, seq: TokenSequence) -> str:
+        return seq.tenant if self.config.tenant_fairness else ""
 
     def cancel(self, sequence_id: int) -> None:
         """Forget a sequence and free all that is held for it; harmless if it has ended."""
         placed = self._placed_of.pop(sequence_id, None)
         if placed is None:
             return
+        seq = self._sequences.pop(sequence_id)
         self._dispatcher.back(sequence_id)
         flight = self._flights.pop(sequence_id, None)
         if flight is not None:
             self._broadcast(Release(sequence_id))
         else:
-            self._waiting = deque(seq for seq in self._waiting if seq.id != sequence_id)
+            self._waiting.remove(seq)
         placed.running -= 1
         if len(self._layings) > len(self._models):
             self._forget_layings()
@@ -485,8 +505,8 @@ class AgentEngine:
         for flight in self._flights.values():
             for agent, nbytes in self._needs(flight.placed, len(flight.seq.tokens)).items():
                 held[agent] = held.get(agent, 0) + nbytes
-        while self._waiting and len(self._flights) < self.config.max_num_seqs:
-            seq = self._waiting[0]
+        while len(self._waiting) and len(self._flights) < self.config.max_num_seqs:
+            seq = self._next()
             placed = self._placed_of[seq.id]
             need = self._needs(placed, len(seq.tokens) + PAGE_TOKENS)
             if self._flights and any(
@@ -497,7 +517,9 @@ class AgentEngine:
                 return
             for agent, nbytes in need.items():
                 held[agent] = held.get(agent, 0) + nbytes
-            self._waiting.popleft()
+            self._waiting.remove(seq)
+            if seq.trace is not None:
+                seq.trace.enter("prefill")
             first = placed.virtual_tokens if placed.copies_prefix else 0
             flight = _Flight(seq, placed, placed.now, first, visited=[None] * len(placed.route))
             flight.epoch = seq.departures + 1
@@ -505,9 +527,21 @@ class AgentEngine:
             seq.computed = first
             extend_hashes(seq)
             self._flights[seq.id] = flight
-            if seq.trace is not None:
-                seq.trace.enter("prefill")
             self._send_next(flight)
+
+    def _next(self) -> TokenSequence:
+        """Who starts next: the tenant that was served least, then whoever of it came first."""
+        running = [self._job(f.seq) for f in self._flights.values() if f.seq.pending > 1]
+        heads = [self._job(seq) for seq in self._waiting.heads(1)]
+        turns = Turns(running, heads, self._ledger.standings({}, 0))
+        newcomers = {job.id for job in heads}
+        while (taken := turns.take(newcomers=True)) is not None:
+            if taken[0].id in newcomers:
+                return self._sequences[taken[0].id]
+        raise QuiltworkError("nobody waits")
+
+    def _job(self, seq: TokenSequence) -> Job:
+        return Job(seq.id, seq.pending, seq.computed, 0, self._payer(seq))
 
     def _needs(self, placed: Placed, tokens: int) -> dict[str, int]:
         pages = -(-tokens // PAGE_TOKENS)
@@ -544,6 +578,7 @@ class AgentEngine:
             work_class=int(work_class),
             first=flight.first,
             prompt_len=seq.prompt_len,
+            traced=seq.trace is not None,
             visited=tuple(flight.visited),
             hashes=_hashes(seq, start, end),
             hashes_from=start // PAGE_TOKENS,
@@ -555,6 +590,7 @@ class AgentEngine:
         flight.stalled = target is None
         if target is None:
             return
+        run = replace(run, kv=str(target.kv))
         if target.kv is KVChoice.RECOMPUTE:
             rows = torch.tensor(seq.tokens[flight.first : end], dtype=torch.int64)
             run = replace(
@@ -587,6 +623,9 @@ class AgentEngine:
             if seq.trace is not None:
                 for hop in output.path:
                     seq.trace.visited(hop, flight.laying.cut.keys, flight.laying.chain.links)
+            if end <= seq.prompt_len and end > seq.charged:
+                self._ledger.prompt(seq.tenant, end - max(start, seq.charged) - output.reused, self._payer(seq))
+                seq.charged = end
             if seq.generated == 0:
                 seq.cached_tokens += output.reused
             if seq.prompt_logprobs is not None and not seq.reported:
@@ -613,6 +652,9 @@ class AgentEngine:
         seq = flight.seq
         seq.tokens.append(token.token)
         self._generated += 1
+        self._ledger.generated(seq.tenant, self._payer(seq))
+        if seq.trace is not None:
+            seq.trace.enter("decode")
         reason = None
         if seq.sampler.error is not None:
             reason = "error"
@@ -671,10 +713,10 @@ class AgentEngine:
             seq.cached_tokens = 0
             seq.prompt_report.clear()
         seq.computed = 0
-        self._waiting.appendleft(seq)
-        self._preemptions += 1
         if seq.trace is not None:
             seq.trace.preempt()
+        self._waiting.appendleft(seq)
+        self._preemptions += 1
 
     def _notice_gone(self) -> None:
         """Agents that ended or fell silent: what they held is made again, here or by them when they are back."""
@@ -762,6 +804,9 @@ class AgentEngine:
             kv=KVCounters(),
             last_batches=tuple(BatchRecord(*batch) for beat in beats for batch in beat.batches),
             routes={ref: placed.route for ref, placed in self._models.items()},
+            tenants=self._ledger.stats(
+                Counter(flight.seq.tenant for flight in self._flights.values()), self._waiting.counts(), {}, {}
+            ),
         )
 
 
