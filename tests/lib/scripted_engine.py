@@ -70,7 +70,7 @@ class ScriptedEngine:
     def add(self, seq):
         if seq.model not in self.models:
             raise NotFoundError(f"{seq.model} is not loaded", where="model")
-        seq.served = self.models[seq.model]
+        seq.version = seq.served = self.models[seq.model]
         if len(seq.prompt) + seq.max_tokens > self.kv_tokens:
             raise BadInputError("too much", where="max_tokens")
         self.sequences[seq.id] = seq

@@ -64,6 +64,17 @@ def test_the_owner_keeps_a_sequence_for_a_trifle_and_loses_it_for_more() -> None
     assert choose([owner, better]) is better
 
 
+def test_what_costs_once_is_weighed_against_what_every_token_costs() -> None:
+    def candidates(steps: int) -> list[Candidate]:
+        owner = Candidate("a", queue_s=0.04, kv=KVChoice.OWNER, steps=steps)
+        return [owner, Candidate("b", kv_s=0.1, exec_s=0.005, kv=KVChoice.MOVE, steps=steps)]
+
+    for steps, agent in ((1, "a"), (32, "b")):
+        chosen = choose(candidates(steps))
+        assert chosen is not None
+        assert chosen.agent == agent
+
+
 def test_nobody_is_chosen_where_nothing_is_possible() -> None:
     assert choose([Candidate("a", kv_s=float("inf"))]) is None
     assert choose([]) is None

@@ -241,7 +241,7 @@ class Agent:
             self._release(run.request)
             session = None
         if session is None:
-            session = self._sessions[run.request] = open_session(run, layout)
+            session = self._sessions[run.request] = open_session(run, layout, next(self._ids))
         if run.epoch < session.epoch:
             return
         if run.epoch > session.epoch:

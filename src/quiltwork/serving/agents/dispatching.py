@@ -75,6 +75,7 @@ class Dispatcher:
                     net_s=link.seconds(rows * (cut.hidden_bytes if segment else 8)) if agent != self._name else 0.0,
                     exec_s=profile.batch_s(rows),
                     state=state,
+                    steps=run.steps,
                 )
             )
         chosen = choose(weigh(options, owner, self._settings.kv_policy), hysteresis=self._settings.hysteresis)

@@ -579,6 +579,7 @@ class AgentEngine:
             first=flight.first,
             prompt_len=seq.prompt_len,
             traced=seq.trace is not None,
+            steps=min(max(seq.max_tokens - seq.generated, 1), self.settings.horizon),
             visited=tuple(flight.visited),
             hashes=_hashes(seq, start, end),
             hashes_from=start // PAGE_TOKENS,

@@ -166,6 +166,6 @@ def _segment(
         pool=cache.pool(next(iter(shapes))) if shapes else None,
         chain_hash=hash,
         attached_below=any(part.attachments for part in chain.links[:stop]),
-        keeps_activation=bool(blocks) and stop < len(chain.links),
+        keeps_activation=False,  # whoever is handed the rows keeps them (session.History)
         last=stop == len(chain.links),
     )

@@ -66,6 +66,8 @@ class Run:
     """Number of the first of those pages."""
     scale: float = 1.0
     options: Mapping[str, Json] = field(default_factory=dict)
+    steps: int = 1
+    """How often the sequence will come by, this time included, as far as can be told."""
     kv: str = "none"
     """How it gets at its keys and values: a ``KVChoice``."""
     fetch_from: str | None = None

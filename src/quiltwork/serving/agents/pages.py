@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 import torch
+from blake3 import blake3
 
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.agents.message import AskKV, Pages
@@ -59,4 +59,4 @@ def put_pages(session: Session, cache: KVCache, pages: Pages) -> bool | None:
 
 def _checksum(rows: torch.Tensor) -> str:
     data = rows.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if rows.numel() else b""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return blake3(data).hexdigest(length=16)

@@ -86,8 +86,8 @@ class Session:
         return self.left.setdefault(segment, History())
 
 
-def open_session(run: Run, layout: Layout) -> Session:
-    """A session without any state."""
+def open_session(run: Run, layout: Layout, opened: int) -> Session:
+    """A session without any state; ``opened`` sets it apart from earlier ones of the same request."""
     seq = Sequence(
         id=run.request,
         model=layout.chain.model.ref,
@@ -98,6 +98,7 @@ def open_session(run: Run, layout: Layout) -> Session:
         state_options=dict(run.options),
     )
     seq.take_route(layout.route)
+    seq.departures = opened
     seq.prompt_len = run.prompt_len
     return Session(seq, layout, run.first, [0] * len(layout.route), run.epoch)
 

@@ -19,6 +19,9 @@ class AgentSettings:
     history_bytes: int = 64 << 20
     """Of hidden states that an agent keeps so that another can take over from it."""
     hysteresis: float = 0.1
+    horizon: int = 32
+    """Tokens that a sequence is taken to make still, at most, when a way to its state is weighed that costs once and
+    saves with every token."""
     kv_policy: str = "best"
     """See ``policy.dispatch.weigh``."""
     links: Mapping[tuple[str, str], Link] = field(default_factory=dict)
@@ -31,6 +34,8 @@ class AgentSettings:
             raise BadInputError(f"{self.kv_policy!r} is not one of {', '.join(POLICIES)}", where="kv_policy")
         if self.history_bytes < 0:
             raise BadInputError(f"{self.history_bytes} is negative", where="history_bytes")
+        if self.horizon < 1:
+            raise BadInputError(f"{self.horizon} is not positive", where="horizon")
         if not 0 <= self.hysteresis < 1:
             raise BadInputError(f"{self.hysteresis} is not in [0, 1)", where="hysteresis")
 

@@ -26,11 +26,13 @@ class Candidate:
     exec_s: float = 0.0
     """To run the batch that it would join."""
     kv: KVChoice = KVChoice.NONE
+    steps: int = 1
+    """How often the sequence will come by, this time included, as far as can be told."""
 
     @property
     def cost(self) -> float:
-        """Seconds until the segment's output is there."""
-        return self.queue_s + self.load_s + self.net_s + self.kv_s + self.exec_s
+        """Seconds that all those times will take: queue, way and batch each time, loading and state once."""
+        return self.steps * (self.queue_s + self.net_s + self.exec_s) + self.load_s + self.kv_s
 
 
 def choose(
@@ -65,6 +67,8 @@ class Option:
     exec_s: float
     state: KVState
     load_s: float = 0.0
+    steps: int = 1
+    """See ``Candidate``."""
 
 
 def weigh(options: Sequence[Option], owner: str | None, policy: str = "best") -> list[Candidate]:
@@ -84,7 +88,7 @@ def weigh(options: Sequence[Option], owner: str | None, policy: str = "best") ->
                 kv, seconds = KVChoice.MOVE, 0.0
             elif policy == "recompute" and recompute_seconds(o.state) < float("inf"):
                 kv, seconds = KVChoice.RECOMPUTE, 0.0
-        weighed.append(Candidate(o.agent, o.queue_s, o.load_s, o.net_s, seconds, o.exec_s, kv))
+        weighed.append(Candidate(o.agent, o.queue_s, o.load_s, o.net_s, seconds, o.exec_s, kv, o.steps))
     if policy == "owner" and any(c.kv is KVChoice.OWNER for c in weighed):
         return [c for c in weighed if c.kv is KVChoice.OWNER]
     return weighed
