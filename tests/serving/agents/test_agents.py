@@ -281,7 +281,7 @@ def test_a_reply_tells_which_agents_it_went_through_and_how_they_got_its_keys_an
     f.spread(base, "a0", "a1")
     id = f.ask(base, PROMPT, max_tokens=6, explain=True)
     quiet = f.ask(base, PROMPT[1:], max_tokens=6)
-    waiting = {seq.id: seq for seq in f.engine._waiting}
+    waiting = dict(f.engine._sequences)
     assert waiting[quiet].trace is None
     trace = waiting[id].trace
     f.finish()
@@ -306,7 +306,7 @@ def test_a_lost_agent_shows_in_the_explanation(make, fleet):
     f.load(base)
     f.everywhere(base)
     f.ask(base, PROMPT, max_tokens=12, explain=True)
-    (sequence,) = f.engine._waiting
+    (sequence,) = f.engine._sequences.values()
     killed = []
 
     def kill(tokens):
@@ -328,7 +328,7 @@ def test_what_was_decided_for_keys_and_values_is_told_as_it_was(make, fleet, pol
     f.everywhere(fleet["base"])
     for at in range(8):
         f.ask(fleet["base"], PROMPT[at:], 24, explain=True)
-    traces = [seq.trace for seq in f.engine._waiting]
+    traces = [seq.trace for seq in f.engine._sequences.values()]
     f.finish()
     choices = Counter()
     for trace in traces:

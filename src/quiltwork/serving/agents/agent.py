@@ -545,15 +545,6 @@ def keep_pages(cache: KVCache, item: _Item) -> None:
         publish(cache, item.session.seq, item.session.layout.route[segment], segment, first, end)
 
 
-def _choice(item: _Item) -> KVChoice:
-    """How a piece of work got at its keys and values, for whoever asked for an explanation."""
-    if item.kv is KVChoice.MOVE:
-        return KVChoice.MOVE
-    if item.run.start < item.run.settled:
-        return KVChoice.RECOMPUTE
-    return KVChoice.OWNER if item.run.settled > item.run.first else KVChoice.NONE
-
-
 def _choice(run: Run) -> str:
     """How a piece of work got at its keys and values."""
     if run.kv in (KVChoice.MOVE, KVChoice.RECOMPUTE):

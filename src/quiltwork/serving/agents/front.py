@@ -585,7 +585,6 @@ class AgentEngine:
             hashes_from=start // PAGE_TOKENS,
             scale=seq.adapter_scale,
             options=dict(seq.state_options),
-            traced=seq.trace is not None,
         )
         target = self._dispatcher.next(laying.cut, run, True)
         flight.stalled = target is None
@@ -654,8 +653,6 @@ class AgentEngine:
         seq.tokens.append(token.token)
         self._generated += 1
         self._ledger.generated(seq.tenant, self._payer(seq))
-        if seq.trace is not None:
-            seq.trace.enter("decode")
         reason = None
         if seq.sampler.error is not None:
             reason = "error"
