@@ -76,6 +76,7 @@ def test_what_a_request_went_through_is_printed_beside_the_answer(run, url):
     assert "embed .. head" in err
     assert "3 sibling found; 2 computed, 1 of them again after 1 preemptions" in err
     assert "prefill 2.0" in err
+    assert "4 of 9 drafted tokens accepted" in err
     code, out, err = run("say", "--max-tokens", "2", "--explain", "--json", "--url", url)
     assert (code, err) == (0, "")
     assert json.loads(out)["explain"]["choices"][0]["hops"][0]["last"] == "head"

@@ -230,7 +230,8 @@ def _explained(index: int) -> dict[str, Json]:
     kv = {"page_tokens": 16, "found": found, "partly_found": {**found, "sibling": 0}, "computed": 2, "recomputed": 1,
           "preemptions": 1, "waits": 0}  # fmt: skip
     seconds = {"queue": 0.001, "prefill": 0.002, "decode": 0.003, "sampling": 0.0, "delivery": 0.0, "total": 0.006}
-    return {"index": index, "hops": [hop], "batches": batches, "kv": kv, "seconds": seconds}
+    drafted = {"drafted": 9, "accepted": 4}
+    return {"index": index, "hops": [hop], "batches": batches, "kv": kv, "seconds": seconds, "speculation": drafted}
 
 
 def _entry(word: str) -> dict[str, Json]:

@@ -161,3 +161,25 @@ def test_a_model_of_another_size_of_vocabulary_does_not_draft(host, family):
 def test_a_malformed_setting_is_named(value, tmp_path):
     with pytest.raises(BadInputError, match="drafts"):
         language_servable({"zoo": str(tmp_path), "drafts": value})
+
+
+def test_an_explained_reply_tells_how_its_draft_fared_and_names_no_draft(host, family):
+    servable = host(Drafts(SMALL), family.base(), family.base("small"))
+    servable.load(ModelRef("base"))
+    wish = {"temperature": 0, "max_tokens": 20, "explain": True}
+    for asked in (wish, {**wish, "speculation": "off"}):
+        stream = servable.submit(ModelRef("base"), Input("completion", {"prompt": PROMPT}), asked, caller=Caller())
+        last = list(stream)[-1].fields
+        (choice,) = last["explain"]["choices"]
+        usage = last["usage"]
+        if asked is wish:
+            accepted, rejected = usage["accepted_prediction_tokens"], usage["rejected_prediction_tokens"]
+            assert choice["speculation"] == {"drafted": accepted + rejected, "accepted": accepted}
+            assert accepted > 0
+        else:
+            assert "speculation" not in choice
+        assert choice["kv"]["computed"] + sum(choice["kv"]["found"].values()) == -(-(len(PROMPT) + 19) // 16)
+        seconds = choice["seconds"]
+        assert sum(seconds.values()) == pytest.approx(2 * seconds["total"])
+    told = servable.explain(ModelRef("base"), tenant=None)
+    assert all(segment["shared_with"] == {"models": [], "hidden": 0} for segment in told["segments"])

@@ -90,6 +90,9 @@ def _facts(choice: Json) -> Table:
         if kv["preemptions"]:
             pages += f", {kv['recomputed']} of them again after {kv['preemptions']} preemptions"
         shown.add_row(f"pages of {kv['page_tokens']} tokens", pages)
+    if "speculation" in choice:
+        drafted = choice["speculation"]
+        shown.add_row("speculation", f"{drafted['accepted']} of {drafted['drafted']} drafted tokens accepted")
     shown.add_row("milliseconds", ", ".join(f"{stage} {MS * took:.1f}" for stage, took in choice["seconds"].items()))
     return shown
 

@@ -138,13 +138,18 @@ def usage_part(request: Request) -> Part:
     }
     if request.options.explain:
         fields["explain"] = {
-            "choices": [
-                {"index": choice.index, **choice.sequence.trace.to_json()}
-                for choice in request.choices
-                if choice.sequence.trace is not None
-            ]
+            "choices": [_explained(choice) for choice in request.choices if choice.sequence.trace is not None]
         }
     return Part(fields, last=True)
+
+
+def _explained(choice: Choice) -> dict[str, Json]:
+    sequence = choice.sequence
+    assert sequence.trace is not None
+    told = {"index": choice.index, **sequence.trace.to_json()}
+    if sequence.drafted:
+        told["speculation"] = {"drafted": sequence.drafted, "accepted": sequence.accepted}
+    return told
 
 
 def empty_choice(index: int) -> Part:

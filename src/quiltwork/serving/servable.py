@@ -458,7 +458,8 @@ class LanguageModels:
         ref = self._aliases.get(model, model)
         with self._lock:
             chains = {ref: host.chain for ref, host in self._hosts.items()}
-            routes = self._stats.routes
+            # A draft runs through segments too, but is not served.
+            routes = {ref: route for ref, route in self._stats.routes.items() if ref in chains}
         if ref not in chains or (tenant is not None and not visible_to(ref, tenant)):
             raise _not_loaded(model)
         chain = chains[ref]
