@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
 from tiny_checkpoints import adapted, build
 from typer.testing import CliRunner
 
+from quiltwork.cli.explained import explained_model
 from quiltwork.cli.zoo import app
 from quiltwork.core.errors import BadInputError, ConflictError, NotFoundError, QuiltworkError
 from quiltwork.zoo import Zoo
@@ -95,6 +98,17 @@ def test_explain_tells_what_the_call_does(run: Any, models: Path, tmp_path: Path
     for word in ("lora (llama, made from base)", "removing it would free", "layers.1.ffn", "embed", "no other"):
         assert word in text
     assert "alice" not in run("explain", "base", "--tenant", "bob", "--no-near")
+
+
+def test_explain_shows_what_was_substituted_and_what_it_costs(run: Any, models: Path, tmp_path: Path) -> None:
+    run("add", models / "base")
+    with Zoo(tmp_path / "zoo") as zoo:
+        told = zoo.explain("base")
+    swap = {"part": "layers.1.ffn", "source": None, "delta_loss": 0.002, "total_delta_loss": 0.003, "budget": 0.01}
+    *_, table = explained_model(replace(told, substitutions=(swap,), near=()))
+    assert isinstance(table, Table)
+    cells = [list(column.cells) for column in table.columns]
+    assert cells == [["layers.1.ffn"], ["another model"], ["0.0020"], ["0.0030"], ["0.0100"]]
 
 
 def test_damage_is_found_and_fails(run: Any, models: Path, tmp_path: Path) -> None:

@@ -84,6 +84,19 @@ def test_a_model_can_be_explained_and_closed_again(page):
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "explain law"
 
 
+def test_substitutions_are_shown_where_a_model_has_some(page):
+    assert page.locator(".substituted").count() == 1
+    row = page.locator("#quilt tbody tr", has_text="poems")
+    assert row.locator(".substituted").inner_text() == "1 substituted"
+    row.get_by_role("link", name="explain poems").click()
+    swaps = page.locator("#explained .swaps tbody tr")
+    swaps.wait_for()
+    assert swaps.inner_text().split("\t") == ["layers.2.attn", "another model", "0.0020", "0.0020", "0.0100"]
+    page.get_by_role("link", name="explain law").click()
+    page.get_by_text("law", exact=True).first.wait_for()
+    swaps.wait_for(state="detached")
+
+
 def test_what_cannot_be_explained_is_said_in_its_place(page):
     page.route("**/v1/explain/**", lambda route: route.fulfill(status=404, json={"error": {"message": "gone <b>"}}))
     page.locator("#quilt tbody tr").first.get_by_role("link").click()

@@ -202,7 +202,9 @@ class FakeServable:
                     {"segment": "a1c", "first": "head", "last": "head", "blocks": 1, "bytes": 196_608,
                      "shared_with": {"models": [], "hidden": 0}}]  # fmt: skip
         return {"model": str(model), "family": "llama", "version": "0" * 64, "base": None, "bytes": 1_500_000,
-                "own_bytes": 196_608, "parts": parts, "segments": segments, "unservable": []}  # fmt: skip
+                "own_bytes": 196_608, "parts": parts, "segments": segments, "unservable": [],
+                "substitutions": [{"part": part, "source": None, "delta_loss": 0.002, "total_delta_loss": 0.002,
+                                   "budget": 0.01} for part in _substituted(model)]}  # fmt: skip
 
     def close(self, *, drain_seconds: float = 0.0) -> None:
         self.closed = True
@@ -219,7 +221,12 @@ def _row(ref: ModelRef, at: int) -> dict[str, Json]:
         cells.append({"part": part, "kind": kind, "block": block, "bytes": 65536 * (1 + place % 3), "shared_by": 1,
                       "attachments": hung})  # fmt: skip
     return {"model": str(ref), "name": ref.name, "tenant": ref.tenant, "family": "llama", "version": "0" * 64,
-            "parent": "base" if at else None, "segments": 1, "cells": cells}  # fmt: skip
+            "parent": "base" if at else None, "segments": 1, "cells": cells,
+            "substituted": _substituted(ref)}  # fmt: skip
+
+
+def _substituted(ref: ModelRef) -> list[str]:
+    return ["layers.2.attn"] if ref.name == "poems" else []
 
 
 def _explained(index: int) -> dict[str, Json]:

@@ -1,5 +1,6 @@
 """A host explains its loaded models as they are served now."""
 
+import dataclasses
 import json
 from datetime import datetime
 
@@ -10,6 +11,7 @@ from quiltwork.core.errors import NotFoundError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Caller, Explains, Input
 from quiltwork.serving import Engine, EngineConfig, LanguageModels
+from quiltwork.zoo.types import Substitution
 
 
 @pytest.fixture
@@ -85,3 +87,18 @@ def test_a_new_version_is_explained_from_the_moment_it_serves(served, family):
     assert told["version"] == "2"
     assert sum(segment["blocks"] for segment in told["segments"]) == len(told["parts"])
     assert told["parts"][1]["shared_with"] == {"models": [], "hidden": 0}
+
+
+def test_substitutions_are_told_with_their_cost_and_name_nobody_hidden(served, family):
+    twin = family.base("adapted")
+    swap = Substitution("layers.1.attn", ("a",), ("b",), ModelRef("top", "alice"), 0.002, 0.01, 0.98, 0.002, 0.98, 0.01,
+                        "ab" * 32)  # fmt: skip
+    model = dataclasses.replace(twin.chain.model, substitutions=(swap,))
+    served.load(served.shelf.put(dataclasses.replace(twin, chain=dataclasses.replace(twin.chain, model=model))))
+    (told,) = served.explain(ModelRef("adapted"), tenant=None)["substitutions"]
+    assert (told["part"], told["source"], told["delta_loss"]) == ("layers.1.attn", "alice::top", 0.002)
+    (told,) = served.explain(ModelRef("adapted"), tenant="bob")["substitutions"]
+    assert told["source"] is None
+    assert served.explain(ModelRef("base"), tenant=None)["substitutions"] == []
+    rows = {row["model"]: row["substituted"] for row in served.status()["models"]}
+    assert rows == {"base": [], "lora": [], "alice::top": [], "adapted": ["layers.1.attn"]}

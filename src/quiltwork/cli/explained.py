@@ -117,6 +117,12 @@ def explained_model(told: Explanation) -> list[RenderableType]:
             run = cut.first if cut.first == cut.last else f"{cut.first} .. {cut.last}"
             cuts.add_row(cut.id, run, str(cut.blocks), format_bytes(cut.nbytes), _also(cut.others))
         shown += ["", cuts]
+    if told.substitutions:
+        swaps = table("substituted", "by the block of", "costs", "with those above", "allowed (nats per token)")
+        for swap in told.substitutions:
+            costs = (f"{swap[name]:.4f}" for name in ("delta_loss", "total_delta_loss", "budget"))
+            swaps.add_row(swap["part"], swap["source"] or "another model", *costs)
+        shown += ["", swaps]
     if told.near:
         like = table(
             "nearly equal", "block", "bytes", "to that of", "block there", "cosine", numbers=("bytes", "cosine")

@@ -14,8 +14,8 @@ def picture(chains: Mapping[ModelRef, Chain], stats: EngineStats, *, outstanding
     """What the dashboard shows, as JSON.
 
     ``models`` has a row per model with a cell per place of its chain: the block there, its bytes, how many of the
-    models hold the very same block, and what is attached. ``segments`` has the models that run through each segment,
-    ``tenants`` how each tenant stands.
+    models hold the very same block, and what is attached; and the parts that another model's block serves.
+    ``segments`` has the models that run through each segment.
     """
     owners: dict[str, set[ModelRef]] = {}
     for ref, chain in chains.items():
@@ -35,6 +35,7 @@ def picture(chains: Mapping[ModelRef, Chain], stats: EngineStats, *, outstanding
                 "version": chain.model.version,
                 "parent": str(chain.model.base) if chain.model.base is not None else None,
                 "segments": len(stats.routes.get(ref, ())),
+                "substituted": [substitution.part for substitution in chain.model.substitutions],
                 "cells": [
                     {
                         "part": part.name,

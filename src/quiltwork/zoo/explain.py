@@ -12,7 +12,7 @@ from quiltwork.core.servable import Json
 from quiltwork.zoo.families import chain
 from quiltwork.zoo.near import Near, near_duplicates
 from quiltwork.zoo.segments import segment_id, segments
-from quiltwork.zoo.types import Block, Model, Part
+from quiltwork.zoo.types import Block, Model, Part, Substitution
 
 if TYPE_CHECKING:
     from quiltwork.zoo.zoo import Zoo
@@ -101,6 +101,8 @@ class Explanation:
     own_bytes: int
     """Of those: bytes that no other model has."""
     unservable: tuple[str, ...] = ()
+    substitutions: tuple[Mapping[str, Json], ...] = ()
+    """Parts that another model's block serves: the part, that model (None where it may not be named), what it costs."""
     stored_own_bytes: int | None = None
     """Bytes stored that no other model uses: what removing it would free. None where no zoo was measured."""
     near: tuple[Near, ...] | None = None
@@ -118,6 +120,7 @@ class Explanation:
             "parts": [part.to_json() for part in self.parts],
             "segments": [segment.to_json() for segment in self.segments],
             "unservable": list(self.unservable),
+            "substitutions": [dict(substitution) for substitution in self.substitutions],
         }
         if self.stored_own_bytes is not None:
             told["stored_own_bytes"] = self.stored_own_bytes
@@ -164,6 +167,7 @@ def describe(
         nbytes=sum(block.nbytes for block in mine),
         own_bytes=sum(block.nbytes for block in mine if not holders.get(block.id, set()) - {model.ref}),
         unservable=model.unservable,
+        substitutions=tuple(_substituted(substitution, tenant) for substitution in model.substitutions),
     )
 
 
@@ -208,6 +212,11 @@ def explain(
         alone = {p.block.id for p in told.parts if p.block.others == Others()}
         found = near_duplicates(zoo, model, [other for other in visible if other.ref != model.ref], alone, progress)
     return replace(told, stored_own_bytes=usage.own_bytes, near=found)
+
+
+def _substituted(substitution: Substitution, tenant: str | None) -> dict[str, Json]:
+    source = substitution.source
+    return substitution.to_json() | {"source": str(source) if tenant is None or visible_to(source, tenant) else None}
 
 
 def _seen(zoo: Zoo, ref: ModelRef | str, tenant: str | None) -> Model:

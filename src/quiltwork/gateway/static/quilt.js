@@ -80,6 +80,8 @@ function drawQuilt(parts) {
       explain(row.model, link);
     });
     const label = make("th", { scope: "row", textContent: row.model }, make("small", { textContent: row.parent ? `of ${row.parent}` : row.family || "" }), link);
+    const substituted = row.substituted || [];
+    if (substituted.length) label.append(make("small", { className: "substituted", textContent: `${substituted.length} substituted`, title: substituted.join(", ") }));
     const cells = columns.map((name) => {
       const cell = row.cells.find((candidate) => candidate.part === name);
       if (!cell) return make("td");
@@ -140,6 +142,9 @@ async function explain(model, opener) {
     const runs = told.segments.map((s) => row("td", s.segment, s.first === s.last ? s.first : `${s.first} .. ${s.last}`, s.blocks, bytes(s.bytes), others(s.shared_with)));
     $("explained-body").replaceChildren(make("table", { className: "facts" },
       make("thead", {}, row("th", "Segment", "Parts", "Blocks", "Size", "Also runs")), make("tbody", {}, ...runs)));
+    const swaps = (told.substitutions || []).map((s) => row("td", s.part, s.source || "another model", s.delta_loss.toFixed(4), s.total_delta_loss.toFixed(4), s.budget.toFixed(4)));
+    if (swaps.length) $("explained-body").append(make("table", { className: "facts swaps" },
+      make("thead", {}, row("th", "Substituted", "By the block of", "Costs, nats per token", "With those above", "Allowed")), make("tbody", {}, ...swaps)));
   }
   $("explained-title").focus();
 }
