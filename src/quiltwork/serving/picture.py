@@ -15,7 +15,7 @@ def picture(chains: Mapping[ModelRef, Chain], stats: EngineStats, *, outstanding
 
     ``models`` has a row per model with a cell per place of its chain: the block there, its bytes, how many of the
     models hold the very same block, and what is attached; and the parts that another model's block serves.
-    ``segments`` has the models that run through each segment.
+    ``segments`` has the models that run through each segment, ``tenants`` how each tenant stands.
     """
     owners: dict[str, set[ModelRef]] = {}
     for ref, chain in chains.items():
