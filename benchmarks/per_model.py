@@ -66,7 +66,7 @@ class Counts:
 
 
 QUICK = Counts(24, 12, 8, 4, {"generate": 8, "continuous": None})
-FULL = Counts(300, 200, 48, 32, {"generate": 96, "continuous": None})
+FULL = Counts(300, 160, 48, 32, {"generate": 96, "continuous": None})
 
 
 @dataclass

@@ -62,6 +62,7 @@ def context(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
     import torch
 
     threads = torch.get_num_threads()
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # teams of threads wait for each other where others want the cores
     for module in ("per_model", "parameter_sharing", "llama_server", "work.azure", "work.reference"):
         monkeypatch.setattr(f"{module}.Side", Here)
     yield Context(quick=True, seed=0, scratch=tmp_path, data=data_dir)
@@ -97,8 +98,7 @@ def test_per_model_provisioning(context: Context, monkeypatch: pytest.MonkeyPatc
 def test_parameter_sharing_and_the_ablation(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parameter_sharing, "SHAPE", SMALL_BODY)
     monkeypatch.setattr(parameter_sharing, "QUICK", parameter_sharing.Counts(10, 4, 5))
-    monkeypatch.setattr("work.azure.APPS", 2)  # that many of continuous batching's in memory
-    monkeypatch.setattr(parameter_sharing, "CAP", 1.0)  # the same memory is made up for all but ours
+    monkeypatch.setattr(parameter_sharing, "need", lambda *asked: 2048 * MIB)
     found = parameter_sharing.run(context)
     for claim in parameter_sharing.CLAIMS:
         check(found[claim.name], {"PEFT mixed batches, separate full fine-tunes", "ours"})
@@ -114,9 +114,7 @@ def test_parameter_sharing_and_the_ablation(context: Context, monkeypatch: pytes
 def test_llama_server(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_server, "SHAPE", SMALL_BODY)
     monkeypatch.setattr(llama_server, "QUICK", llama_server.Counts(10, 4, 2))
-    monkeypatch.setattr("work.azure.APPS", 2)  # that many of continuous batching's in memory
-    monkeypatch.setattr(llama_server, "CAP", 1.0)  # the same memory is made up for all but ours
-    monkeypatch.setattr(Here, "floor_pss", 0)
+    monkeypatch.setattr(llama_server, "need", lambda *asked: 2048 * MIB)
     found = llama_server.run(context)[llama_server.THROUGHPUT]
     check(found, {"llama.cpp server", "ours, over HTTP"})
     assert sum(row.get("table") == "one-at-a-time" for row in found.rows) == 3
