@@ -22,7 +22,7 @@ WORDS = {
 
 
 def story(sentences: int = 1500, seed: int = 0) -> str:
-    """Sentences whose last word follows from the first: a model needs its attention to know it."""
+    """Sentences of one shape, whose last word is that of an earlier place."""
     rng, lines = random.Random(seed), []
     for _ in range(sentences):
         first, second = rng.sample(WORDS["who"], 2)
