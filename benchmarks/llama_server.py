@@ -139,7 +139,7 @@ def llama_server(environment: Mapping[str, str]) -> Path:
     path = environment.get(VARIABLE, "")
     if not Path(path).is_file():
         raise NotFoundError(
-            "skipped: no llama-server to measure against", where=f"{VARIABLE}={path}",
+            "no llama-server to measure against", where=f"{VARIABLE}={path}",
             hint="build the target llama-server of llama.cpp (Release, GGML_NATIVE) and set the variable to its path",
         )  # fmt: skip
     return Path(path).resolve()

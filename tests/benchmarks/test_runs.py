@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llama_server
@@ -122,11 +122,12 @@ def test_llama_server(context: Context, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_llama_server_one_line_says_what_to_do(tmp_path: Path) -> None:
     for environment in ({}, {llama_server.VARIABLE: str(tmp_path)}):
-        with pytest.raises(NotFoundError, match=r"^QUILTWORK_LLAMA_SERVER=.*skipped.*\(build") as caught:
+        with pytest.raises(NotFoundError, match=r"^QUILTWORK_LLAMA_SERVER=.*no llama-server.*\(build") as caught:
             llama_server.llama_server(environment)
         assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9)), st.integers(0, 9))
 def test_special_tokens_are_put_back_where_the_other_answer_has_them(full: list[int], other: int) -> None:
     visible = [token for token in full if token >= SPECIAL]

@@ -130,6 +130,17 @@ def test_all_goes_on_after_a_failure_and_tells_it(add, run, project):
     assert len(list((project / "benchmarks" / "records").iterdir())) == 4
 
 
+def test_all_skips_what_needs_something_that_is_not_here_and_says_so(add, run, project):
+    add("a")
+    (project / "benchmarks" / "b.py").write_text(
+        BENCHMARK.format(stem="b", theirs=3.0, equal=True).replace('print("noise")', "raise NotFoundError('no peer')")
+        + "from quiltwork.core.errors import NotFoundError\n"
+    )
+    assert "skipped b.py: no peer" in run("run", "--all")
+    assert len(list((project / "benchmarks" / "records").iterdir())) == 2
+    assert "no peer" in run("run", "room.b", code=2)
+
+
 @pytest.mark.parametrize("words", [[], ["room.fast", "--all"]])
 def test_a_run_is_of_one_claim_or_of_all(add, run, words):
     add()

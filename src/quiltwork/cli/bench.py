@@ -27,7 +27,7 @@ from quiltwork.core.bench import (
     write,
 )
 from quiltwork.core.bench.tables import amount, by_table, cell, columns, pages, rewritten
-from quiltwork.core.errors import BadInputError, QuiltworkError
+from quiltwork.core.errors import BadInputError, NotFoundError, QuiltworkError
 from quiltwork.core.servable import Json
 
 app = typer.Typer(
@@ -59,7 +59,9 @@ def ls(json: JsonOption = False) -> None:
 @app.command()
 def run(
     name: Annotated[str | None, typer.Argument(help="A claim (quiltwork bench ls).")] = None,
-    all: Annotated[bool, typer.Option("--all", help="Every claim.")] = False,
+    all: Annotated[
+        bool, typer.Option("--all", help="Every claim; skips those whose peer or data is not here.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="The same on less work; not recorded.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Where all randomness comes from.")] = 0,
     json: JsonOption = False,
@@ -79,6 +81,9 @@ def run(
         except QuiltworkError as error:
             if len(chosen) == 1:
                 raise
+            if isinstance(error, NotFoundError):  # a peer or data that this machine does not have
+                print(f"quiltwork: skipped {benchmark.path.name}: {error}", file=sys.stderr)
+                continue
             print(f"quiltwork: {error}", file=sys.stderr)
             failed.append(benchmark.path.name)
     if json:

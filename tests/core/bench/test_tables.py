@@ -80,6 +80,15 @@ def test_rows_of_one_table_are_gathered_from_all_records_once_each(record, tmp_p
     assert "| sweep |\n| --- |\n| a |" in rows
 
 
+def test_what_claims_of_one_run_printed_stands_once(record, tmp_path):
+    for claim in (SPEED, BYTES):
+        write(tmp_path, record(claim, rows=[{"sweep": "a"}]))
+    found = standings([Benchmark(Path("b.py"), (BYTES, SPEED), lambda c: {})], tmp_path)
+    made = table(found, rows=True)
+    assert "`room.speed`, `zoo.bytes`:" in made
+    assert made.count("| sweep |") == 1
+
+
 def test_a_page_without_marks_stays_as_it_is(standing):
     text = "# A page\n\nmentions `<!-- bench:begin -->` in passing\n"
     assert rewritten(text, standing, where="p") == text

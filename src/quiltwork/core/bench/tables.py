@@ -66,11 +66,10 @@ def table(standings: Sequence[Standing], *, rows: bool = False) -> str:
     body = [_line(standing) for standing in standings]
     lines = ["", _row(head), _row(["---"] * len(head)), *map(_row, body), "", *_circumstances(standings), ""]
     if rows:
-        for standing in standings:
-            if standing.record is not None and standing.record.outcome.rows:
-                lines += [f"`{standing.claim.name}`:", ""]
-                for name, found in by_table(standing.record.outcome.rows):
-                    lines += [*([f"{name}:", ""] if name else []), *_printed(found), ""]
+        for names, printed in _beside(standings):
+            lines += [f"{', '.join(f'`{name}`' for name in names)}:", ""]
+            for title, found in by_table(printed):
+                lines += [*([f"{title}:", ""] if title else []), *_printed(found), ""]
     return "\n".join(lines)
 
 
@@ -154,6 +153,19 @@ def _wanted(words: str, rooms: set[str], line: str) -> _Wanted:
             hint = f"rows, table= with a table's name, or room= with one of {known}"
             raise BadInputError(f"{word!r} is not understood", where=line, hint=hint)
     return wanted
+
+
+def _beside(standings: Sequence[Standing]) -> list[tuple[list[str], Sequence[Mapping[str, Json]]]]:
+    """What was printed beside the figures, once for all claims that have it in common."""
+    found: list[tuple[list[str], Sequence[Mapping[str, Json]]]] = []
+    for standing in standings:
+        rows = () if standing.record is None else standing.record.outcome.rows
+        same = next((names for names, others in found if others == rows), None)
+        if same is not None:
+            same.append(standing.claim.name)
+        elif rows:
+            found.append(([standing.claim.name], rows))
+    return found
 
 
 def _line(standing: Standing) -> list[str]:
