@@ -32,6 +32,8 @@ PROMISED = {
     "serving.sharing_p95": (at_most(0.8), "ours/baseline", False),
     "serving.sharing_throughput": (at_least(1.3), "ours/baseline", False),
     "serving.llama_throughput": (at_least(1.2), "ours/baseline", False),
+    "serving.kv_policy_near_best": (at_most(1.10), "ours/baseline", False),
+    "serving.kv_policy_switch": (at_least(1.0), "ours/baseline", True),
     "serving.flat_decode": (at_most(1.5), "ours/baseline", False),
 }
 

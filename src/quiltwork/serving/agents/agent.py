@@ -252,6 +252,7 @@ class Agent:
         session.last_used = self.clock()
         if run.fetch_from is not None and session.has(run.segment) < run.start:
             run = self._fetch(session, run)
+        self._recomputed += run.kv == KVChoice.RECOMPUTE
         ready = run.segment not in session.coming
         self._queue[next(self._ids)] = _Queued(run, self.clock(), ready)
 
@@ -448,7 +449,6 @@ class Agent:
             return
         moved = replace(moved, kv=str(target.kv))
         if target.kv is KVChoice.RECOMPUTE:
-            self._recomputed += 1
             moved = replace(moved, rows=history.upto(end - run.first), start=run.first)
         else:
             skip = max(run.settled - item.work.start, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import struct
@@ -10,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
 
 from quiltwork.serving.agents.serve import Mailbox
 from quiltwork.serving.agents.settings import AgentSettings
@@ -61,11 +61,22 @@ def run_agent(task: AgentTask, mailbox: Mailbox, orphaned: Callable[[], bool]) -
     serve(agent, mailbox, time.monotonic, orphaned=orphaned)
 
 
-def _watch(parent: IO[bytes], orphaned: threading.Event) -> None:
+def _watch(parent: int, orphaned: threading.Event) -> None:
     """The parent holds the other end of this pipe; it ends with the parent, however that ends."""
-    while parent.read(1):
+    while os.read(parent, 1):
         continue
     orphaned.set()
+
+
+def _read(parent: int, count: int) -> bytes:
+    """Exactly ``count`` bytes. Raises EOFError where the parent has gone."""
+    data = b""
+    while len(data) < count:
+        more = os.read(parent, count - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
 
 
 def main() -> None:
@@ -74,10 +85,12 @@ def main() -> None:
 
     # An interrupt at the terminal is the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    (length,) = struct.unpack("<I", sys.stdin.buffer.read(4))
-    spec: AgentSpec = pickle.loads(sys.stdin.buffer.read(length))
+    # Not through sys.stdin: a thread that waits in its buffer would be in the way at the end.
+    parent = sys.stdin.fileno()
+    (length,) = struct.unpack("<I", _read(parent, 4))
+    spec: AgentSpec = pickle.loads(_read(parent, length))
     orphaned = threading.Event()
-    threading.Thread(target=_watch, args=(sys.stdin.buffer, orphaned), daemon=True).start()
+    threading.Thread(target=_watch, args=(parent, orphaned), daemon=True).start()
     mailbox = LocalMailbox(spec.folder, spec.task.name, spec.places, spec.born, spec.task.settings.links)
     run_agent(spec.task, mailbox, orphaned.is_set)
 

@@ -1,0 +1,135 @@
+"""Getting at keys and values: whoever holds them, over the link, or computed again; ours weighs, the others do one.
+
+Two agents hold a model, one of them also another that comes in bursts. When the first is busy, going to the other one
+pays if the keys and values come cheaply enough. Agents are paced: real processes, letters and decisions, batches that
+take as long as a profile of the 30 M body says (measured first, one thread), pages that really travel over a link as
+slow as it is set. Latency is the mean over the model's requests, from arrival to the last token.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Mapping
+
+import torch
+
+from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
+from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.policy.cost import Link, SegmentProfile
+from quiltwork.serving.policy.kv import KVChoice, KVState, crossover_bytes_per_s, fetch
+from work.fleet import BODY_30M, SMALL_BODY, Shape, sixteen_apps
+from work.paced import Asked, PacedFleet, instances, measured_rows
+from work.stock import stock
+
+NEAR_BEST = "serving.kv_policy_near_best"
+SWITCH = "serving.kv_policy_switch"
+GBITS = (0.1, 0.3, 1.0, 3.0, 10.0)
+FIXED = ("owner", "move", "recompute")
+CLAIMS = (
+    Claim(name=NEAR_BEST, room="serving",
+          title="mean latency against the best fixed KV policy, at the worst of the links from 0.1 to 10 Gb/s",
+          reach=at_most(1.10), ratio="ours/baseline", unit="s", parity=False),
+    Claim(name=SWITCH, room="serving",
+          title="links at which fetching and computing again are chosen as the formula predicts, of all links",
+          reach=at_least(1.0), ratio="ours/baseline", unit="links", parity=True),
+)  # fmt: skip
+PROMPT, ANSWER = 384, 32
+LATENCY_S = 1e-4
+AGENTS = ("agent0", "agent1")
+
+
+def run(context: Context) -> Mapping[str, Outcome]:
+    """For each link and policy a crew of its own; the same requests for all of them."""
+    quick = context.quick
+    shape = SMALL_BODY if quick else BODY_30M
+    gbits = GBITS[::4] if quick else GBITS
+    seeds = [context.seed] if quick else [context.seed + i for i in range(3)]
+    fleet = sixteen_apps(context.scratch / "fleet", seed=context.seed, shape=shape)
+    zoo = context.scratch / "zoo"
+    stock(zoo, fleet)
+    model, other = fleet.base.name, next(app.name for app in fleet.apps if app.kind == "full")
+    context.progress("profile")
+    torch.set_num_threads(1)
+    rows = measured_rows(zoo, model, repeats=4 if quick else 24, vocab=shape.vocab)
+    kv_bytes = 2 * shape.layers * shape.hidden * 4
+    profile = SegmentProfile(rows, kv_bytes=kv_bytes, hidden_bytes=shape.hidden * 4)
+    profiles = {key: profile for keys in instances(zoo, [model, other]).values() for key in keys}
+    work = {seed: requests(model, other, profile, shape, seed, count=4 if quick else 24) for seed in seeds}
+
+    latency: dict[tuple[float, str], list[float]] = {}
+    ways: dict[float, dict[str, int]] = {}
+    for gbit in gbits:
+        link = Link(LATENCY_S, gbit * 1e9 / 8)
+        links = {(a, b): link for a in AGENTS for b in AGENTS if a != b}
+        for policy in ("best", *FIXED):
+            context.progress(f"{gbit} Gb/s: {policy}")
+            settings = AgentSettings(kv_policy=policy, links=links)
+            crew = PacedFleet(zoo, {model: [AGENTS], other: [AGENTS[:1]]}, profiles, settings, agents=2,
+                              kv_bytes=1 << 24 if quick else 1 << 30)  # fmt: skip
+            try:
+                for seed in seeds:
+                    done = crew.replay(work[seed])
+                    latency.setdefault((gbit, policy), []).append(statistics.fmean(done.latencies[model]))
+            finally:
+                crew.close()
+            if policy == "best":
+                ways[gbit] = {"move": sum(b.kv_moves for b in done.beats.values()),
+                              "recompute": sum(b.kv_recomputed for b in done.beats.values())}  # fmt: skip
+
+    table = []
+    worst: tuple[float, float, str] | None = None
+    for gbit in gbits:
+        means = {policy: statistics.fmean(latency[gbit, policy]) for policy in ("best", *FIXED)}
+        best = min(FIXED, key=lambda policy: means[policy])
+        ratio = means["best"] / means[best]
+        worst = max(worst, (ratio, gbit, best)) if worst is not None else (ratio, gbit, best)
+        table.append({"link Gb/s": gbit, **{f"{p} s": round(m, 3) for p, m in means.items()}, "best fixed": best,
+                      "ours / best": round(ratio, 3), **ways[gbit],
+                      "predicted": _predicted(profile, gbit)})  # fmt: skip
+    assert worst is not None
+    agreeing = [row for row in table if _agrees(row)]
+    crossover = crossover_bytes_per_s(KVState(PROMPT, profile, Link(), 8, Link())) * 8 / 1e9
+    details = {"profile_rows": rows.amounts, "profile_s": rows.seconds, "kv_bytes_per_token": kv_bytes,
+               "crossover_gbit": crossover, "worst_link_gbit": worst[1], "seeds": seeds}  # fmt: skip
+    return {
+        NEAR_BEST: Outcome(ours=latency[worst[1], "best"], baseline=latency[worst[1], worst[2]], rows=table,
+                           details=details),
+        SWITCH: Outcome(ours=[max(len(agreeing), 1e-9)], baseline=[len(table)], rows=table, details=details),
+    }  # fmt: skip
+
+
+def requests(model: str, other: str, profile: SegmentProfile, shape: Shape, seed: int, *, count: int) -> list[Asked]:
+    """The model's requests at a quarter of one agent's capacity; bursts of prompts for the other model, half the time.
+
+    A burst asks twice of its agent what that can do while it lasts.
+    """
+    rng = random.Random(seed)
+    prompt, answer = min(PROMPT, shape.positions // 2), ANSWER
+    alone = profile.prefill_s(prompt) + answer * profile.batch_s(1)
+    found: list[Asked] = []
+    at = 0.0
+    for _ in range(count):
+        at += rng.expovariate(0.25 / alone)
+        words = tuple(rng.randrange(shape.vocab) for _ in range(prompt))
+        found.append(Asked(at, model, words, answer))
+    burst, now = 4 * alone, 0.0
+    chunk = min(256, shape.positions // 2)
+    while now < at:
+        for i in range(max(int(burst / profile.prefill_s(chunk)), 1)):
+            words = tuple(rng.randrange(shape.vocab) for _ in range(chunk))
+            found.append(Asked(now + i * profile.prefill_s(chunk) / 2, other, words, 1))
+        now += 2 * burst
+    return found
+
+
+def _predicted(profile: SegmentProfile, gbit: float) -> str:
+    """What the formula takes for a prompt's keys and values at an idle agent."""
+    return str(fetch(KVState(PROMPT, profile, Link(LATENCY_S, gbit * 1e9 / 8), 8, Link()))[0])
+
+
+def _agrees(row: Mapping[str, object]) -> bool:
+    """Whether the predicted way was taken more often than the other, and at all."""
+    taken = {KVChoice.MOVE: int(str(row["move"])), KVChoice.RECOMPUTE: int(str(row["recompute"]))}
+    predicted = KVChoice(str(row["predicted"]))
+    return taken[predicted] > 0 and taken[predicted] == max(taken.values())
