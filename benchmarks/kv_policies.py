@@ -11,16 +11,15 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Mapping
-
-import torch
+from typing import TYPE_CHECKING
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
-from quiltwork.serving.agents.settings import AgentSettings
-from quiltwork.serving.policy.cost import Link, SegmentProfile
-from quiltwork.serving.policy.kv import KVChoice, KVState, crossover_bytes_per_s, fetch
 from work.fleet import BODY_30M, SMALL_BODY, Shape, sixteen_apps
-from work.paced import Asked, PacedFleet, instances, measured_rows
 from work.stock import stock
+
+if TYPE_CHECKING:
+    from quiltwork.serving.policy.cost import SegmentProfile
+    from work.paced import Asked
 
 NEAR_BEST = "serving.kv_policy_near_best"
 SWITCH = "serving.kv_policy_switch"
@@ -41,6 +40,13 @@ AGENTS = ("agent0", "agent1")
 
 def run(context: Context) -> Mapping[str, Outcome]:
     """For each link and policy a crew of its own; the same requests for all of them."""
+    import torch
+
+    from quiltwork.serving.agents.settings import AgentSettings
+    from quiltwork.serving.policy.cost import Link, SegmentProfile
+    from quiltwork.serving.policy.kv import KVState, crossover_bytes_per_s
+    from work.paced import PacedFleet, instances, measured_rows
+
     quick = context.quick
     shape = SMALL_BODY if quick else BODY_30M
     gbits = GBITS[::4] if quick else GBITS
@@ -104,6 +110,8 @@ def requests(model: str, other: str, profile: SegmentProfile, shape: Shape, seed
 
     A burst asks twice of its agent what that can do while it lasts.
     """
+    from work.paced import Asked
+
     rng = random.Random(seed)
     prompt, answer = min(PROMPT, shape.positions // 2), ANSWER
     alone = profile.prefill_s(prompt) + answer * profile.batch_s(1)
@@ -125,11 +133,14 @@ def requests(model: str, other: str, profile: SegmentProfile, shape: Shape, seed
 
 def _predicted(profile: SegmentProfile, gbit: float) -> str:
     """What the formula takes for a prompt's keys and values at an idle agent."""
+    from quiltwork.serving.policy.cost import Link
+    from quiltwork.serving.policy.kv import KVState, fetch
+
     return str(fetch(KVState(PROMPT, profile, Link(LATENCY_S, gbit * 1e9 / 8), 8, Link()))[0])
 
 
 def _agrees(row: Mapping[str, object]) -> bool:
     """Whether the predicted way was taken more often than the other, and at all."""
-    taken = {KVChoice.MOVE: int(str(row["move"])), KVChoice.RECOMPUTE: int(str(row["recompute"]))}
-    predicted = KVChoice(str(row["predicted"]))
+    taken = {way: int(str(row[way])) for way in ("move", "recompute")}
+    predicted = str(row["predicted"])
     return taken[predicted] > 0 and taken[predicted] == max(taken.values())
