@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
-from work.crowd import Asked, Served, price
+from work.asked import Asked, Served, price
 from work.fleet import BODY_30M, SMALL_BODY, merged, sixteen_loras
 from work.reference import Reference
 from work.replay import Request
@@ -48,7 +48,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     folders = {app.name: app.path for app in merged(fleet, context.scratch / "merged").apps}
     zoo = context.scratch / "zoo"
     stock(zoo, fleet)
-    whole = int(count * (1 + 3 * FLOOD * SHARE / (LOAD - SHARE)))
+    whole = QUEUE + int(2 * count * (1.2 + FLOOD * SHARE / (LOAD - SHARE)))
     traces = {seed: requests(context.data, names, vocab, count=whole, seed=seed) for seed in seeds}
 
     common = {"max_num_seqs": SEATS, "kv_bytes": 1 << 28}
@@ -60,14 +60,16 @@ def run(context: Context) -> Mapping[str, Outcome]:
     with Side("work.crowd:Crowds", threads=1, zoo=zoo, models=names, engines=engines) as side, \
             Reference(folders) as reference:  # fmt: skip
         context.progress("what the engine can do")
-        full = at_once(renamed(traces[seeds[0]][: max(count, 2 * SEATS)], "full", vocab))
-        side.call("capacity", "share", full[:SEATS], TENANTS)
-        rate, per_second = side.call("capacity", "share", full, TENANTS)
+        full = at_once(renamed(traces[seeds[0]][: max(count, 6 * SEATS)], "full", vocab))
+        for name in engines:  # those that are not asked for the figure warm up
+            side.call("capacity", name, full[: 3 * SEATS], TENANTS)
+        rate: float = side.call("capacity", "share", full, TENANTS)
         for seed in seeds:
             context.progress(f"shuffle {seed}")
-            others, quiet, flood = crowd(traces[seed], count, rate, seed)
-            arms = {"share": ("share", [*others, *quiet]), "flood": ("flood", [*others, *flood]),
-                    "arrival": ("arrival", [*others, *flood])}  # fmt: skip
+            all_others, quiet, flood = crowd(traces[seed], count, rate, seed)
+            arms = {"share": ("share", [*all_others, *quiet]), "flood": ("flood", [*all_others, *flood]),
+                    "arrival": ("arrival", [*all_others, *flood])}  # fmt: skip
+            others = all_others[QUEUE : QUEUE + count]
             ids = frozenset(a.request.id for a in others)
             done: dict[str, Served] = side.call("replay", arms, ids, ["share", "flood"])
             for name, served in done.items():
@@ -81,7 +83,8 @@ def run(context: Context) -> Mapping[str, Outcome]:
     unfair = [late / alone for late, alone in zip(p95["arrival"], p95["share"], strict=True)]
     rows.append({"arm": "without fairness: order of arrival, ratio (at least)", "p95 s": [round(r, 2) for r in unfair]})
     details = {"requests_of_others": count, "tenants": TENANTS, "load": LOAD, "flood": FLOOD, "shuffles": seeds,
-               "capacity_price_per_s": rate, "capacity_requests_per_s": per_second, "seats": SEATS, "threads": 1,
+               "capacity_price_per_s": rate, "capacity_requests_per_s": rate * len(full) / sum(map(price, full)),
+               "seats": SEATS, "threads": 1,
                "clock": "processor time of the engine's steps", "without_fairness_ratios": unfair,
                "answers": compared.summary()}  # fmt: skip
     return {NAME: Outcome(ours=p95["flood"], baseline=p95["share"], answers_equal=compared.equal, details=details,
@@ -91,16 +94,17 @@ def run(context: Context) -> Mapping[str, Outcome]:
 def crowd(trace: Sequence[Request], count: int, rate: float, seed: int) -> tuple[list[Asked], list[Asked], list[Asked]]:
     """Requests of the others, and of the fourth tenant at its share and at ten times as much.
 
-    The others arrive as a Poisson process behind ``QUEUE`` requests that are there from the start and are not measured,
-    so that the engine is saturated from the first step on. The fourth arrives evenly by what its requests count, as a
+    The others arrive as a Poisson process behind ``QUEUE`` requests that are there from the start, and go on arriving
+    after the ``count`` requests that are measured, until those are answered: the engine is saturated all the time, and
+    neither its filling nor its emptying is measured. The fourth arrives evenly by what its requests count, as a
     client that sends at a fixed rate does. Its first requests are the same in both.
 
     rate : what the engine serves per second, by price.
     """
     rng = random.Random(f"crowd/{seed}")
-    first, rest = at_once(trace[:QUEUE]), trace[QUEUE + count :]
-    others = poisson(trace[QUEUE : QUEUE + count], (LOAD - SHARE) * rate, rng)
-    until = 2 * others[-1].arrival
+    first, rest = at_once(trace[:QUEUE]), trace[QUEUE + 2 * count :]
+    others = poisson(trace[QUEUE : QUEUE + 2 * count], (LOAD - SHARE) * rate, rng)
+    until = others[-1].arrival
     return (
         [Asked(f"{seed}/{i % (TENANTS - 1)}", request) for i, request in enumerate([*first, *others])],
         [Asked(f"{seed}/flood", request) for request in _evenly(rest, SHARE * rate, until)],

@@ -9,6 +9,7 @@ Built in a process of its own (``work.side``).
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,46 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quiltwork.core.errors import QuiltworkError
 from quiltwork.core.names import ModelRef
 from quiltwork.serving import Engine, EngineConfig, SamplerState, SamplingOptions
 from quiltwork.serving import Sequence as TokenSequence
 from quiltwork.zoo import Zoo
+from work.asked import GENERATED_PRICE, PROMPT_PRICE, Asked, Served
 from work.replay import Request
-
-PROMPT_PRICE, GENERATED_PRICE = 1.0, 2.0
-"""What a token counts when shares are reckoned: the engine's own prices."""
-
-
-def price(request: Request) -> float:
-    """What serving a request counts."""
-    return PROMPT_PRICE * len(request.prompt) + GENERATED_PRICE * request.new_tokens
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request and whose it is."""
-
-    tenant: str
-    request: Request
-
-
-@dataclass(frozen=True)
-class Served:
-    """How one engine did."""
-
-    latency: Mapping[str, float]
-    """Request id -> seconds from arrival to last token; of those that were not answered, the time they had waited."""
-    answers: Mapping[str, Sequence[int]]
-    """Of those that were answered."""
-    seconds: float
-    busy: float
-    """Share of the seconds in which there was something to compute."""
-    waiting: Mapping[str, float]
-    """Tenant -> sequences waiting to start, mean over the steps."""
-    seats: float
-    """Sequences computed at a time, mean over the steps."""
-    price: Mapping[str, float]
-    """Tenant -> what was served to it, by price."""
 
 
 @dataclass
@@ -76,9 +44,10 @@ class _Run:
     waiting: dict[str, int] = field(default_factory=dict)
     seats: int = 0
     left: set[str] = field(default_factory=set)
+    before: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.left = set(self.until)
+        self.left, self.before = set(self.until), _prices(self.engine)
 
     def step(self, number: int) -> int:
         """Take in what has arrived and do one step; the next free sequence number."""
@@ -122,11 +91,8 @@ class _Run:
         late = [a for a in self.coming if a.request.id in self.left and a.request.arrival < self.now]
         for asked in late:
             self.latency[asked.request.id] = self.now - asked.request.arrival
-        served: dict[str, float] = {}
-        for name in self.answers:
-            asked = self.asked[name]
-            served[asked.tenant] = served.get(asked.tenant, 0.0) + price(asked.request)
         tenants = {asked.tenant for asked in self.asked.values()}
+        served = {tenant: total - self.before.get(tenant, 0.0) for tenant, total in _prices(self.engine).items()}
         return Served(
             dict(self.latency),
             dict(self.answers),
@@ -134,8 +100,16 @@ class _Run:
             1 - self.idle / self.now,
             {tenant: self.waiting.get(tenant, 0) / self.steps for tenant in sorted(tenants)},
             self.seats / self.steps,
-            served,
+            {tenant: served[tenant] for tenant in sorted(tenants)},
         )
+
+
+def _prices(engine: Engine) -> dict[str, float]:
+    """What was served to each tenant so far, by price."""
+    return {
+        tenant: PROMPT_PRICE * standing.prompt_tokens + GENERATED_PRICE * standing.generated_tokens
+        for tenant, standing in engine.stats().tenants.items()
+    }
 
 
 class Crowds:
@@ -148,23 +122,31 @@ class Crowds:
             for engine in self._engines.values():
                 for model in models:
                     engine.install(engine.prepare(opened.chain(ModelRef(model)), opened.read))
+        # Else a collection of all that torch imported, 0.15 s of it, falls to whichever engine happens to start it.
+        gc.collect()
+        gc.freeze()
 
-    def capacity(self, name: str, requests: Sequence[Request], tenants: int) -> tuple[float, float]:
-        """What one engine serves per second while its queue is full: by price, and in requests.
+    def capacity(self, name: str, requests: Sequence[Request], tenants: int) -> float:
+        """What one engine serves per second while its queue is full, by price.
 
-        Measured from the start until nobody waits to start; ``tenants`` take turns asking.
+        Measured from the time when as many are answered as it computes at once (until then it computes mostly prompts)
+        until nobody waits to start; ``tenants`` take turns asking.
         """
         run = _Run(
             self._engines[name],
             deque(Asked(f"full/{i % tenants}", request) for i, request in enumerate(requests)),
             frozenset(),
         )
-        number = self._number
+        began: tuple[float, float] | None = None
         while not run.steps or run.engine.stats().waiting:
-            number = run.step(number)
-        self._number = number
-        done = run.end()
-        return sum(done.price.values()) / done.seconds, len(done.answers) / done.seconds
+            self._number = run.step(self._number)
+            if began is None and len(run.latency) >= run.engine.config.max_num_seqs:
+                began = sum(_prices(run.engine).values()), run.now
+        if began is None:
+            raise QuiltworkError("too few requests to fill it", where="capacity")
+        rate = (sum(_prices(run.engine).values()) - began[0]) / (run.now - began[1])
+        run.end()
+        return rate
 
     def replay(
         self, arms: Mapping[str, tuple[str, Sequence[Asked]]], until: frozenset[str], patient: Sequence[str]
@@ -178,8 +160,10 @@ class Crowds:
             name: _Run(self._engines[engine], deque(sorted(asked, key=lambda a: a.request.arrival)), until)
             for name, (engine, asked) in arms.items()
         }
+        order = deque(runs.values())
         while any(runs[name].left for name in patient):
-            for run in runs.values():
+            for run in order:
                 if run.left:
                     self._number = run.step(self._number)
+            order.rotate(1)
         return {name: run.end() for name, run in runs.items()}
