@@ -31,8 +31,8 @@ LOAD = 1.2
 """What all ask for together, as a share of what the engine can do, while the fourth keeps to its share."""
 SHARE = 1 / TENANTS
 SEATS = 32
-QUEUE = 3 * SEATS
-"""Requests of the others that are there from the start."""
+QUEUE = 4 * SEATS
+"""Requests that are there from the start, of all four tenants together."""
 RATES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 """Of the knee: arrivals as a share of what the engine can do."""
 KNEE = 2.0
@@ -69,7 +69,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
             all_others, quiet, flood = crowd(traces[seed], count, rate, seed)
             arms = {"share": ("share", [*all_others, *quiet]), "flood": ("flood", [*all_others, *flood]),
                     "arrival": ("arrival", [*all_others, *flood])}  # fmt: skip
-            others = all_others[QUEUE : QUEUE + count]
+            others = all_others[QUEUE - QUEUE // TENANTS :][:count]
             ids = frozenset(a.request.id for a in others)
             done: dict[str, Served] = side.call("replay", arms, ids, ["share", "flood"])
             for name, served in done.items():
@@ -94,21 +94,22 @@ def run(context: Context) -> Mapping[str, Outcome]:
 def crowd(trace: Sequence[Request], count: int, rate: float, seed: int) -> tuple[list[Asked], list[Asked], list[Asked]]:
     """Requests of the others, and of the fourth tenant at its share and at ten times as much.
 
-    The others arrive as a Poisson process behind ``QUEUE`` requests that are there from the start, and go on arriving
-    after the ``count`` requests that are measured, until those are answered: the engine is saturated all the time, and
-    neither its filling nor its emptying is measured. The fourth arrives evenly by what its requests count, as a
-    client that sends at a fixed rate does. Its first requests are the same in both.
+    Everybody starts with the same number of requests, ``QUEUE`` in all, and goes on asking until the ``count`` requests
+    that are measured, those of the others after the start, are answered: the engine is saturated all the time, and
+    neither its filling nor its emptying is measured. The others' requests arrive as a Poisson process; the fourth's
+    evenly by what they count, as from a client that sends at a fixed rate. Its first requests are the same in both.
 
     rate : what the engine serves per second, by price.
     """
     rng = random.Random(f"crowd/{seed}")
-    first, rest = at_once(trace[:QUEUE]), trace[QUEUE + 2 * count :]
+    mine = QUEUE // TENANTS
+    start, first, rest = at_once(trace[:mine]), at_once(trace[mine:QUEUE]), trace[QUEUE + 2 * count :]
     others = poisson(trace[QUEUE : QUEUE + 2 * count], (LOAD - SHARE) * rate, rng)
     until = others[-1].arrival
     return (
         [Asked(f"{seed}/{i % (TENANTS - 1)}", request) for i, request in enumerate([*first, *others])],
-        [Asked(f"{seed}/flood", request) for request in _evenly(rest, SHARE * rate, until)],
-        [Asked(f"{seed}/flood", request) for request in _evenly(rest, FLOOD * SHARE * rate, until)],
+        [Asked(f"{seed}/flood", request) for request in [*start, *_evenly(rest, SHARE * rate, until)]],
+        [Asked(f"{seed}/flood", request) for request in [*start, *_evenly(rest, FLOOD * SHARE * rate, until)]],
     )
 
 
