@@ -41,7 +41,7 @@ KNEE = 2.0
 
 def run(context: Context) -> Mapping[str, Outcome]:
     """A calibration, then every shuffle on all three engines at once, then the rates of the knee on one of them."""
-    count = 40 if context.quick else 240
+    count = 40 if context.quick else 200
     seeds = [context.seed + i for i in range(1 if context.quick else 5)]
     fleet = sixteen_loras(context.scratch / "fleet", seed=context.seed, shape=SMALL_BODY if context.quick else BODY_30M)
     names, vocab = [app.name for app in fleet.apps], fleet.shape.vocab
