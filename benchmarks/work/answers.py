@@ -6,6 +6,7 @@ are that close. From there on the texts are different questions, and nothing fur
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -101,3 +102,36 @@ def compare(
             gap = float(logits.max() - min(logits[x], logits[y]))
         result.divergences.append(Divergence(request, at, x, y, gap))
     return result
+
+
+def draws(seed: int, count: int) -> list[float]:
+    """The random numbers by which the engine draws a sequence's tokens."""
+    rng = random.Random(seed & (2**64 - 1))
+    return [rng.random() for _ in range(count)]
+
+
+def compare_drawn(
+    ours: Sequence[int],
+    baseline: Sequence[int],
+    numbers: Sequence[float],
+    temperature: float,
+    next_logits: Callable[[Sequence[int]], Logits],
+) -> Comparison:
+    """Compare two answers whose n-th token was drawn by the n-th of ``numbers``, each the token at which the cumulated
+    probability (in the order of the vocabulary) passes that number.
+
+    A difference is excused where the number lies within MARGIN of both tokens' stretches.
+    """
+    at = first_difference(ours, baseline)
+    if at is None:
+        return Comparison(1)
+    if at >= min(len(ours), len(baseline)):
+        return Comparison(1, [Divergence("", at, None, None, float("inf"))])
+    logits = next_logits(ours[:at]).astype(np.float64) / temperature
+    mass = np.exp(logits - logits.max())
+    ends = np.cumsum(mass / mass.sum())
+    gaps = [
+        max(ends[token] - mass[token] / mass.sum() - numbers[at], numbers[at] - ends[token], 0.0)
+        for token in (ours[at], baseline[at])
+    ]
+    return Comparison(1, [Divergence("", at, ours[at], baseline[at], float(max(gaps)))])

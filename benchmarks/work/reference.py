@@ -32,10 +32,14 @@ class Reference:
 
         def next_logits(request: str, tokens: Sequence[int]) -> Logits:
             model, prompt = asked[request]
-            logits: Logits = self._ready(model).call("next_logits", model, [*prompt, *tokens])
-            return logits
+            return self.next_logits(model, [*prompt, *tokens])
 
         return compare(ours, baseline, next_logits)
+
+    def next_logits(self, model: str, tokens: Sequence[int]) -> Logits:
+        """A model's logits (vocabulary,) after some tokens."""
+        logits: Logits = self._ready(model).call("next_logits", model, list(tokens))
+        return logits
 
     def _ready(self, model: str) -> Side:
         if self._side is None:

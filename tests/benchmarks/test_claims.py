@@ -36,6 +36,10 @@ PROMISED = {
     "serving.kv_policy_switch": (at_least(1.0), "ours/baseline", True),
     "serving.flood_p95": (at_most(1.10), "ours/baseline", False),
     "serving.flat_decode": (at_most(1.5), "ours/baseline", False),
+    "serving.speculation_gain": (at_least(1.3), "ours/baseline", False),
+    "serving.speculation_bound": (at_least(0.9), "ours/baseline", False),
+    "serving.speculation_identical": (at_least(1.0), "ours/baseline", True),
+    "serving.speculation_useless": (at_least(0.98), "ours/baseline", True),
 }
 
 
