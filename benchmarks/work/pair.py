@@ -21,7 +21,7 @@ from work.fleet import Shape
 
 BYTES = 128
 """Vocabulary: the log is ASCII."""
-TARGET = Shape(vocab=BYTES, hidden=896, layers=2, heads=14, ffn=2432, positions=512)
+TARGET = Shape(vocab=BYTES, hidden=1024, layers=2, heads=16, ffn=2816, positions=512)
 DRAFT = Shape(vocab=BYTES, hidden=128, layers=2, heads=2, ffn=352, positions=512)
 WINDOW = 192
 """Bytes of text that a training example holds; prompts and answers together stay below it."""
@@ -34,17 +34,17 @@ class Training:
 
     target: Shape = TARGET
     draft: Shape = DRAFT
-    steps: int = 160
+    steps: int = 120
     draft_steps: int = 500
     batch: int = 6
-    continuations: int = 512
-    """Of training text, by the target itself, for the draft to learn from."""
+    lessons: int = 256
+    """Pieces of training text, and as many continuations of it by the target, from which the draft learns."""
 
 
 FULL = Training()
 QUICK = Training(
-    replace(TARGET, hidden=128, heads=4, ffn=344), replace(DRAFT, hidden=64, ffn=160), steps=40, draft_steps=40,
-    continuations=32,
+    replace(TARGET, hidden=128, heads=4, ffn=344), replace(DRAFT, hidden=64, ffn=160), steps=30, draft_steps=30,
+    batch=3, lessons=16,
 )  # fmt: skip
 
 
@@ -66,18 +66,18 @@ class Trainer:
         def text_batch() -> Tensor:
             return _windows(learnt, training.batch, WINDOW, rng)
 
-        _fit(target, training.steps, 6e-4, lambda: _next_token(target, text_batch()))
+        _fit(target, training.steps, 5e-4, lambda: _next_token(target, text_batch()))
         target.eval()
-        own = _continue(target, _windows(learnt, training.continuations, PROMPT, rng), WINDOW - PROMPT)
+        own = _continue(target, _windows(learnt, training.lessons, PROMPT, rng), WINDOW - PROMPT)
+        lessons = torch.cat([own, _windows(learnt, training.lessons, WINDOW, rng)])
+        with torch.no_grad():
+            wanted = torch.cat([target(rows).logits.log_softmax(-1) for rows in lessons.split(32)])
         draft = _model(training.draft)
 
         def imitate() -> Tensor:
-            chosen = torch.randint(0, len(own), (training.batch,), generator=rng)
-            rows = torch.cat([own[chosen], text_batch()])
-            with torch.no_grad():
-                wanted = target(rows).logits.log_softmax(-1)
-            said = draft(rows).logits.log_softmax(-1)
-            return F.kl_div(said.flatten(0, 1), wanted.flatten(0, 1), log_target=True, reduction="batchmean")
+            chosen = torch.randint(0, len(lessons), (2 * training.batch,), generator=rng)
+            said = draft(lessons[chosen]).logits.log_softmax(-1)
+            return F.kl_div(said.flatten(0, 1), wanted[chosen].flatten(0, 1), log_target=True, reduction="batchmean")
 
         _fit(draft, training.draft_steps, 3e-3, imitate)
         draft.eval()

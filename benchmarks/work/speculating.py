@@ -1,4 +1,8 @@
-"""One engine with and without a draft, and what its steps took. Built in a process of its own (``work.side``)."""
+"""One engine with and without a draft, and what its steps took. Built in a process of its own (``work.side``).
+
+With one compute thread the process's CPU time is what a step takes on an idle machine, and what others do to this one
+is not in it. So it is both what is measured and the clock by which the engine learns what drafting costs.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ class Answered:
 
     answers: list[list[int]]
     seconds: float
-    """From the first prompt to the last token."""
+    """Of CPU time, from the first prompt to the last token."""
     steady_tokens: int
     steady_seconds: float
     """While all answers were under way: between the step that gave the last first token and the first last token."""
@@ -69,7 +73,7 @@ class Speculating:
         engine = self._engine(mode)
         answers: dict[int, list[int]] = {}
         before = engine.stats().speculation
-        began = time.perf_counter()
+        began = time.process_time()
         for at, prompt in enumerate(prompts):
             self._ids += 1
             answers[self._ids] = []
@@ -84,9 +88,9 @@ class Speculating:
         while engine.has_work:
             all_under_way = all(0 < len(answer) < new_tokens for answer in answers.values())
             drafted = engine.stats().speculation.draft_tokens if wanted else 0
-            at_start = time.perf_counter()
+            at_start = time.process_time()
             emissions = engine.step()
-            took = time.perf_counter() - at_start
+            took = time.process_time() - at_start
             for emission in emissions:
                 assert emission.token is not None
                 answers[emission.sequence_id].append(emission.token.token)
@@ -95,7 +99,7 @@ class Speculating:
                 steady_seconds += took
                 if not wanted or engine.stats().speculation.draft_tokens - drafted == wanted:
                     steps.append(took)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         after = engine.stats().speculation
         return Answered(
             list(answers.values()), seconds, steady_tokens, steady_seconds, steps, after.drafts - before.drafts,
@@ -105,7 +109,7 @@ class Speculating:
     def _engine(self, mode: Mode) -> Engine:
         if mode not in self._engines:
             config = EngineConfig(kv_bytes=KV_BYTES, prefix_cache=False, draft_tokens=mode.tokens)
-            engine = self._engines[mode] = Engine(config, time.monotonic)
+            engine = self._engines[mode] = Engine(config, time.process_time)
             with Zoo(self._zoo) as opened:
                 for name in (self._target, *([mode.draft] if mode.draft else [])):
                     engine.install(engine.prepare(opened.chain(ModelRef(name)), opened.read))
