@@ -11,11 +11,13 @@ from rich.table import Table
 
 from quiltwork.cli.explained import explained_model
 from quiltwork.cli.output import emit, transfer
+from quiltwork.cli.zoo_adapt import adapt, equivalents
 from quiltwork.cli.zoo_train import prune, stitch
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.units import format_bytes
 from quiltwork.zoo import Zoo
+from quiltwork.zoo.derived import SUBSTITUTIONS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -248,6 +250,8 @@ def export(
     with _opened(zoo) as opened, transfer(f"exporting {model}") as report:
         done = opened.export(_ref(model), dest, lossy=lossy, merged=merged, format=format, progress=report)
     exact = ", byte for byte as they came in" if done.exact else ""
+    if done.substitutions:
+        exact = f"; adapted: other models' blocks serve {done.substitutions} of its parts, see {SUBSTITUTIONS}"
     text = f"{done.path}: {done.files} files, {format_bytes(done.nbytes)}{exact}"
     emit(asdict(done) | {"path": str(done.path)}, json, text)
 
@@ -290,5 +294,7 @@ def fsck(
         raise typer.Exit(1)
 
 
+app.command()(adapt)
+app.command()(equivalents)
 app.command()(stitch)
 app.command()(prune)

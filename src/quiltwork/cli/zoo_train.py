@@ -60,10 +60,10 @@ def stitch(
     with Zoo(zoo, create=False) as opened, narration("stitching") as say:
         report = stitching.stitch(
             opened,
-            _ref(lower),
-            _ref(upper),
+            parse_ref(lower),
+            parse_ref(upper),
             at=at,
-            text=_read(text),
+            text=read_text(text),
             recipe=recipe,
             say=say,
             name=name,
@@ -109,9 +109,9 @@ def prune(
     with Zoo(zoo, create=False) as opened, narration(f"pruning {model}") as say:
         report = stitching.prune(
             opened,
-            _ref(model),
+            parse_ref(model),
             smaller,
-            text=_read(text),
+            text=read_text(text),
             recipe=recipe,
             say=say,
             name=name,
@@ -196,7 +196,7 @@ def _scores(scores: Scores) -> dict[str, float]:
     return {"loss": scores.loss, "divergence": scores.divergence, "agreement": scores.agreement}
 
 
-def _ref(text: str) -> ModelRef:
+def parse_ref(text: str) -> ModelRef:
     tenant, separator, name = text.partition("::")
     return ModelRef(name, tenant) if separator else ModelRef(text)
 
@@ -210,7 +210,7 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(word) for word in words)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

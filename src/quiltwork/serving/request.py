@@ -15,6 +15,7 @@ from quiltwork.serving.sampling import Sampled
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
 from quiltwork.serving.stop import StopScanner, StopStrings
+from quiltwork.zoo.types import Substitution
 
 LEAST_LOGPROB = -9999.0
 """What stands for minus infinity, which JSON does not have."""
@@ -133,7 +134,7 @@ def usage_part(request: Request) -> Part:
             "version": model.version,
             "family": model.family,
             "segments": len(served.route) if served is not None else 0,
-            "substitutions": [],
+            "substitutions": [_substitution(one) for one in model.substitutions],
         },
     }
     if request.options.explain:
@@ -150,6 +151,18 @@ def _explained(choice: Choice) -> dict[str, Json]:
     if sequence.drafted:
         told["speculation"] = {"drafted": sequence.drafted, "accepted": sequence.accepted}
     return told
+
+
+def _substitution(one: Substitution) -> dict[str, Json]:
+    """What a reply says of a block that served in another's place; its cost is with all listed before it."""
+    return {
+        "part": one.part,
+        "block": one.serving[0],
+        "instead_of": one.original[0],
+        "model": str(one.source),
+        "delta_loss": one.total_delta_loss,
+        "agreement": one.total_agreement,
+    }
 
 
 def empty_choice(index: int) -> Part:

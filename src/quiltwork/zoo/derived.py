@@ -32,6 +32,8 @@ STITCHED = "stitched"
 """The family of chains that hold a stitch: served, and known to no other program."""
 MADE = "made"
 """The kind of recipe of a model that never was a directory and cannot become one."""
+SUBSTITUTIONS = "substitutions.json"
+"""The file that tells, in an exported model, which of its parts other models' blocks serve, and at what cost."""
 _ENDS = (("embed", "tokens.weight"), ("head", "lm_head.weight"))
 
 
@@ -77,6 +79,10 @@ def register(session: Session, derived: Derived, *, replace: bool = False) -> Mo
     recipe = Recipe(MADE)
     if derived.family in FAMILIES:
         files["config.json"] = session.file(json.dumps(dict(derived.config), indent=2, sort_keys=True).encode())
+        if derived.substitutions:
+            told = [substitution.to_json() for substitution in derived.substitutions]
+            about = {"adapted_from": str(derived.base), "measured": dict(derived.measured), "substitutions": told}
+            files[SUBSTITUTIONS] = session.file((json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
         if not any(part.attachments for part in derived.parts):
             recipe = _directory(derived, files)
     return session.commit(

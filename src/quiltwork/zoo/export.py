@@ -35,6 +35,8 @@ class Exported:
     nbytes: int
     exact: bool
     """Whether the files are those that came in, byte for byte."""
+    substitutions: int = 0
+    """Parts of an adapted model that other models' blocks serve; ``substitutions.json`` lists them."""
 
 
 def export(
@@ -73,7 +75,7 @@ def export(
 
         with _fresh(target, folder=True) as fresh:
             count, nbytes = write_merged(zoo, model, fresh, merged=merged, report=report)
-        return Exported(target, count, nbytes, exact=False)
+        return Exported(target, count, nbytes, exact=False, substitutions=len(model.substitutions))
     recipe = load(zoo.recipe(model.ref), where=f"recipe of {model.ref}")
     if recipe.kind == MADE:
         raise refuse_export(model)
@@ -81,7 +83,8 @@ def export(
         target = target / recipe.files[0].path
     with _fresh(target, folder=recipe.kind == "directory") as fresh:
         count, nbytes = _write(zoo, recipe, fresh, report)
-    return Exported(target, count, nbytes, exact=not model.lossy)
+    exact = not model.lossy and not model.measured
+    return Exported(target, count, nbytes, exact=exact, substitutions=len(model.substitutions))
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def require_one_tokenizer(a: Model, b: Model, of_a: TextCodec, of_b: TextCodec) 
     if ours["model"].get("vocab") != theirs["model"].get("vocab"):
         raise BadInputError(
             f"their vocabularies differ ({of_a.size} and {of_b.size} tokens): "
-            "a stitch joins models that read and write the same tokens",
+            "only models that read and write the same tokens can be joined or compared",
             where=where,
         )
     for section in sorted(ours.keys() | theirs.keys()):
