@@ -72,6 +72,10 @@ class Fleet:
         chosen = itertools.cycle(names)
         self.engine.lay_out(twin.chain.model.ref, tuple((next(chosen),) for _ in self.holders(twin)))
 
+    def hold(self, twin, *names):
+        """Have all of a model held by these agents."""
+        self.engine.lay_out(twin.chain.model.ref, tuple(names for _ in self.holders(twin)))
+
     def everywhere(self, twin):
         """Have every segment of a model held by every agent."""
         self.engine.lay_out(twin.chain.model.ref, tuple(tuple(self.crew.names) for _ in self.holders(twin)))
@@ -337,3 +341,47 @@ def test_what_was_decided_for_keys_and_values_is_told_as_it_was(make, fleet, pol
     assert (choices["move"] > 0) == (moves > 0) == (policy == "move")
     assert choices["move"] <= moves
     assert choices["none"] >= len(traces)
+
+
+def test_a_busy_segment_is_replicated_alone_and_an_idle_replica_retired(make, fleet):
+    f = make(agents=2, settings=AgentSettings(rebalance_s=0.2), max_num_seqs=16)
+    f.load(fleet["base"], fleet["top1"])
+    for name in ("base", "top1"):
+        f.hold(fleet[name], "a0")
+    assert all(names == ("a0",) for name in ("base", "top1") for names in f.holders(fleet[name]))
+    seen = set()
+
+    def look(tokens):
+        if all(len(names) > 1 for names in f.holders(fleet["base"])):
+            seen.update(f.holders(fleet["base"]))
+        if len(f.engine._sequences) < 12 and not seen:
+            f.ask(fleet["base"], PROMPT, 30)
+
+    f.ask(fleet["base"], PROMPT, 30)
+    answers = f.finish(look)
+    assert seen == {("a0", "a1")}
+    for tokens in answers.values():
+        assert_greedy(fleet["base"], PROMPT, tokens)
+    until = time.monotonic() + 60
+    while any(len(names) > 1 for names in f.holders(fleet["base"])):
+        assert time.monotonic() < until
+
+
+def test_requests_of_two_models_ride_in_one_batch_of_what_they_share_and_queues_are_counted(make, fleet):
+    f = make(agents=2, settings=AgentSettings(rebalance_s=0.0))
+    f.load(fleet["base"], fleet["top1"])
+    for name in ("base", "top1"):
+        f.hold(fleet[name], "a0")
+    mixed = []
+
+    def look(tokens):
+        beat = f.crew.agents["a0"].beat()
+        mixed.extend(batch for batch in beat.batches if batch[3] == 2)
+
+    for i in range(6):
+        f.ask(fleet["base" if i % 2 else "top1"], PROMPT[i:], 16)
+    f.finish(look)
+    assert mixed, "one batch held rows of both models"
+    queues = f.crew.agents["a0"].beat().queues
+    assert sum(figures["rows"] for figures in queues.values()) >= 6 * 16
+    assert all(figures["batches"] > 0 for figures in queues.values())

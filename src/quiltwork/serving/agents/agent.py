@@ -43,6 +43,7 @@ from quiltwork.serving.agents.message import (
     with_hop,
 )
 from quiltwork.serving.agents.pages import put_pages, read_pages
+from quiltwork.serving.agents.scaling import label
 from quiltwork.serving.agents.session import (
     Session,
     allocate,
@@ -482,11 +483,15 @@ class Agent:
         if blocks:
             rows = sum(record.rows * record.blocks for record in records) // blocks
             self.timing.learn(rows, blocks, ended - began)
+        ran: set[Instance] = set()
         for item in items:
-            counts = self._instances.setdefault(item.session.layout.route[item.run.segment].key, _Instance())
-            counts.rows += item.work.count
-            counts.waits.append(began - item.since)
-        for key in {item.session.layout.route[item.run.segment].key for item in items}:
+            route = item.session.layout.route
+            for segment in range(item.run.segment, item.work.stop):
+                key = route[segment].key
+                ran.add(key)
+                self._instances.setdefault(key, _Instance()).rows += item.work.count
+            self._instances[route[item.run.segment].key].waits.append(began - item.since)
+        for key in ran:
             self._instances[key].batches += 1
 
     def beat(self) -> Beat:
@@ -514,7 +519,7 @@ class Agent:
             kv_dropped=self._dropped,
             busy_s=self._busy_s,
             queues={
-                f"{key[0][:12]}..{key[-1][:12]}": {
+                label(key): {
                     "waiting_rows": float(waiting.get(key, 0)),
                     "rows": float(counts.rows),
                     "batches": float(counts.batches),

@@ -36,6 +36,7 @@ from quiltwork.serving.agents.message import (
     Standings,
 )
 from quiltwork.serving.agents.placing import Plan, plan
+from quiltwork.serving.agents.scaling import Lately, between, changed, changes
 from quiltwork.serving.agents.serve import BEAT_S, Mailbox
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
@@ -212,6 +213,8 @@ class AgentEngine:
         self._deaths = dict.fromkeys(crew.names, 0)
         self._told = 0.0
         self._prompt_tokens = self._generated = self._cached = self._preemptions = self._resent = 0
+        self._looked: tuple[float, dict[str, Beat]] = (clock(), {})
+        self._rebalancing = threading.Event()
         self.complaints: deque[str] = deque(maxlen=100)
         self._closed = threading.Event()
         self._listener = threading.Thread(target=self._listen, name="quiltwork-front", daemon=True)
@@ -222,6 +225,7 @@ class AgentEngine:
     def _listen(self) -> None:
         while not self._closed.is_set():
             self._notice_gone()
+            self._look_at_loads()
             try:
                 letters = self._crew.mailbox.receive(0.1)
             except QuiltworkError as error:
@@ -331,6 +335,64 @@ class AgentEngine:
                 if self._deaths[agent] != deaths:
                     break
         raise CapacityError(f"agent {agent} did not load it", where="agents", hint="see the agent's log")
+
+    def _look_at_loads(self) -> None:
+        """Now and then: add replicas of segments that are too busy, retire those that are not needed any more."""
+        since, before = self._looked
+        now = self.clock()
+        period = self.settings.rebalance_s
+        if not period or now - since < period or self._rebalancing.is_set():
+            return
+        beats = dict(self._beats)
+        self._looked = (now, beats)
+        lately = {
+            name: between(before[name], beat, now - since)
+            for name, beat in beats.items()
+            if name in before and beat.steps >= before[name].steps
+        }
+        if len(self._crew.names) > 1 and lately:
+            self._rebalancing.set()
+            threading.Thread(target=self._rebalance, args=(lately,), daemon=True).start()
+
+    def _rebalance(self, lately: Mapping[str, Lately]) -> None:
+        try:
+            with self._place_lock:
+                current = {placed: placed.now.plan for placed in self._models.values()}
+                wanted = changes(
+                    list(current.values()), self._nbytes(), lately, self._free_bytes(),
+                    wait_limit_s=self.settings.wait_limit_s,
+                )  # fmt: skip
+                moved = {placed: changed(plan, wanted) for placed, plan in current.items()}
+                self._lay_out(
+                    {
+                        placed: replace(current[placed], holders=holders)
+                        for placed, holders in moved.items()
+                        if holders != current[placed].holders
+                    }
+                )
+        except QuiltworkError as error:
+            self.complaints.append(f"replicas: {error}")
+        finally:
+            self._rebalancing.clear()
+
+    def _nbytes(self) -> dict[Instance, float]:
+        """Bytes of every segment in use, attachments of all its models included."""
+        found: dict[Instance, float] = {}
+        for placed in self._models.values():
+            for key, a, b in zip(placed.route, placed.now.plan.bounds, placed.now.plan.bounds[1:], strict=False):
+                links = placed.chain.links[a:b]
+                bare = sum(part.block.nbytes for part in links)
+                found[key] = max(found.get(key, 0.0), bare) + sum(x.nbytes for part in links for x in part.attachments)
+        return found
+
+    def _free_bytes(self) -> dict[str, float]:
+        """Bytes of weights that an agent could still take."""
+        free: dict[str, float] = {}
+        for place in self._places():
+            beat = self._beats.get(place.agent)
+            if beat is not None:
+                free[place.agent] = place.memory_bytes - beat.weight_bytes
+        return free
 
     def _places(self) -> list[Place]:
         memory = float("inf")

@@ -22,6 +22,10 @@ class AgentSettings:
     horizon: int = 32
     """Tokens that a sequence is taken to make still, at most, when a way to its state is weighed that costs once and
     saves with every token."""
+    rebalance_s: float = 5.0
+    """Seconds between two looks at which segments want more or fewer replicas; 0 for never."""
+    wait_limit_s: float = 1.0
+    """Queueing time at the 95th percentile from which a segment wants another replica."""
     kv_policy: str = "best"
     """See ``policy.dispatch.weigh``."""
     links: Mapping[tuple[str, str], Link] = field(default_factory=dict)
