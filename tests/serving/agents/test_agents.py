@@ -14,6 +14,7 @@ from agent_crew import MemorySource, ThreadCrew
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.serving.agents.front import AgentEngine
 from quiltwork.serving.agents.message import DropState, Pages
+from quiltwork.serving.agents.scaling import Lately, label
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.options import SamplingOptions
@@ -344,27 +345,24 @@ def test_what_was_decided_for_keys_and_values_is_told_as_it_was(make, fleet, pol
 
 
 def test_a_busy_segment_is_replicated_alone_and_an_idle_replica_retired(make, fleet):
-    f = make(agents=2, settings=AgentSettings(rebalance_s=0.2), max_num_seqs=16)
+    f = make(agents=2, settings=AgentSettings(rebalance_s=0.0), max_num_seqs=16)
     f.load(fleet["base"], fleet["top1"])
     for name in ("base", "top1"):
         f.hold(fleet[name], "a0")
-    assert all(names == ("a0",) for name in ("base", "top1") for names in f.holders(fleet[name]))
-    seen = set()
+    keys = f.engine._models[fleet["base"].chain.model.ref].route
+    lower = label(keys[0])
 
-    def look(tokens):
-        if all(len(names) > 1 for names in f.holders(fleet["base"])):
-            seen.update(f.holders(fleet["base"]))
-        if len(f.engine._sequences) < 12 and not seen:
-            f.ask(fleet["base"], PROMPT, 30)
+    f.engine._rebalance({"a0": Lately(0.95, {lower: 100.0}, {}), "a1": Lately(0.1, {}, {})})
+    assert f.holders(fleet["base"]) == (("a0", "a1"), *([("a0",)] * (len(keys) - 1)))
+    assert f.holders(fleet["top1"])[0] == ("a0", "a1"), "whoever shares it has it too"
+    asked = {f.ask(fleet[name], PROMPT[i:], 12): (name, PROMPT[i:]) for i, name in enumerate(["base", "top1"] * 3)}
+    answers = f.finish()
+    for id, (name, prompt) in asked.items():
+        assert_greedy(fleet[name], prompt, answers[id])
 
-    f.ask(fleet["base"], PROMPT, 30)
-    answers = f.finish(look)
-    assert seen == {("a0", "a1")}
-    for tokens in answers.values():
-        assert_greedy(fleet["base"], PROMPT, tokens)
-    until = time.monotonic() + 60
-    while any(len(names) > 1 for names in f.holders(fleet["base"])):
-        assert time.monotonic() < until
+    f.engine._rebalance({"a0": Lately(0.1, {}, {}), "a1": Lately(0.1, {}, {})})
+    assert all(len(names) == 1 for name in ("base", "top1") for names in f.holders(fleet[name]))
+    assert not f.engine.complaints
 
 
 def test_requests_of_two_models_ride_in_one_batch_of_what_they_share_and_queues_are_counted(make, fleet):

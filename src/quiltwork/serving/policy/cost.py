@@ -40,7 +40,10 @@ class CostTable:
         return max(x + (y - x) * (amount - a) / (b - a), 0.0)
 
     def most_within(self, seconds: float) -> float:
-        """The largest amount that costs at most ``seconds``; 0 where even the smallest costs more."""
+        """The largest amount that costs at most ``seconds``; 0 where even the smallest costs more.
+
+        Never more than twice what was measured: no line goes on for ever.
+        """
         if self.at(self.amounts[0]) > seconds:
             return 0.0
         best = self.amounts[0]
@@ -54,7 +57,7 @@ class CostTable:
         if len(self.amounts) > 1:
             slope = (self.seconds[-1] - self.seconds[-2]) / (self.amounts[-1] - self.amounts[-2])
             if slope > 0 and self.seconds[-1] <= seconds:
-                return best + (seconds - self.seconds[-1]) / slope
+                return min(best + (seconds - self.seconds[-1]) / slope, 2 * self.amounts[-1])
         return best
 
 
