@@ -25,6 +25,8 @@ PROMISED = {
     "serving.fleet_peak_pss": (at_most(0.35), "ours/baseline", False),
     "serving.azure_p95": (at_most(0.665), "ours/baseline", False),
     "serving.azure_throughput": (at_least(1.71), "ours/baseline", False),
+    "serving.cluster_p95": (at_most(0.665), "ours/baseline", False),
+    "serving.cluster_utilisation": (at_least(1.201), "ours/baseline", False),
     "serving.prefix_token_layers": (at_most(0.30), "ours/baseline", False),
     "serving.per_model_p95": (at_most(0.665), "ours/baseline", False),
     "serving.per_model_throughput": (at_least(1.71), "ours/baseline", False),

@@ -92,16 +92,18 @@ def read_trace(path: str | Path, *, limit: int | None = None) -> Trace:
     return reader(path, limit=limit)
 
 
-def read_gentd_popularity(path: str | Path) -> tuple[tuple[str, float], ...]:
+def read_gentd_popularity(path: str | Path, *, column: str = _GENTD26) -> tuple[tuple[str, float], ...]:
     """Which base models the tenants of GenTD26 asked for: (model id, share of requests), the most popular first.
+
+    column : what is counted: base models, or ``groupId`` for the tenants who asked.
 
     From ``lora_request_trace.csv`` of Alibaba's cluster-trace-v2026-GenAI. The few requests that name no model are left
     out; shares sum to 1. Raises BadInputError.
     """
     counts: Counter[str] = Counter()
-    for row, _ in csv_rows(Path(path), (_GENTD26,)):
-        if row[_GENTD26]:
-            counts[row[_GENTD26]] += 1
+    for row, _ in csv_rows(Path(path), (column,)):
+        if row[column]:
+            counts[row[column]] += 1
     total = counts.total()
     if total == 0:
         raise BadInputError("has no requests", where=str(path))

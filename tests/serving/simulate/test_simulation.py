@@ -185,6 +185,7 @@ def digest(seed: int) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_whatever_the_hash_seed() -> None:
     here = Path(__file__).parent
     code = "import sys; sys.path[:0] = sys.argv[1:3]; import test_simulation as t; print(t.digest(3))"
@@ -194,7 +195,7 @@ def test_the_same_seed_gives_the_same_run_whatever_the_hash_seed() -> None:
             env={"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
             capture_output=True, text=True, check=True,
         ).stdout
-        for hash_seed in ("0", "1", "77")
+        for hash_seed in ("0", "77")
     }  # fmt: skip
     assert found == {digest(3) + "\n"}
     assert digest(4) != digest(3)

@@ -245,35 +245,6 @@ def _spare(standing: Standing, high: float) -> bool:
     return standing.utilisation * count / (count - 1) < high
 
 
-def complete(
-    chains: Sequence[Sequence[Instance]],
-    agents: Mapping[Instance, Collection[str]],
-    nbytes: Mapping[Instance, float],
-    free_bytes: Mapping[str, float],
-) -> tuple[Change, ...]:
-    """Replicas that let chains run on one agent each that now cannot: those that come first are served first.
-
-    A chain gets what it lacks where that is the fewest bytes, if they are free there; among equals where most room is.
-    """
-    here = {instance: set(names) for instance, names in agents.items()}
-    room = dict(free_bytes)
-    changes: list[Change] = []
-    for chain in chains:
-        lacking = {a: sum(nbytes[i] for i in dict.fromkeys(chain) if a not in here.get(i, ())) for a in room}
-        if not lacking or min(lacking.values()) == 0:
-            continue
-        fitting = [a for a in room if lacking[a] <= room[a]]
-        if not fitting:
-            continue
-        best = min(fitting, key=lambda a: (lacking[a], -room[a], a))
-        for instance in dict.fromkeys(chain):
-            if best not in here.setdefault(instance, set()):
-                here[instance].add(best)
-                room[best] -= nbytes[instance]
-                changes.append(Change(instance, best, True))
-    return tuple(changes)
-
-
 @dataclass(frozen=True)
 class Resident:
     """A segment in an agent's memory."""

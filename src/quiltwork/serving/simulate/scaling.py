@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from math import ceil
 
-from quiltwork.serving.policy.placement import Change, Demand, Place, Standing, complete, place, replicas
+from quiltwork.serving.policy.placement import Change, Demand, Place, Standing, place, replicas
 from quiltwork.serving.policy.queueing import Instance
+from quiltwork.serving.policy.spreading import complete, level, pour, spread
 from quiltwork.serving.simulate.agent import Agent
 from quiltwork.serving.simulate.world import App, Cluster, Piece, Placed, Settings
 
 BATCH = 16
 """Sequences that are taken to decode together where a load is only expected."""
+
 STEPS_DOWN = (0.85, 0.7, 0.5, 0.35, 0.2, 0.1)
 """From which share of its replicas' time on a segment gets another one, while there is memory."""
 
@@ -32,34 +35,65 @@ def provision(
     prompt_tokens: float,
     output_tokens: float,
 ) -> Placed:
-    """A first placement for expected request rates: each segment once, then replicas where they help, to the brim.
+    """A first placement for expected request rates: a home for every chain, then more where that levels the load.
 
     Parameters
     ----------
     rates : requests per second by app, as expected.
     prompt_tokens, output_tokens : of a mean request.
 
-    All that decides is ``policy.placement``; every arm is provisioned by this function. Segments that fit nowhere are
-    left to be loaded when asked for.
+    All that decides is in ``policy``; every arm is provisioned by this function. Segments that fit nowhere are left to
+    be loaded when asked for. Without ``settings.locality`` segments are placed one by one, whatever follows them.
     """
     pieces = {piece.instance: piece for app in apps for piece in app.route}
-    rate: dict[Instance, float] = dict.fromkeys(pieces, 0.0)
-    traffic: dict[tuple[Instance, Instance], float] = {}
+    load = dict.fromkeys(pieces, 0.0)
+    chain_load = {}
     for app in apps:
-        for i, piece in enumerate(app.route):
-            rate[piece.instance] += rates[app.name]
-            if i and settings.locality:
-                edge = (app.route[i - 1].instance, piece.instance)
-                moved = rates[app.name] * (prompt_tokens + output_tokens) * piece.profile.hidden_bytes
-                traffic[edge] = traffic.get(edge, 0.0) + moved
-    load = {i: expected_load(p, rate[i], prompt_tokens, output_tokens) for i, p in pieces.items()}
+        own = {p.instance: expected_load(p, rates[app.name], prompt_tokens, output_tokens) for p in app.route}
+        chain_load[app.name] = sum(own.values())
+        for instance, seconds in own.items():
+            load[instance] += seconds
+    nbytes = {i: float(p.profile.weight_bytes) for i, p in pieces.items()}
     usable = 1 - settings.reserve_share - settings.kv_share
     places = [Place(d.agent, d.memory_bytes * usable, 1.0, d.server) for d in cluster.devices]
-    nbytes = {i: float(p.profile.weight_bytes) for i, p in pieces.items()}
-    # As many copies to begin with as its load needs: a copy alone must not be more than a device can carry.
-    copies = {i: min(max(ceil(load[i] / settings.fill), 1), len(places)) for i in sorted(pieces)}
+    agents: dict[Instance, list[str]] = {}
+    free = {p.agent: p.memory_bytes for p in places}
+    chains = {app.name: [p.instance for p in app.route] for app in apps}
+    order = [chains[name] for name in sorted(chains, key=lambda n: (-chain_load[n], n))]
+    if settings.provisioning == "chains":
+        _add(complete(order, agents, nbytes, free), agents, nbytes, free)
+        _add(spread(chains, chain_load, agents, nbytes, free, enough=settings.fill), agents, nbytes, free)
+    else:
+        _add(_placed(apps, load, nbytes, rates, places, settings), agents, nbytes, free)
+        if settings.locality:
+            _add(complete(order, agents, nbytes, free), agents, nbytes, free)
+        for high in (h for h in STEPS_DOWN if h >= settings.fill):
+            while added := _busiest(apps, pieces, load, nbytes, agents, free, high, settings.locality):
+                _add(added, agents, nbytes, free)
+    placed: dict[str, list[Instance]] = {d.agent: [] for d in cluster.devices}
+    for instance in sorted(agents):
+        for agent in agents[instance]:
+            placed[agent].append(instance)
+    return placed
+
+
+def _placed(
+    apps: Sequence[App],
+    load: Mapping[Instance, float],
+    nbytes: Mapping[Instance, float],
+    rates: Mapping[str, float],
+    places: Sequence[Place],
+    settings: Settings,
+) -> list[Change]:
+    """Segments by ``policy.place``, as many copies of each as its load needs: one must not be more than a device."""
+    traffic: dict[tuple[Instance, Instance], float] = {}
+    for app in apps if settings.locality else ():
+        for below, above in pairwise(app.route):
+            edge = (below.instance, above.instance)
+            traffic[edge] = traffic.get(edge, 0.0) + rates[app.name] * above.profile.hidden_bytes
+    copies = {i: min(max(ceil(load[i] / settings.fill), 1), len(places)) for i in sorted(load)}
     found = place(
-        [Demand((*i, str(k)), nbytes[i], load[i] / copies[i]) for i in sorted(pieces) for k in range(copies[i])],
+        [Demand((*i, str(k)), nbytes[i], load[i] / copies[i]) for i in copies for k in range(copies[i])],
         {
             ((*a, str(j)), (*b, str(k))): moved / copies[a] / copies[b]
             for (a, b), moved in sorted(traffic.items())
@@ -69,82 +103,41 @@ def provision(
         places,
         weights=settings.placement,
     )
-    agents: dict[Instance, list[str]] = {}
-    for copy, agent in sorted(found.items()):
-        if agent not in agents.setdefault(copy[:-1], []):
-            agents[copy[:-1]].append(agent)
-    free = {p.agent: p.memory_bytes - sum(nbytes[i] for i in agents if p.agent in agents[i]) for p in places}
+    return [Change(i, a, True) for i, a in sorted({(copy[:-1], agent) for copy, agent in found.items()})]
 
-    def add(change: Change) -> None:
+
+def _busiest(
+    apps: Sequence[App],
+    pieces: Mapping[Instance, Piece],
+    load: Mapping[Instance, float],
+    nbytes: Mapping[Instance, float],
+    agents: Mapping[Instance, Sequence[str]],
+    free: Mapping[str, float],
+    high: float,
+    locality: bool,
+) -> list[Change]:
+    """One more replica of the segment that needs it most, for it changes how all others fare; none where none does."""
+    homes: dict[tuple[Instance, ...], Sequence[str]] = {(i,): at for i, at in agents.items()}
+    total = level({(i,): load[i] for i in agents}, homes, free)
+    standings = []
+    for instance, at in sorted(agents.items()):
+        poured = pour(load[instance], {a: total[a] for a in at})
+        room = sum(max(1.0 - total[a] + poured[a], 0.0) for a in at)
+        rho = load[instance] / room if room > 0 else (2.0 if load[instance] else 0.0)
+        standings.append(Standing(instance, nbytes[instance], tuple(at), rho))
+    found = replicas(standings, free, high=high, low=0.0, near=_near(apps, pieces, agents) if locality else None)
+    return [c for c in found if c.add][:1]
+
+
+def _add(
+    changes: Sequence[Change],
+    agents: dict[Instance, list[str]],
+    nbytes: Mapping[Instance, float],
+    free: dict[str, float],
+) -> None:
+    for change in changes:
         agents.setdefault(change.instance, []).append(change.agent)
         free[change.agent] -= nbytes[change.instance]
-
-    if settings.locality:
-        chains = [[p.instance for p in app.route] for app in sorted(apps, key=lambda a: (-rates[a.name], a.name))]
-        for change in complete(chains, agents, nbytes, free):
-            add(change)
-    for high in (h for h in STEPS_DOWN if h >= settings.fill):
-        while True:
-            split = _balanced(load, agents)
-            standings = [Standing(i, nbytes[i], tuple(agents[i]), _rho(i, agents[i], split)) for i in sorted(agents)]
-            near = _near(apps, pieces, agents) if settings.locality else None
-            added = [c for c in replicas(standings, free, high=high, low=0.0, near=near) if c.add]
-            if not added:
-                break
-            add(added[0])  # the busiest one alone, for it changes how all others fare
-    placed: dict[str, list[Instance]] = {d.agent: [] for d in cluster.devices}
-    for instance in sorted(agents):
-        for agent in agents[instance]:
-            placed[agent].append(instance)
-    return placed
-
-
-def _balanced(
-    load: Mapping[Instance, float], agents: Mapping[Instance, Sequence[str]]
-) -> dict[Instance, dict[str, float]]:
-    """Each segment's load dealt to its replicas so that devices are as equally loaded as they can be (roughly)."""
-    split = {i: {a: load[i] / len(at) for a in at} for i, at in agents.items()}
-    total: dict[str, float] = {}
-    for shares in split.values():
-        for agent, share in shares.items():
-            total[agent] = total.get(agent, 0.0) + share
-    for _ in range(10):
-        for instance in sorted(split):
-            shares = split[instance]
-            if len(shares) < 2:
-                continue
-            for agent, share in shares.items():
-                total[agent] -= share
-            split[instance] = shares = _poured(load[instance], {a: total[a] for a in shares})
-            for agent, share in shares.items():
-                total[agent] += share
-    return split
-
-
-def _poured(amount: float, levels: Mapping[str, float]) -> dict[str, float]:
-    """``amount`` poured into vessels of given levels, so that it fills the lowest first."""
-    order = sorted(levels, key=lambda a: (levels[a], a))
-    surface = levels[order[0]]
-    left = amount
-    for i, agent in enumerate(order[1:], 1):
-        step = (levels[agent] - surface) * i
-        if step >= left:
-            surface += left / i
-            left = 0.0
-            break
-        left -= step
-        surface = levels[agent]
-    if left > 0:
-        surface += left / len(order)
-    return {a: max(surface - levels[a], 0.0) for a in levels}
-
-
-def _rho(instance: Instance, at: Sequence[str], split: Mapping[Instance, Mapping[str, float]]) -> float:
-    """A segment's load by the time that others leave on its devices."""
-    own = sum(split[instance].values())
-    others = {a: sum(s.get(a, 0.0) for s in split.values()) - split[instance][a] for a in at}
-    room = sum(max(1.0 - other, 0.0) for other in others.values())
-    return own / room if room > 0 else (2.0 if own else 0.0)
 
 
 def _near(

@@ -284,9 +284,10 @@ class Simulation:
         self._at(at, partial(self._end_step, agent, riders))
 
     def _end_step(self, agent: Agent, riders: Sequence[Running]) -> None:
-        agent.busy = False
         self._leave(agent, riders)
-        self._start(agent)
+        agent.busy = False
+        # Last of all at this moment: whoever comes straight back rides in the next step, not in the one after.
+        self._at(self.now, partial(self._start, agent))
 
     def _leave(self, agent: Agent, seqs: Sequence[Running]) -> None:
         for seq in seqs:

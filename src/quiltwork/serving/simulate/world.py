@@ -107,11 +107,13 @@ class Settings:
     period_s: float = 5.0
     """Between two looks at the replicas."""
     high: float = 0.85
-    low: float = 0.3
+    low: float = 0.0
     wait_limit_s: float = float("inf")
-    fill: float = 0.5
+    provisioning: str = "chains"
+    """The first placement: ``chains`` (``policy.spreading``) or ``segments`` (``policy.placement`` alone)."""
+    fill: float = 0.2
     """Placement adds replicas of what is busier than this, while there is memory."""
-    kv_share: float = 0.35
+    kv_share: float = 0.2
     """Share of a device's memory that placement leaves to keys and values."""
     reserve_share: float = 0.05
     """Share that nobody may use: what arithmetic needs in passing."""
@@ -127,6 +129,8 @@ class Settings:
                 raise BadInputError(f"{getattr(self, name)} is negative", where=name)
         if not 0 <= self.kv_share + self.reserve_share < 1:
             raise BadInputError("nothing would be left for weights", where="kv_share")
+        if self.provisioning not in ("chains", "segments"):
+            raise BadInputError(f"{self.provisioning!r} is neither chains nor segments", where="provisioning")
         if not 0 < self.fill <= 1:
             raise BadInputError(f"{self.fill} is not in (0, 1]", where="fill")
         if self.prefill_chunk > self.limits.rows:
