@@ -11,7 +11,6 @@ from torch import Tensor
 
 from quiltwork.core.progress import Say, ignore
 from quiltwork.layers.protocol import PAGE_TOKENS, Executor, PagedKV, Placement, Runs
-from quiltwork.serving.kv import KVShape
 from quiltwork.serving.profiles.measured import MeasuredBlock, signature
 from quiltwork.serving.weights import Library, Read
 from quiltwork.zoo.segments import kv_shape
@@ -58,15 +57,10 @@ def measure(
         arch = part.block.arch
         width = int(arch["hidden_size"])
         shape = kv_shape(arch)
-        bench = _Bench(loaded.executor, placement, clock, chosen, generator, shape)
-        if part.block.kind == "embed":
-            bench.inputs = lambda rows, top=int(arch["vocab_size"]): torch.randint(top, (rows,), generator=generator)
-        else:
-            bench.inputs = lambda rows, d=width: torch.randn(rows, d, generator=generator, dtype=torch.float32).to(
-                placement.dtype
-            )
+        words = int(arch["vocab_size"]) if part.block.kind == "embed" else None
+        bench = _Bench(loaded.executor, placement, clock, chosen, generator, shape, width, words)
         with torch.inference_mode():
-            found[name] = bench.block(part.block.nbytes, width)
+            found[name] = bench.block(part.block.nbytes)
         library.release(loaded)
     return found
 
@@ -80,10 +74,13 @@ class _Bench:
     clock: Callable[[], float]
     sizes: Sizes
     generator: torch.Generator
-    shape: KVShape | None
-    inputs: Callable[[int], Tensor] = lambda rows: torch.empty(rows)
+    shape: tuple[int, int] | None
+    """Heads of keys and values, and their width."""
+    width: int
+    words: int | None
+    """Of the vocabulary, where what comes in are token ids."""
 
-    def block(self, weight_bytes: int, width: int) -> MeasuredBlock:
+    def block(self, weight_bytes: int) -> MeasuredBlock:
         rows, context = self.sizes.rows, self.sizes.context
         short = [self.seconds([1] * r, 0) for r in rows]
         context_s = prompt_s = 0.0
@@ -95,9 +92,9 @@ class _Bench:
             context_s = max(longer / (some * context), 0.0)
             chunk = min(64, rows[-1])
             prompt_s = max((self.seconds([chunk], context) - self.seconds([chunk], 0)) / (chunk * context), 0.0)
-            kv_bytes = 2 * self.shape.num_kv_heads * self.shape.head_dim * element
+            kv_bytes = 2 * self.shape[0] * self.shape[1] * element
         return MeasuredBlock(
-            tuple(zip(rows, short, strict=True)), context_s, prompt_s, weight_bytes, kv_bytes, width * element
+            tuple(zip(rows, short, strict=True)), context_s, prompt_s, weight_bytes, kv_bytes, self.width * element
         )
 
     def seconds(self, counts: Sequence[int], before: int) -> float:
@@ -108,7 +105,7 @@ class _Bench:
             torch.tensor([0, *torch.tensor(counts).cumsum(0).tolist()], dtype=torch.int32),
             torch.tensor([before + n for n in counts], dtype=torch.int32),
         )
-        x = self.inputs(sum(counts)).to(device)
+        x = self._inputs(sum(counts)).to(device)
         kv = self._pages(counts, before)
         taken: list[float] = []
         for turn in range(self.sizes.warmup + self.sizes.repeats):
@@ -120,11 +117,16 @@ class _Bench:
                 taken.append(self.clock() - begin)
         return median(taken)
 
+    def _inputs(self, rows: int) -> Tensor:
+        if self.words is not None:
+            return torch.randint(self.words, (rows,), generator=self.generator)
+        return torch.randn(rows, self.width, generator=self.generator).to(self.placement.dtype)
+
     def _pages(self, counts: Sequence[int], before: int) -> PagedKV | None:
         if self.shape is None:
             return None
         each = -(-(before + max(counts)) // PAGE_TOKENS)
-        size = (each * len(counts), 2, self.shape.num_kv_heads, PAGE_TOKENS, self.shape.head_dim)
+        size = (each * len(counts), 2, self.shape[0], PAGE_TOKENS, self.shape[1])
         pool = torch.zeros(size, dtype=self.placement.dtype, device=self.placement.device)
         table = torch.arange(each * len(counts), dtype=torch.int32).reshape(len(counts), each)
         return PagedKV(pool, table)

@@ -104,7 +104,9 @@ class Agent:
         self.kv_bytes += nbytes
 
     def release(self, id: int, nbytes: float) -> None:
-        """Take pages back."""
+        """Take pages back; segments without attention have none."""
+        if not nbytes:
+            return
         left = self.held[id] - nbytes
         if left <= 0:
             del self.held[id]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -11,6 +11,8 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.serving.policy.cost import SegmentProfile
 from quiltwork.serving.profiles.accelerator import Span
 from quiltwork.serving.simulate.world import App, Piece
+from quiltwork.zoo.segments import segments
+from quiltwork.zoo.types import Part
 
 
 class Arm(StrEnum):
@@ -82,3 +84,25 @@ def _apps(family: Family, arm: Arm) -> list[App]:
 def _piece(family: Family, owner: str, start: int, end: int) -> Piece:
     span = Span(end - start, embed=start == 0, head=end == family.layers)
     return Piece((owner, f"{start}-{end}"), start, family.profile(span))
+
+
+def apps_of_chains(
+    chains: Mapping[str, Sequence[Part]], profile: Callable[[Sequence[Part]], SegmentProfile], arm: Arm
+) -> tuple[App, ...]:
+    """Real models of a zoo as an arm serves them.
+
+    profile : what a run of links costs. For adapters apart from blocks: models whose bare blocks are all equal share
+    one copy; for blocks ``zoo.segments`` cuts.
+    """
+    cuts = segments(chains)
+    made = []
+    for name, links in sorted(chains.items()):
+        runs = cuts[name] if arm is Arm.BLOCKS else (range(len(links)),)
+        route = []
+        for run in runs:
+            parts = links[run.start : run.stop]
+            instance = (name,) if arm is Arm.MODELS else tuple(part.block.id for part in parts)
+            route.append(Piece(instance, run.start, profile(parts)))
+        hung = arm is not Arm.MODELS and any(part.attachments for part in links)
+        made.append(App(name, tuple(route), attached=hung))
+    return tuple(made)

@@ -13,23 +13,30 @@
         top_layers: 8                # of an app of kind ``top``, the upper layers that are its own
     settings: {hop_us: 100, kv: best}
 
+Real models instead of ``families``, with block times measured by ``quiltwork serve profile``:
+
+    device: {memory_gb: 4, load_gb_per_s: 2}
+    zoo: {path: zoo, profile: profile.json, models: [base, web-full]}    # all models where none are named
+
 Paths are relative to the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from quiltwork.core.errors import BadInputError, NotFoundError
-from quiltwork.serving.policy.cost import Link
+from quiltwork.serving.policy.cost import Link, SegmentProfile
 from quiltwork.serving.profiles.accelerator import ACCELERATORS, Accelerator, span_profile
+from quiltwork.serving.profiles.measured import Measured, read_measured
 from quiltwork.serving.profiles.vidur import read_link, read_operators
-from quiltwork.serving.simulate.arms import Family, Tuning
-from quiltwork.serving.simulate.world import Cluster, Device, Settings
+from quiltwork.serving.simulate.arms import Arm, Family, Tuning, apps_of, apps_of_chains
+from quiltwork.serving.simulate.world import App, Cluster, Device, Settings
+from quiltwork.zoo.types import Part
 
 SETTINGS = ("kv", "hysteresis", "by_cost", "priorities", "replicate", "swap", "locality", "provisioning", "fill",
             "kv_share", "attached_share", "prefill_chunk", "period_s", "high", "low")  # fmt: skip
@@ -46,11 +53,22 @@ class Described:
     between: Link
     families: tuple[Family, ...]
     settings: Settings
+    chains: Mapping[str, Sequence[Part]] = field(default_factory=dict)
+    measured: Measured | None = None
 
     @property
     def apps(self) -> tuple[str, ...]:
         """All apps by name."""
-        return tuple(name for family in self.families for name, _, _ in family.members)
+        return (*(name for family in self.families for name, _, _ in family.members), *sorted(self.chains))
+
+    def served(self, arm: Arm) -> tuple[App, ...]:
+        """All apps as an arm serves them."""
+        return (*apps_of(self.families, arm), *apps_of_chains(self.chains, self._cost, arm))
+
+    def _cost(self, parts: Sequence[Part]) -> SegmentProfile:
+        assert self.measured is not None
+        found = self.measured.segment(parts)
+        return replace(found, load_s=found.weight_bytes / self.device.load_bytes_per_s)
 
     def only(self, names: Sequence[str]) -> Described:
         """The same cluster for some of the apps. Raises NotFoundError naming one that is not described."""
@@ -58,7 +76,8 @@ class Described:
             if name not in self.apps:
                 raise NotFoundError(f"is not described; there are {', '.join(self.apps)}", where=name)
         kept = [replace(f, members=tuple(m for m in f.members if m[0] in names)) for f in self.families]
-        return replace(self, families=tuple(f for f in kept if f.members))
+        chains = {name: links for name, links in self.chains.items() if name in names}
+        return replace(self, families=tuple(f for f in kept if f.members), chains=chains)
 
     def cluster(self, servers: int | None = None) -> Cluster:
         """The cluster, or one of so many servers: the described ones again and again."""
@@ -86,29 +105,50 @@ def read_description(path: str | Path) -> Described:
 
 def described(document: Any, root: Path, where: str = "cluster") -> Described:
     """A description from its fields; ``root`` is where relative paths begin. Raises as ``read_description``."""
-    top = _fields(document, where, ("servers", "device", "links", "families", "settings"), ("servers", "families"))
+    known = ("servers", "device", "links", "families", "zoo", "settings")
+    top = _fields(document, where, known, ("servers",))
     servers = top["servers"]
     if not isinstance(servers, list) or not servers or not all(type(n) is int and n > 0 for n in servers):
         raise BadInputError("must list how many devices each server has", where=f"{where}: servers")
-    device = ACCELERATORS.get(str(top.get("device", "a100")))
-    if device is None:
-        raise BadInputError(f"is not one of {', '.join(sorted(ACCELERATORS))}", where=f"{where}: device")
+    device = _device(top.get("device", "a100"), f"{where}: device")
     links = _fields(top.get("links", {}), f"{where}: links", ("inside", "between"))
-    families = top["families"]
-    if not isinstance(families, list) or not families:
-        raise BadInputError("must list families of models", where=f"{where}: families")
+    inside = _link(links.get("inside", {}), root, True, f"{where}: links.inside")
+    between = _link(links.get("between", {}), root, False, f"{where}: links.between")
+    settings = _settings(top.get("settings", {}), f"{where}: settings")
+    families = top.get("families", [])
+    if not isinstance(families, list) or not (families or "zoo" in top):
+        raise BadInputError("must list families of models, where there is no zoo", where=f"{where}: families")
     found = tuple(_family(f, root, device, f"{where}: families[{i}]") for i, f in enumerate(families))
-    names = [name for family in found for name, _, _ in family.members]
-    if len(set(names)) < len(names):
-        raise BadInputError("two families of one name", where=f"{where}: families")
-    return Described(
-        tuple(servers),
-        device,
-        _link(links.get("inside", {}), root, True, f"{where}: links.inside"),
-        _link(links.get("between", {}), root, False, f"{where}: links.between"),
-        found,
-        _settings(top.get("settings", {}), f"{where}: settings"),
-    )
+    chains, measured = _zoo(top["zoo"], root, f"{where}: zoo") if "zoo" in top else ({}, None)
+    world = Described(tuple(servers), device, inside, between, found, settings, chains, measured)
+    if len(set(world.apps)) < len(world.apps):
+        raise BadInputError("two apps of one name", where=where)
+    return world
+
+
+def _device(document: Any, where: str) -> Accelerator:
+    if isinstance(document, str):
+        if document not in ACCELERATORS:
+            raise BadInputError(f"is not one of {', '.join(sorted(ACCELERATORS))}", where=where)
+        return ACCELERATORS[document]
+    fields = _fields(document, where, ("memory_gb", "load_gb_per_s"), ("memory_gb", "load_gb_per_s"))
+    for name, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise BadInputError("must be a positive number", where=f"{where}: {name}")
+    # Measured blocks have attention in them: the rates that model it are not asked for.
+    return Accelerator("measured", fields["memory_gb"] * 1e9, 1.0, 1.0, load_bytes_per_s=fields["load_gb_per_s"] * 1e9)
+
+
+def _zoo(document: Any, root: Path, where: str) -> tuple[dict[str, Sequence[Part]], Measured]:
+    from quiltwork.zoo import Zoo
+
+    fields = _fields(document, where, ("path", "profile", "models"), ("path", "profile"))
+    measured = read_measured(root / str(fields["profile"]))
+    with Zoo(root / str(fields["path"]), create=False) as zoo:
+        names = fields.get("models", [str(ref) for ref in zoo.models()])
+        if not isinstance(names, list) or not names:
+            raise BadInputError("must list models", where=f"{where}: models")
+        return {str(name): zoo.chain(str(name)).links for name in names}, measured
 
 
 def _family(document: Any, root: Path, device: Accelerator, where: str) -> Family:

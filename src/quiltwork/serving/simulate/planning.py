@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.progress import Say, ignore
 from quiltwork.core.servable import Json
-from quiltwork.serving.simulate.arms import Arm, apps_of
+from quiltwork.serving.simulate.arms import Arm
 from quiltwork.serving.simulate.describe import Described
 from quiltwork.serving.simulate.outcome import Outcome
 from quiltwork.serving.simulate.scaling import provision
@@ -59,7 +59,7 @@ def run_world(
     """Provision a described cluster for an expected rate, then serve the requests on it."""
     chosen = settings or world.settings
     cluster = world.cluster(servers)
-    apps = apps_of(world.families, arm)
+    apps = world.served(arm)
     prompt, output = mean_lengths(arrivals)
     rates = {app.name: rate * shares.get(app.name, 0.0) for app in apps}
     placed = provision(cluster, apps, rates, chosen, prompt_tokens=prompt, output_tokens=output)

@@ -1,0 +1,131 @@
+"""``quiltwork serve``: a described cluster is run, planned for, and refused where it makes no sense."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from quiltwork.cli.serve import app
+from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.serving.simulate.arms import Arm
+from quiltwork.serving.simulate.describe import described, read_description
+from quiltwork.serving.simulate.planning import Objective, objective_of
+
+MODELS = Path(__file__).resolve().parents[2] / "examples" / "models"
+LINKS = {"inside": {"gbit_per_s": 100}, "between": {"gbit_per_s": 10, "latency_us": 50}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zoo, its profile, a cluster for it, and a trace."""
+    from quiltwork.zoo import Zoo
+
+    made = tmp_path_factory.mktemp("cluster")
+    with Zoo(made / "zoo") as zoo:
+        for name in ("base", "unittest-top2", "xml-lora-r8"):
+            zoo.add(MODELS / name)
+    profile = ["profile", "--zoo", str(made / "zoo"), "--model", "base", "--rows", "16", "--context", "16",
+               "--repeats", "1", "--threads", "1", "--out", str(made / "profile.json"), "--json"]  # fmt: skip
+    done = CliRunner().invoke(app, profile, catch_exceptions=False)
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert found["conditions"]["threads"] == 1
+    assert found == json.loads((made / "profile.json").read_text())
+    cluster = {"servers": [1, 2], "device": {"memory_gb": 0.05, "load_gb_per_s": 1}, "links": LINKS,
+               "zoo": {"path": "zoo", "profile": "profile.json"}}  # fmt: skip
+    (made / "cluster.json").write_text(json.dumps(cluster))
+    rows = [f"2023-11-16 18:15:{s:02d}.0,{20 + s},{5 + s % 7}" for s in range(40)]
+    (made / "trace.csv").write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    return made
+
+
+def invoke(folder: Path, command: str, *options: str) -> tuple[int, dict[str, object]]:
+    args = [command, str(folder / "cluster.json"), "--trace", str(folder / "trace.csv"), "--rate", "20", "--json"]
+    done = CliRunner().invoke(app, [*args, *options], catch_exceptions=False)
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_a_zoo_of_real_models_is_simulated_in_every_arm_with_the_same_tokens(folder: Path) -> None:
+    found = {arm: invoke(folder, "simulate", "--arm", arm)[1] for arm in Arm}
+    assert {f["finished"] for f in found.values()} == {40}
+    weights = {arm: read_description(folder / "cluster.json").served(arm) for arm in Arm}
+    nbytes = {
+        arm: sum({p.instance: p.profile.weight_bytes for a in apps for p in a.route}.values())
+        for arm, apps in weights.items()
+    }
+    assert nbytes[Arm.BLOCKS] < nbytes[Arm.ADAPTERS] < nbytes[Arm.MODELS]
+    base = next(a for a in weights[Arm.BLOCKS] if a.name == "base")
+    lora = next(a for a in weights[Arm.BLOCKS] if a.name == "xml-lora-r8")
+    assert base.route == lora.route
+    assert (base.attached, lora.attached) == (False, True)
+
+
+def test_the_plan_is_the_fewest_servers_tried_that_hold(folder: Path) -> None:
+    code, found = invoke(folder, "plan", "--slo", "p95<=1000s", "--models", "base")
+    assert (code, found["servers"]) == (0, 1)
+    code, found = invoke(folder, "plan", "--slo", "ttft_p95<=1ms", "--slo", "p95<=1000s", "--most", "3")
+    assert found["servers"] is None or code == 0
+    curve = found["curve"]
+    assert isinstance(curve, list)
+    assert [p["holds"] for p in curve] == [
+        all(p["measured_s"][t] <= limit for t, limit in (("ttft_p95<=1ms", 0.001), ("p95<=1000s", 1000))) for p in curve
+    ]
+
+
+def test_an_impossible_objective_exits_with_1(folder: Path) -> None:
+    code, found = invoke(folder, "plan", "--slo", "p95<=0.000001ms", "--most", "2")
+    assert (code, found["servers"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "objective"),
+    [
+        ("p95<=2s", Objective("latency", 0.95, 2.0)),
+        ("ttft_p50 <= 300ms", Objective("ttft", 0.5, 0.3)),
+        ("tpot_p99<=0.05", Objective("tpot", 0.99, 0.05)),
+    ],
+)
+def test_objectives_are_read(text: str, objective: Objective) -> None:
+    assert objective_of(text) == objective
+
+
+@pytest.mark.parametrize("text", ["", "fast", "p95<2s", "p100<=2s", "mean<=2s"])
+def test_what_is_no_objective_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError, match="p95<=2s"):
+        objective_of(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"servers": [0]}, "servers"),
+        ({"servers": None}, "servers"),
+        ({"device": "abacus"}, "device"),
+        ({"device": {"memory_gb": 4}}, "device: load_gb_per_s"),
+        ({"links": {"between": {"gbit_per_s": "fast"}}}, "links.between: gbit_per_s"),
+        ({"families": []}, "families"),
+        ({"settings": {"kv": 3}}, "settings: kv"),
+        ({"settings": {"speed": 3}}, "settings: speed"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_malformed_description_is_refused_with_the_field(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(BadInputError) as refused:
+        described({"servers": [1], "families": [{}]} | changes, Path())
+    assert refused.value.where == f"cluster: {named}"
+
+
+def test_a_missing_or_unreadable_description_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"none\.yaml"):
+        read_description(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("servers: [1, 2")
+    with pytest.raises(BadInputError, match=r"bad\.yaml"):
+        read_description(tmp_path / "bad.yaml")
+
+
+def test_apps_that_are_not_described_cannot_be_planned_for(folder: Path) -> None:
+    with pytest.raises(NotFoundError, match="nobody"):
+        read_description(folder / "cluster.json").only(["nobody"])
