@@ -3,7 +3,8 @@
     python examples/demo.py [--models DIR]
 
 Adds every model below DIR to a fresh zoo, starts `quiltwork up` on it, sends all models the same prompts at once
-through the openai client, then does the same work with one transformers process per model. Nothing is left behind.
+through the openai client, then does the same work with one transformers process per model. Last, it measures how many
+blocks of one fine-tune others might serve. Nothing is left behind.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import psutil
+from adapting import show_substitutions
 from find_models import Candidate, find_models
 from rich.console import Console
 from rich.markup import escape
@@ -125,6 +127,7 @@ def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None
                 theirs = apart.run(requests, work.tokens)
     console.print(table(ours, theirs, usage.source_bytes, usage.stored_bytes, len(served), work))
     console.print(HOW.format(sequences=len(work.requests), tokens=work.tokens), highlight=False)
+    show_substitutions(scratch / "zoo", [model.candidate.name for model in taken], scratch, console)
     console.print(
         "\nWhere to look next:\n"
         f"  .venv/bin/quiltwork zoo add {escape(str(taken[0].candidate.folder))}   begins a zoo of your own in ./zoo\n"

@@ -122,6 +122,23 @@ def test_a_reply_lists_what_served_it(zoo: Zoo):
     assert (first["delta_loss"], first["agreement"]) == (known.total_delta_loss, known.total_agreement)
 
 
+def test_it_is_served_though_those_it_was_made_from_are_gone(zoo: Zoo):
+    adapting(zoo)
+    for name in ("tuned", "base"):
+        zoo.remove(name)
+    zoo.gc()
+    assert zoo.fsck() == []
+    host = language_servable({"zoo": str(zoo.path)})
+    try:
+        host.load(ModelRef("tuned-adapted"))
+        stream = host.submit(
+            ModelRef("tuned-adapted"), Input("completion", {"prompt": "the old"}), {"max_tokens": 2}, caller=Caller()
+        )
+        assert list(stream)[-1].fields["usage"]["completion_tokens"] == 2
+    finally:
+        host.close()
+
+
 def test_an_adapted_model_belongs_to_who_adapts(zoo: Zoo):
     report = adapting(zoo, tenant="alice", name="mine")
     assert report.model.ref == ModelRef("mine", "alice")

@@ -221,6 +221,8 @@ def _told(report: AdaptReport) -> list[Table | str]:
             delta, kl, same = _cost(half.quality)
             on = f"on {what}, {half.tokens} tokens"
             lines.append(f"{on}: {half.loss:.4f} {delta} nats per token, KL {kl}, agreement {same}")
+    if report.judging is not None and report.decision.taken and not report.budget.allows(report.judging.quality):
+        lines.append("warning: on the half that did not decide, that is outside the budget")
     if report.model is not None:
         lines.append(f"registered {report.model.ref}; {report.exact.ref} stays as it is")
     else:

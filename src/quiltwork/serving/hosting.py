@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from quiltwork.core.errors import BadInputError, UnsupportedError
+from quiltwork.core.errors import BadInputError, NotFoundError, UnsupportedError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Json
 from quiltwork.serving.chat import ChatTemplate, no_template
@@ -154,11 +154,20 @@ class LanguageLoader:
             at = self._source.model(at.base) if at.base is not None else None
         return None
 
+    def _base(self, model: Model) -> Model | None:
+        """What a model was made from, where that is still there; a model with files of its own goes without."""
+        try:
+            return None if model.base is None else self._source.model(model.base)
+        except NotFoundError:
+            return None
+
     def _first_with(self, model: Model) -> Model:
         """Where a model's tokenizer came from: its base if that has the very same files."""
         if model.base is None:
             return model
-        base = self._source.model(model.base)
+        base = self._base(model)
+        if base is None:
+            return model
         same = all(base.files.get(name) == model.files.get(name) for name in CODEC_FILES)
         return base if same else model
 
@@ -181,8 +190,7 @@ class LanguageLoader:
     def _generation_settings(self, model: Model) -> Mapping[str, Json]:
         """The model's generation_config.json, else its base's."""
         name = "generation_config.json"
-        if name not in model.files and model.base is not None:
-            base = self._source.model(model.base)
+        if name not in model.files and (base := self._base(model)) is not None:
             model = base if name in base.files else model
         if name not in model.files:
             return {}

@@ -86,6 +86,20 @@ def test_an_adapter_may_be_served_without_its_factors(zoo: Zoo, saved: Saved, tm
     assert swap.saved_bytes == sum(block.nbytes for block in part.attachments)
 
 
+def test_a_block_that_others_keep_anyway_saves_only_what_hangs_on_it(zoo: Zoo, saved: Saved, tmp_path: Path):
+    from peft import LoraConfig
+
+    zoo.add(saved("llama"), name="base")
+    zoo.add(changed(saved("llama"), tmp_path / "n", KEY, 0.05), name="a-tuned-one")
+    adapted(build("llama"), LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "l")
+    model = zoo.add(tmp_path / "l", name="lora", base="base").model
+    part = next(part for part in model.parts if part.name == "layers.0.attn")
+    swaps = candidates(zoo, "lora")["layers.0.attn"].swaps
+    assert {swap.source.name for swap in swaps} == {"base", "a-tuned-one"}
+    assert {swap.saved_bytes for swap in swaps} == {sum(block.nbytes for block in part.attachments)}
+    assert candidates(zoo, "a-tuned-one")["layers.0.attn"].swaps[0].source.name == "base"
+
+
 def test_nothing_is_drawn_from_another_tenant(zoo: Zoo, saved: Saved, tmp_path: Path):
     zoo.add(saved("llama"), name="base", tenant="alice")
     zoo.add(changed(saved("llama"), tmp_path / "n", UP, 0.05), name="near")

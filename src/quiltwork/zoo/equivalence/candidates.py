@@ -5,7 +5,7 @@ A candidate is worth measuring and no more: every block of a real fine-tune pass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,10 +62,14 @@ def find_candidates(
     others = [zoo.model(ref) for ref in zoo.models() if visible_to(ref, tenant) and ref != model.ref]
     # What was made from this very model shares its blocks without being a reason to keep them.
     others = [other for other in others if not other.unservable and not _made_from(other, model)]
-    others.sort(key=lambda o: (o.ref != model.base, bool(o.substitutions), o.ref.tenant != PUBLIC, o.ref))
+    # Where several models have a block, it is called the base's, or a public one's, rather than some adapter's.
+    others.sort(
+        key=lambda o: (o.ref != model.base, bool(o.substitutions), o.ref.tenant != PUBLIC, o.base is not None, o.ref)
+    )
+    kept = {content for other in others for part in other.parts for content in _contents(part)}
     sketches = Sketches(zoo.read, seed, progress)
     return tuple(
-        _of_part(zoo, model, part, others, sketches, least, per_part)
+        _of_part(zoo, model, part, others, kept, sketches, least, per_part)
         for part in model.parts
         if part.block.kind != TENSORS
     )
@@ -76,7 +80,14 @@ def _made_from(other: Model, model: Model) -> bool:
 
 
 def _of_part(
-    zoo: Zoo, model: Model, part: Part, others: Sequence[Model], sketches: Sketches, least: float, per_part: int
+    zoo: Zoo,
+    model: Model,
+    part: Part,
+    others: Sequence[Model],
+    kept: Set[str],
+    sketches: Sketches,
+    least: float,
+    per_part: int,
 ) -> PartCandidates:
     holders: dict[str, list[ModelRef]] = {}
     theirs: dict[str, Part] = {}
@@ -89,11 +100,12 @@ def _of_part(
     if same:
         return PartCandidates(part, tuple(same), ())
     found: list[Swap] = []
+    saved = _saved(model, part, kept)
     for key, candidate in theirs.items():
         near = _nearness(zoo, part, candidate, sketches, least)
         if near is not None:
-            saved = _saved(model, part, candidate)
-            found.append(Swap(part, candidate, holders[key][0], near, _function(part) == _function(candidate), saved))
+            exact = _function(part) == _function(candidate)
+            found.append(Swap(part, candidate, holders[key][0], near, exact, saved))
     found.sort(key=lambda swap: (not swap.exact, -swap.cosine))
     return PartCandidates(part, (), tuple(found[:per_part]))
 
@@ -145,13 +157,10 @@ def _function(part: Part) -> tuple[object, ...]:
     return of(part.block), [of(block) for block in part.attachments]
 
 
-def _saved(model: Model, part: Part, other: Part) -> int:
-    """Bytes of a part's tensors that no other part of the model has, nor what would take its place."""
-    kept = {*_contents(other)}
-    for beside in model.parts:
-        if beside.name != part.name:
-            kept |= _contents(beside).keys()
-    return sum(nbytes for content, nbytes in _contents(part).items() if content not in kept)
+def _saved(model: Model, part: Part, kept: Set[str]) -> int:
+    """Bytes of a part's tensors that neither another part of the model has nor another model."""
+    beside = {content for other in model.parts if other.name != part.name for content in _contents(other)}
+    return sum(nbytes for content, nbytes in _contents(part).items() if content not in kept | beside)
 
 
 def _contents(part: Part) -> Mapping[str, int]:

@@ -23,7 +23,7 @@ class Swap:
     exact: bool
     """Whether both compute the same function: equal values, perhaps kept in another dtype."""
     saved_bytes: int
-    """Bytes that only this part of the model needs, and that serving the source's part instead does not."""
+    """Bytes that only this part of this model needs: no other part, and no other model that the tenant may see."""
 
     @property
     def part(self) -> str:
