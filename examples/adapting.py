@@ -38,19 +38,21 @@ def show_substitutions(zoo: Path, models: list[str], scratch: Path, console: Con
 def told(report: dict) -> str:
     """What `quiltwork zoo adapt --json` found, in words."""
     head = (
-        f"\nAll of the above is exact. Might other models' blocks serve in {MODEL}, for at most {BUDGET} nats per "
-        f"token and {AGREEMENT:.0%} equal most likely tokens?"
+        f"\nAll of the above is exact. Might other models' blocks serve in {MODEL},\n"
+        f"for at most {BUDGET} nats per token and at least {AGREEMENT:.0%} equal most likely tokens?"
     )
     if not report["substitutions"]:
         return f"{head}\n  No: of {len(report['singles'])} candidates none is within that."
     parts = ", ".join(f"{one['part']} (of {one['model']})" for one in report["substitutions"])
     judged = report["judging"]
+    outside = judged["delta_loss"] > BUDGET or judged["agreement"] < AGREEMENT
+    verdict = "outside what was asked for: few tokens decided" if outside else "within what was asked for"
     return (
         f"{head}\n  {len(report['substitutions'])} of {len(report['singles'])} candidates: {parts}\n"
         f"  On {judged['tokens']} tokens that had no part in the choice: {judged['loss']:.3f} "
-        f"{judged['delta_loss']:+.4f} nats per token, {judged['agreement']:.1%} equal; "
-        f"{report['saved_bytes'] / 1e6:.2f} MB less to keep in memory.\n"
-        f"  Registered as {report['model']}, beside {report['exact']}; nobody is served it without asking."
+        f"{judged['delta_loss']:+.4f} nats per token, {judged['agreement']:.1%} equal, {verdict}.\n"
+        f"  {report['saved_bytes'] / 1e6:.2f} MB less to keep in memory. "
+        f"The result is a model of its own; {MODEL} stays as it is."
     )
 
 
