@@ -94,6 +94,34 @@ def test_one_long_part_gives_the_same_reply_as_many_short_ones(path):
     assert asyncio.run(scene(*short)) == asyncio.run(scene(*long))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_what_served_in_anothers_place_reaches_the_reader(path, stream):
+    substitutions = [{"part": "layers.0.ffn", "block": "b", "instead_of": "a", "model": "base", "delta_loss": 0.004}]
+    end = Part({**END.fields, "served": {"version": "v", "substitutions": substitutions}}, last=True)
+
+    async def scene():
+        servable = Quiet()
+        async with asking(servable) as client:
+            body = {"model": "law", "stream": stream, **BODIES[path]}
+            if stream:
+                body["stream_options"] = {"include_usage": True}
+            reply = asyncio.create_task(client.post(path, json=body))
+            await until(lambda: servable.streams)
+            servable.streams[0].put(word("A", reason="stop"))
+            servable.streams[0].put(end)
+            return (await reply).text
+
+    text = asyncio.run(scene())
+    if stream:
+        events = [json.loads(event.removeprefix("data: ")) for event in text.split("\n\n") if "substitutions" in event]
+        assert len(events) == 1
+        shown = events[0]
+    else:
+        shown = json.loads(text)
+    assert shown["served"]["substitutions"] == substitutions
+
+
 def test_a_streamed_reply_has_an_event_for_each_part_however_many_wait():
     async def scene():
         servable = Quiet()

@@ -2,7 +2,7 @@
 
 Errors add up, and not by a rule: two harmless swaps may be harmful together. So every set that is ever accepted has
 been measured as a set. (The order of work is BlockLLM's with its parameter cosine taken out of the decision: every
-block of a real fine-tune has a cosine above .99 to its base's.)
+block of a real fine-tune passes any such test.)
 """
 
 from __future__ import annotations
