@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+from zlib import crc32
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least
 from quiltwork.core.errors import NotFoundError
@@ -43,22 +44,22 @@ MOST_COST = 1 / 8
 class Amount:
     """How much is asked."""
 
-    new_tokens: int = 128
+    new_tokens: int = 96
     batches: tuple[int, ...] = (1, 4, 16)
     lengths: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8)
     """Tokens drafted whose costs make the profile."""
     profiles: int = 3
     gains: int = 12
     prompts: int = 16
-    """Over which acceptance is counted."""
-    turns: int = 7
+    """Over which acceptance is counted, and which every point of the sweep answers."""
+    turns: int = 5
     """At every point of the sweep."""
-    useless: int = 8
+    useless: int = 6
     answers: int = 12
     """In each repeat with a useless draft."""
 
 
-QUICK = Amount(16, (1, 2), (0, 1, 4), profiles=1, gains=2, prompts=4, turns=2, useless=2, answers=2)
+QUICK = Amount(16, (1, 2), (0, 1, 4), profiles=1, gains=2, prompts=2, turns=2, useless=2, answers=2)
 
 
 def log_text(data: Path | None) -> bytes:
@@ -124,18 +125,19 @@ class _Bench:
         self.differing = 0
         self.drawn = 0
         self.notes: dict[str, Any] = {}
-        self._plain: dict[tuple[float, str], list[int]] = {}
+        self._plain: dict[tuple[float, bytes], list[int]] = {}
 
     def ask(self, mode: Any, prompts: Sequence[Sequence[int]], temperature: float = 0.0, **more: Any) -> Any:
         """Answer prompts in a mode; the same prompt's answers are compared over all modes."""
-        done = self._side.call("answer", mode, prompts, self.new_tokens, temperature, self._context.seed, **more)
-        for at, (prompt, answer) in enumerate(zip(prompts, done.answers, strict=True)):
-            key = (temperature, f"{at if temperature else ''}/{bytes(prompt)!r}")
+        seeds = [self._context.seed + crc32(bytes(prompt)) for prompt in prompts]
+        done = self._side.call("answer", mode, prompts, self.new_tokens, temperature, seeds, **more)
+        for prompt, answer, seed in zip(prompts, done.answers, seeds, strict=True):
+            key = (temperature, bytes(prompt))
             expected = self._plain.setdefault(key, answer)
             if temperature == 0.0:
                 one = self._reference.compare({"": ("target", prompt)}, {"": answer}, {"": expected})
             else:
-                numbers = draws(self._context.seed + at, self.new_tokens)
+                numbers = draws(seed, self.new_tokens)
                 one = compare_drawn(answer, expected, numbers, temperature, self._next_logits(prompt))
                 self.drawn += 1
             self.differing += not one.equal
@@ -217,12 +219,15 @@ class _Bench:
                 allowed = {length: brings[length] * cost[0] / cost[length] for length in cost}
                 bound = max(allowed.values())
                 speedups: list[float] = []
-                for turn in range(-2, self._amount.turns):
+                for turn in range(-1, self._amount.turns):
                     self._context.progress(f"sweep, batch {batch}, temperature {temperature}, {turn + 1}")
                     rate = {}
                     for name, mode in (("plain", Mode()), ("draft", Mode("draft"))):
-                        done = self.ask(mode, prompts[:batch], temperature)
-                        rate[name] = done.steady_tokens / done.steady_seconds
+                        done = [
+                            self.ask(mode, prompts[at : at + batch], temperature)
+                            for at in range(0, self._amount.prompts, batch)
+                        ]
+                        rate[name] = sum(d.steady_tokens for d in done) / sum(d.steady_seconds for d in done)
                     if turn >= 0:
                         speedups.append(rate["draft"] / rate["plain"])
                 ours = median(speedups)

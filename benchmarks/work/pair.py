@@ -6,6 +6,7 @@ measured on the second, and what is reported on the third. No weight is touched 
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +55,12 @@ class Trainer:
     def train(self, text: bytes, out: Path, training: Training, seed: int) -> Mapping[str, float]:
         """Write ``target``, ``draft`` and ``random`` (the draft's shape, untrained) below ``out``.
 
-        Returns losses and sizes. What is in ``out`` already is left as it is.
+        Returns losses and sizes. A pair that is in ``out`` already is taken as it is.
         """
+        told = out / "trained.json"
+        if told.exists():
+            found: dict[str, float] = json.loads(told.read_text())
+            return found
         torch.manual_seed(seed)
         rng = torch.Generator().manual_seed(seed)
         learnt, _, held_out = (_tensor(part) for part in parts(text))
@@ -86,11 +91,13 @@ class Trainer:
         fresh = _windows(held_out, 16, WINDOW, rng)
         with torch.no_grad():
             losses = {name: float(_next_token(m, fresh)) for name, m in (("target", target), ("draft", draft))}
-        return {
+        result = {
             **{f"held-out loss of the {name}, nats per byte": round(loss, 4) for name, loss in losses.items()},
             **{f"parameters of the {n}": float(sum(p.numel() for p in m.parameters()))
                for n, m in (("target", target), ("draft", draft))},
         }  # fmt: skip
+        told.write_text(json.dumps(result))
+        return result
 
 
 def parts(text: bytes) -> tuple[bytes, bytes, bytes]:

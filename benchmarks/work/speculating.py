@@ -66,7 +66,7 @@ class Speculating:
         prompts: Sequence[Sequence[int]],
         new_tokens: int,
         temperature: float = 0.0,
-        seed: int = 0,
+        seeds: Sequence[int] = (),
         speculate: bool = True,
     ) -> Answered:
         """Ask all prompts at once and step until all have ended."""
@@ -77,7 +77,7 @@ class Speculating:
         for at, prompt in enumerate(prompts):
             self._ids += 1
             answers[self._ids] = []
-            options = SamplingOptions(temperature=temperature, seed=seed + at)
+            options = SamplingOptions(temperature=temperature, seed=seeds[at] if seeds else 0)
             sampler = SamplerState(options, list(prompt))
             engine.add(
                 TokenSequence(self._ids, ModelRef(self._target), list(prompt), sampler, new_tokens,

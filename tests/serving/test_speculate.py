@@ -276,3 +276,22 @@ def test_a_tampered_verification_would_be_noticed(family, zoo):
     expected = tokens(answers(desk_of(family, zoo, ["base"]), asks))
     drafted = tokens(answers(desk_of(family, zoo, ["near"]), [(zoo["near"], p, f) for _, p, f in asks]))
     assert drafted != expected
+
+
+def test_after_every_step_nothing_unverified_is_held(family, zoo):
+    """Pages end with what is verified, in the true chain and in the draft; truncating again changes nothing."""
+    desk = desk_of(family, zoo, ["base", "lora4"], "garbage", draft_tokens=8)
+    for name, prompt in zip(["base", "lora4"] * 2, prompts(4, seed=5), strict=True):
+        desk.ask(zoo[name], prompt, 40)
+    engine = desk.engine
+    while engine.has_work:
+        engine.step()
+        used = engine.cache.held_bytes
+        for seq in engine._running:
+            assert seq.computed <= len(seq.tokens) - 1
+            for segment, runs in zip(seq.route, seq.runs, strict=True):
+                assert len(runs) == (-(-seq.computed // 16) if segment.kv_blocks else 0)
+            departures = seq.departures
+            engine._chunker.truncate(seq, seq.computed)
+            assert seq.departures == departures
+        assert engine.cache.held_bytes == used

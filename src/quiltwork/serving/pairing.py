@@ -12,7 +12,7 @@ PRIOR = 0.7
 PRIOR_TOKENS = 4
 WEIGHT = 0.02
 """Of one drafted token in a pair's acceptance, once many were seen."""
-OWN_WEIGHT = 0.1
+OWN_WEIGHT = 0.04
 """Of one drafted token in a sequence's own acceptance."""
 RETURN = 0.01
 """How far a sequence that drafts nothing goes back to its pair's acceptance in a step: it may agree again later."""

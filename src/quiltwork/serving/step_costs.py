@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-WEIGHT = 0.2
-"""Of a new measurement against what is known of its number of rows."""
+RISE, FALL = 0.1, 0.3
+"""Weights of a new measurement against what is known of its number of rows, where it is higher and where it is lower:
+whatever disturbs a step makes it longer."""
 EXACT_ROWS = 32
-"""Up to here each number of rows is known apart; beyond, eight together."""
+"""Up to here each number of rows is known apart; beyond, the eight up to a multiple of eight together."""
+FORGOTTEN = 1024
+"""Runs after which a number of rows that was not met again is unknown: what was too dear once is then tried again."""
 REFRESHED = 256
 """Runs after which a number of rows should be measured again."""
 OUTLIER = 3.0
@@ -20,20 +23,24 @@ class StepCosts:
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
         self._measured_at: dict[int, int] = {}
+        self._met: set[int] = set()
         self._runs = 0
         self._rows: list[int] = []
         self._rising: list[float] = []
 
     def measured(self, rows: int, seconds: float) -> None:
         """Take in a run of ``rows`` rows."""
-        key = rows if rows <= EXACT_ROWS else (rows + 4) // 8 * 8
-        known = self._seconds.get(key)
-        if known is None:
-            self._seconds[key] = seconds
-        else:
-            self._seconds[key] = known + WEIGHT * (min(seconds, OUTLIER * known) - known)
+        key = rows if rows <= EXACT_ROWS else -(-rows // 8) * 8
         self._runs += 1
+        if key not in self._met:
+            self._met.add(key)  # the first run with some number of rows makes kernels for it
+            return
+        known = self._seconds.get(key, seconds)
+        weight = RISE if seconds > known else FALL
+        self._seconds[key] = known + weight * (min(seconds, OUTLIER * known) - known)
         self._measured_at[key] = self._runs
+        for old in [each for each, at in self._measured_at.items() if self._runs - at > FORGOTTEN]:
+            del self._seconds[old], self._measured_at[old]
         self._rows = sorted(self._seconds)
         # The cheaper of a number of rows and every larger one: noise must not make more rows look cheaper.
         self._rising = [self._seconds[row] for row in self._rows]
