@@ -71,7 +71,7 @@ def plan(
                 "a segment fits no agent's memory", where=str(ref), hint="raise --memory or serve fewer models"
             )
         holders = tuple(
-            (found[key], *(a for a in old.get(key, ()) if a != found[key] and a in names)) for key in keys[ref]
+            (found[key], *(a for a in old.get(key, ())[1:] if a != found[key] and a in names)) for key in keys[ref]
         )
         bounds = (0, *(run.stop for run in cuts[ref]))
         plans[ref] = Plan(bounds, keys[ref], holders)
