@@ -6,7 +6,7 @@ quarter of the layers, 3 full fine-tunes. Adapters are merged into models of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quiltwork.core.bench import Context
@@ -42,6 +42,9 @@ class Bed:
 
     world: Described
     trace: Trace
+    """Of the requests that are reported."""
+    before: Trace
+    """Of others, by which settings are chosen: the next ones of the same recording."""
     popularity: tuple[tuple[str, float], ...]
 
     def shares(self, seed: int) -> dict[str, float]:
@@ -49,11 +52,18 @@ class Bed:
         return shares_of(self.world.apps, self.popularity, seed=seed)
 
     def run(
-        self, arm: Arm, rate: float, seed: int, settings: Settings, servers: int | None = None
+        self,
+        arm: Arm,
+        rate: float,
+        seed: int,
+        settings: Settings,
+        servers: int | None = None,
+        *,
+        tuning: bool = False,
     ) -> tuple[Outcome, list[Arrival]]:
-        """One simulated run."""
+        """One simulated run: of the reported requests, or of those that settings are chosen by."""
         shares = self.shares(seed)
-        arrivals = arrivals_of(self.trace, shares, rate, seed=seed)
+        arrivals = arrivals_of(self.before if tuning else self.trace, shares, rate, seed=seed + 1000 * tuning)
         outcome = run_world(self.world, arm, arrivals, shares, rate, servers=servers, settings=settings)
         return outcome, arrivals
 
@@ -75,9 +85,12 @@ def bed(context: Context, count: int, *, tenants: int | None = None) -> Bed:
         ]
     asked = context.data / "llm/traces/gentd26/lora_request_trace.csv"
     column = {} if tenants is None else {"column": "groupId"}
+    path = context.data / Path("llm/traces/azure2023/AzureLLMInferenceTrace_conv.csv")
+    recorded = read_azure(path, limit=count + count // 2)
     return Bed(
         described(document, root, "the paper's cluster"),
-        read_azure(context.data / Path("llm/traces/azure2023/AzureLLMInferenceTrace_conv.csv"), limit=count),
+        recorded[:count],
+        tuple(replace(r, arrival=r.arrival - recorded[count].arrival) for r in recorded[count:]),
         read_gentd_popularity(asked, **column),
     )
 

@@ -55,7 +55,7 @@ class Chooser:
         """The choice for a request's next segment; None where none is possible now."""
         owner = seq.owners[seq.hop]
         if owner is not None:
-            return self._with_owner(seq, self._agents[owner], source)
+            return self._with_owner(seq, self._agents[owner], source, now)
         return self._anew(seq, source, now)
 
     def profile(self, app: App, start: int, end: int) -> SegmentProfile:
@@ -68,7 +68,7 @@ class Chooser:
 
     # --- somebody holds its keys and values -----------------------------------------------------------------------
 
-    def _with_owner(self, seq: Running, owner: Agent, source: str | None) -> Choice:
+    def _with_owner(self, seq: Running, owner: Agent, source: str | None, now: float) -> Choice:
         stay = Choice(owner.name, KVChoice.OWNER)
         settings, tokens = self._settings, seq.computed
         if settings.kv == "owner" or not tokens:
@@ -89,14 +89,16 @@ class Chooser:
                 queue_s=agent.queue_s,
                 net_s=self._net_s(seq, source, agent.name),
                 exec_s=exec_s,
-                state=self.kv_state(seq, run, owner.name, agent),
+                state=self.kv_state(seq, run, owner.name, agent, now),
             )
             for agent in holders
             if agent.queue_s < bound and agent is not owner and agent.free - agent.promised_bytes >= need
         ]
         if not options:
             return stay
-        options.append(Option(owner.name, owner.queue_s, net_s, exec_s, self.kv_state(seq, run, owner.name, owner)))
+        options.append(
+            Option(owner.name, owner.queue_s, net_s, exec_s, self.kv_state(seq, run, owner.name, owner, now))
+        )
         best = choose(weigh(options, owner.name, settings.kv), hysteresis=settings.hysteresis)
         return stay if best is None else Choice(best.agent, best.kv)
 
@@ -119,7 +121,7 @@ class Chooser:
             found = self._runs[app.name, start, end] = (profile, best, holders)
         return found
 
-    def kv_state(self, seq: Running, run: SegmentProfile, owner: str, agent: Agent) -> KVState:
+    def kv_state(self, seq: Running, run: SegmentProfile, owner: str, agent: Agent, now: float) -> KVState:
         """What is known of a request's keys and values, for an agent that does not hold them.
 
         A segment's inputs are kept where they came from: token ids at the chain's start, hidden states at its cuts.
@@ -129,7 +131,7 @@ class Chooser:
         return KVState(
             tokens=seq.computed,
             profile=run,
-            from_owner=self._network.link(owner, agent.name),
+            from_owner=self._network.link_now(owner, agent.name, now),
             input_bytes=run.hidden_bytes if hop else TOKEN_BYTES,
             from_inputs=self._network.link(before or owner, agent.name),
             delayed=len(agent.waiting),

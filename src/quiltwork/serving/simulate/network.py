@@ -29,6 +29,14 @@ class Network:
             return _NONE
         return self._inside if self._server[source] == self._server[target] else self._between
 
+    def link_now(self, source: str, target: str, now: float) -> Link:
+        """The link as it is: what is being sent on it counts as latency."""
+        link = self.link(source, target)
+        if source == target:
+            return link
+        wait = max(0.0, *(self._free.get(way, 0.0) - now for way in self._ways(source, target)))
+        return link if wait == 0.0 else Link(link.latency_s + wait, link.bytes_per_s)
+
     def send(self, source: str, target: str, nbytes: float, now: float) -> float:
         """When ``nbytes`` sent now have arrived; takes the ways there."""
         if source == target:

@@ -108,6 +108,7 @@ class Settings:
     """Between two looks at the replicas."""
     high: float = 0.85
     low: float = 0.0
+    """Below which a replica goes; at 0 none does before its memory is asked for (a cluster that is all there is)."""
     wait_limit_s: float = float("inf")
     provisioning: str = "chains"
     """The first placement: ``chains`` (``policy.spreading``) or ``segments`` (``policy.placement`` alone)."""
