@@ -35,6 +35,7 @@ CLAIMS = (
           reach=at_least(0.98), ratio="ours/baseline", unit="tokens per CPU-s", parity=True),
 )  # fmt: skip
 TEXT = "llm/traces/gentd26/lora_request_trace.csv"
+TEMPERATURES = (0.0, 1.0)
 LEAST_ACCEPTANCE = 0.8
 MOST_COST = 1 / 8
 """Of a token of the draft, in tokens of the target."""
@@ -93,8 +94,9 @@ def run(context: Context) -> Mapping[str, Outcome]:
          Reference({"target": folder / "target"}) as reference:  # fmt: skip
         amount = QUICK if quick else Amount()
         bench = _Bench(context, amount, side, reference)
-        costs = bench.profile(prompts_of(second, 64, context.seed))
-        share = bench.cost_share(small, prompts_of(second, 1, context.seed))
+        earlier = prompts_of(second, 64, context.seed)
+        costs = {temperature: bench.profile(earlier, temperature) for temperature in TEMPERATURES}
+        share = bench.cost_share(small, earlier[:1])
         fresh = prompts_of(third, 64, context.seed + 1)
         gain = bench.gain(fresh, share)
         sweep = bench.sweep(fresh, costs)
@@ -147,8 +149,8 @@ class _Bench:
     def _next_logits(self, prompt: Sequence[int]) -> Callable[[Sequence[int]], Logits]:
         return lambda tokens: self._reference.next_logits("target", [*prompt, *tokens])
 
-    def profile(self, prompts: list[list[int]]) -> dict[int, dict[int, float]]:
-        """Seconds of a step by batch and tokens drafted, in turns; the first turn warms up."""
+    def profile(self, prompts: list[list[int]], temperature: float) -> dict[int, dict[int, float]]:
+        """Seconds of a step by batch and tokens drafted, in turns; the first one warms up. Drawing costs too."""
         from work.speculating import Mode
 
         costs: dict[int, dict[int, float]] = {}
@@ -158,7 +160,7 @@ class _Bench:
                 self._context.progress(f"profile of batch {batch}, {turn} of {self._amount.profiles}")
                 for length in self._amount.lengths:
                     mode = Mode("draft", length) if length else Mode()
-                    steps = self.ask(mode, prompts[:batch]).step_seconds
+                    steps = self.ask(mode, prompts[:batch], temperature).step_seconds
                     if turn and steps:
                         taken[length].append(median(steps))
             costs[batch] = {length: median(seconds) for length, seconds in taken.items() if seconds}
@@ -201,13 +203,13 @@ class _Bench:
             return {"ours": rates["plain"], "baseline": rates["plain"]}
         return {"ours": rates["draft"], "baseline": rates["plain"]}
 
-    def sweep(self, prompts: list[list[int]], costs: dict[int, dict[int, float]]) -> dict[str, Any]:
+    def sweep(self, prompts: list[list[int]], costs: dict[float, dict[int, dict[int, float]]]) -> dict[str, Any]:
         """Speed-up of the engine's own choice against the best that any length could give, at every point."""
         from work.speculating import Mode
 
         rows: list[dict[str, Any]] = []
         worst: tuple[float, list[float], float] | None = None
-        for temperature in (0.0, 1.0):
+        for temperature in TEMPERATURES:
             brings = {0: 1.0}
             for length in self._amount.lengths[1:]:
                 done = [
@@ -215,7 +217,7 @@ class _Bench:
                     for at in range(0, self._amount.prompts, 8)
                 ]
                 brings[length] = 1 + sum(d.accepted for d in done) / sum(d.verified for d in done)
-            for batch, cost in costs.items():
+            for batch, cost in costs[temperature].items():
                 allowed = {length: brings[length] * cost[0] / cost[length] for length in cost}
                 bound = max(allowed.values())
                 speedups: list[float] = []
