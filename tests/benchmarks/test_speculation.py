@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import speculation
 from quiltwork.core.bench import Context, judge
 from quiltwork.core.errors import NotFoundError
+from quiltwork.serving import SamplerState, SamplingOptions
 from work.answers import MARGIN, compare_drawn, draws
 
 
@@ -81,7 +82,5 @@ def test_drawn_answers_may_part_only_where_the_number_is_at_a_boundary() -> None
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_the_numbers_are_those_the_engine_draws_by(seed: int) -> None:
-    from quiltwork.serving import SamplerState, SamplingOptions
-
     state = SamplerState(SamplingOptions(seed=seed))
     assert draws(seed, 3) == [state.draw() for _ in range(3)]
