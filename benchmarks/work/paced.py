@@ -128,7 +128,7 @@ class PacedFleet:
             for name in holders:
                 self._engine.install(self._engine.prepare(opened.chain(ModelRef(name)), opened.read))
         for name, wanted in holders.items():
-            self._engine.lay_out(ModelRef(name), tuple(tuple(agents) for agents in wanted))
+            self._engine.holdings.lay_out(ModelRef(name), tuple(tuple(agents) for agents in wanted))
         self._ids = 0
 
     def replay(self, requests: Sequence[Asked]) -> PacedRun:

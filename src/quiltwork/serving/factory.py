@@ -117,7 +117,8 @@ def _front(zoo: str, config: EngineConfig, agents: int, threads: int, ray: str) 
 
     On a cluster the memory is each agent's own.
     """
-    from quiltwork.serving.agents.front import AgentEngine, Crew
+    from quiltwork.serving.agents.contact import Crew
+    from quiltwork.serving.agents.front import AgentEngine
     from quiltwork.serving.agents.local import LocalCrew
 
     crew: Crew

@@ -66,20 +66,20 @@ class Fleet:
         return tokens
 
     def holders(self, twin):
-        return self.engine._models[twin.chain.model.ref].now.plan.holders
+        return self.engine.holdings.models[twin.chain.model.ref].now.plan.holders
 
     def spread(self, twin, *names):
         """Have a model's segments held by these agents in turn, and only by them."""
         chosen = itertools.cycle(names)
-        self.engine.lay_out(twin.chain.model.ref, tuple((next(chosen),) for _ in self.holders(twin)))
+        self.engine.holdings.lay_out(twin.chain.model.ref, tuple((next(chosen),) for _ in self.holders(twin)))
 
     def hold(self, twin, *names):
         """Have all of a model held by these agents."""
-        self.engine.lay_out(twin.chain.model.ref, tuple(names for _ in self.holders(twin)))
+        self.engine.holdings.lay_out(twin.chain.model.ref, tuple(names for _ in self.holders(twin)))
 
     def everywhere(self, twin):
         """Have every segment of a model held by every agent."""
-        self.engine.lay_out(twin.chain.model.ref, tuple(tuple(self.crew.names) for _ in self.holders(twin)))
+        self.engine.holdings.lay_out(twin.chain.model.ref, tuple(tuple(self.crew.names) for _ in self.holders(twin)))
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_a_reply_tells_which_agents_it_went_through_and_how_they_got_its_keys_an
     trace = waiting[id].trace
     f.finish()
     told = trace.to_json()
-    keys = f.engine._models[base.chain.model.ref].now.cut.keys
+    keys = f.engine.holdings.models[base.chain.model.ref].now.cut.keys
     assert [hop["agent"] for hop in told["hops"]] == ["a0", "a1", "a0"][: len(keys)]
     assert [segment for hop in told["hops"] for segment in hop["segments"]] == [segment_id(key) for key in keys]
     assert (told["hops"][0]["first"], told["hops"][-1]["last"]) == ("embed", "head")
@@ -349,10 +349,10 @@ def test_a_busy_segment_is_replicated_alone_and_an_idle_replica_retired(make, fl
     f.load(fleet["base"], fleet["top1"])
     for name in ("base", "top1"):
         f.hold(fleet[name], "a0")
-    keys = f.engine._models[fleet["base"].chain.model.ref].route
+    keys = f.engine.holdings.models[fleet["base"].chain.model.ref].route
     lower = label(keys[0])
 
-    f.engine._rebalance({"a0": Lately(0.95, {lower: 100.0}, {}), "a1": Lately(0.1, {}, {})})
+    f.engine.holdings.rebalance({"a0": Lately(0.95, {lower: 100.0}, {}), "a1": Lately(0.1, {}, {})})
     assert f.holders(fleet["base"]) == (("a0", "a1"), *([("a0",)] * (len(keys) - 1)))
     assert f.holders(fleet["top1"])[0] == ("a0", "a1"), "whoever shares it has it too"
     asked = {f.ask(fleet[name], PROMPT[i:], 12): (name, PROMPT[i:]) for i, name in enumerate(["base", "top1"] * 3)}
@@ -360,7 +360,7 @@ def test_a_busy_segment_is_replicated_alone_and_an_idle_replica_retired(make, fl
     for id, (name, prompt) in asked.items():
         assert_greedy(fleet[name], prompt, answers[id])
 
-    f.engine._rebalance({"a0": Lately(0.1, {}, {}), "a1": Lately(0.1, {}, {})})
+    f.engine.holdings.rebalance({"a0": Lately(0.1, {}, {}), "a1": Lately(0.1, {}, {})})
     assert all(len(names) == 1 for name in ("base", "top1") for names in f.holders(fleet[name]))
     assert not f.engine.complaints
 

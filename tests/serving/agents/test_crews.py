@@ -70,9 +70,9 @@ class Served:
             self.engine.install(self.engine.prepare(self.zoo.chain(name), self.zoo.read))
 
     def hold(self, name, *holders):
-        segments = len(self.engine._models[ModelRef(name)].route)
+        segments = len(self.engine.holdings.models[ModelRef(name)].route)
         chosen = itertools.cycle(holders)
-        self.engine.lay_out(ModelRef(name), tuple(tuple(next(chosen)) for _ in range(segments)))
+        self.engine.holdings.lay_out(ModelRef(name), tuple(tuple(next(chosen)) for _ in range(segments)))
 
     def finish(self, meanwhile=lambda tokens: None):
         return finish(self.engine, meanwhile)
@@ -142,7 +142,9 @@ def test_mixed_requests_are_answered_as_by_one_process(make, alone):
     for id, (name, prompt, count) in REQUESTS.items():
         ask(served.engine, id, name, prompt, count)
     assert served.finish() == alone(REQUESTS)
-    assert {a for m in served.engine._models.values() for h in m.now.plan.holders for a in h} == set(served.crew.names)
+    assert {a for m in served.engine.holdings.models.values() for h in m.now.plan.holders for a in h} == set(
+        served.crew.names
+    )
 
 
 @pytest.mark.slow

@@ -6,38 +6,28 @@ random numbers, grammars) is here; agents hold only what can.
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Protocol
 
 import torch
 
-from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, QuiltworkError, UnsupportedError
+from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import PAGE_TOKENS
+from quiltwork.serving.agents.contact import Back, Crew, Lost
 from quiltwork.serving.agents.dispatching import Dispatcher
-from quiltwork.serving.agents.layout import Cut, cut_of
+from quiltwork.serving.agents.holdings import Holdings, Laying, Placed
 from quiltwork.serving.agents.message import (
     FRONT,
     Beat,
     Failed,
-    Forget,
     Lack,
-    Laid,
-    Lay,
-    Message,
     Output,
     Release,
     Run,
-    Standings,
 )
-from quiltwork.serving.agents.placing import Plan, plan
-from quiltwork.serving.agents.scaling import Lately, between, changed, changes
-from quiltwork.serving.agents.serve import BEAT_S, Mailbox
+from quiltwork.serving.agents.serve import BEAT_S
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
 from quiltwork.serving.config import EngineConfig
@@ -47,11 +37,10 @@ from quiltwork.serving.fairness import Turns
 from quiltwork.serving.kv import KVCounters
 from quiltwork.serving.ledger import Ledger
 from quiltwork.serving.policy.kv import KVChoice
-from quiltwork.serving.policy.placement import Place, gone
-from quiltwork.serving.policy.queueing import Instance, WorkClass
+from quiltwork.serving.policy.queueing import WorkClass
 from quiltwork.serving.prefix import extend_hashes
 from quiltwork.serving.report import report_prompt
-from quiltwork.serving.roster import MAX_LEN_KEYS, placement
+from quiltwork.serving.roster import placement
 from quiltwork.serving.sampling import Sampled, sample
 from quiltwork.serving.schedule import Job
 from quiltwork.serving.sequence import Emission
@@ -60,97 +49,6 @@ from quiltwork.serving.trace import Trace
 from quiltwork.serving.waiting import WaitingRoom
 from quiltwork.serving.weights import Read
 from quiltwork.zoo.types import Chain
-
-LOAD_SECONDS = 600.0
-"""How long agents may take to load a model before that counts as a failure."""
-WAIT_SECONDS = 0.05
-SILENT_BEATS = 40
-"""Signs of life that an agent may miss: a step may be long, and a machine busy."""
-
-
-class Crew(Protocol):
-    """The agents of a front, as processes somewhere."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Who they are."""
-        ...
-
-    @property
-    def born(self) -> Mapping[str, int]:
-        """How often each place was started."""
-        ...
-
-    @property
-    def mailbox(self) -> Mailbox:
-        """The front's own."""
-        ...
-
-    def dead(self) -> Sequence[str]:
-        """Agents whose process has ended, each told once."""
-        ...
-
-    def restart(self, name: str) -> None:
-        """Start a dead agent anew, with nothing loaded."""
-        ...
-
-    def close(self) -> None:
-        """End all agents."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Laying:
-    """One version of a model, cut and held one way. A sequence stays with the one it started on."""
-
-    id: int
-    chain: Chain
-    plan: Plan
-    cut: Cut
-
-
-@dataclass(eq=False)
-class Placed:
-    """One version of a model on the agents. Replaced, never changed, by an upgrade."""
-
-    ref: ModelRef
-    chain: Chain
-    max_len: int
-    virtual_tokens: int
-    vocab_size: int
-    weight_bytes: int
-    copies_prefix: bool
-    laying: Laying | None = None
-    running: int = 0
-    retired: bool = False
-
-    @property
-    def route(self) -> tuple[Instance, ...]:
-        """Its segments."""
-        return self.laying.plan.keys if self.laying is not None else ()
-
-    @property
-    def now(self) -> Laying:
-        """How it is laid now; only a prepared model is."""
-        assert self.laying is not None
-        return self.laying
-
-
-@dataclass(frozen=True)
-class _Lost:
-    """A letter to the front itself: an agent has ended or fallen silent."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class _Back:
-    """A letter to the front itself: an agent is back, with everything loaded that it is to hold."""
-
-    name: str
-
-
-Letter = Message | _Lost | _Back
 
 
 @dataclass(eq=False)
@@ -193,268 +91,62 @@ class AgentEngine:
         self.config, self.clock = config, clock
         self.settings = settings or AgentSettings()
         self.placement = placement(config)
-        self._width = torch.empty((), dtype=self.placement.dtype).element_size()
-        self._crew, self._restart = crew, restart
+        self.holdings = Holdings(config, self.settings, crew, clock, restart=restart)
+        self._contact = self.holdings.contact
         self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles))
-        self._inbox: queue.SimpleQueue[Letter | None] = queue.SimpleQueue()
-        self._place_lock = threading.Lock()
-        self._models: dict[ModelRef, Placed] = {}
-        self._laid: dict[tuple[int, str], queue.SimpleQueue[Laid]] = {}
-        self._layings: dict[int, Laying] = {}
-        self._layout_ids = count(1)
         self._flights: dict[int, _Flight] = {}
         self._waiting = WaitingRoom(self._payer)
         self._ledger = Ledger(config.entitlements)
         self._sequences: dict[int, TokenSequence] = {}
         self._placed_of: dict[int, Placed] = {}
-        self._beats: dict[str, Beat] = {}
-        self._seen: dict[str, float] = {}
-        self._gone: set[str] = set()
-        self._deaths = dict.fromkeys(crew.names, 0)
         self._told = 0.0
         self._prompt_tokens = self._generated = self._cached = self._preemptions = self._resent = 0
-        self._looked: tuple[float, dict[str, Beat]] = (clock(), {})
-        self._rebalancing = threading.Event()
-        self.complaints: deque[str] = deque(maxlen=100)
-        self._closed = threading.Event()
-        self._listener = threading.Thread(target=self._listen, name="quiltwork-front", daemon=True)
-        self._listener.start()
-
-    # --- letters ------------------------------------------------------------------------------------------------
-
-    def _listen(self) -> None:
-        while not self._closed.is_set():
-            self._notice_gone()
-            self._look_at_loads()
-            try:
-                letters = self._crew.mailbox.receive(0.1)
-            except QuiltworkError as error:
-                self.complaints.append(str(error))
-                continue
-            for message in letters:
-                if isinstance(message, Beat):
-                    self._beats[message.agent] = message
-                    self._seen[message.agent] = self.clock()
-                elif isinstance(message, Laid):
-                    waiting = self._laid.get((message.layout, message.agent))
-                    if waiting is not None:
-                        waiting.put(message)
-                else:
-                    self._inbox.put(message)
-
-    def _send(self, to: str, message: Message) -> None:
-        self._crew.mailbox.send(to, message)
 
     def wake(self) -> None:
         """Let a step that waits for letters return."""
-        self._inbox.put(None)
+        self._contact.wake()
 
     def close(self) -> None:
         """End the agents."""
-        self._closed.set()
-        self._listener.join()
-        self._crew.close()
+        self._contact.close()
 
     # --- models -------------------------------------------------------------------------------------------------
 
     def prepare(self, chain: Chain, read: Read) -> Placed:
-        """Have the agents load what a chain needs, and cut and place all models anew with it. Any thread.
-
-        Raises CapacityError where it fits nowhere, UnsupportedError naming what cannot be executed.
-        """
-        placed = _describe(chain, self.config.max_model_len)
-        with self._place_lock:
-            known = {ref: other for ref, other in self._models.items() if ref != placed.ref}
-            self._lay_all({**known, placed.ref: placed})
-        return placed
-
-    def _lay_all(self, models: Mapping[ModelRef, Placed]) -> None:
-        """Cut and place models; whoever's cut or holders change is laid anew."""
-        present: dict[Instance, tuple[str, ...]] = {}
-        for other in self._models.values():
-            present |= dict(zip(other.now.plan.keys, other.now.plan.holders, strict=True))
-        plans = plan({ref: placed.chain for ref, placed in models.items()}, self._places(), present)
-        self._lay_out(
-            {
-                placed: plans[ref]
-                for ref, placed in models.items()
-                if placed.laying is None or placed.laying.plan != plans[ref]
-            }
-        )
-
-    def lay_out(self, ref: ModelRef, holders: tuple[tuple[str, ...], ...]) -> None:
-        """Have a model's segments held by these agents, whatever placement would say. Any thread.
-
-        Raises NotFoundError, CapacityError where an agent cannot load its part.
-        """
-        with self._place_lock:
-            placed = self._find(ref)
-            self._lay_out({placed: replace(placed.now.plan, holders=holders)})
-
-    def _lay_out(self, changed: Mapping[Placed, Plan]) -> None:
-        """Give models new layouts, loaded before they are used; sequences that run finish on the old ones."""
-        ids: list[int] = []
-        try:
-            for placed, planned in changed.items():
-                ids.append(next(self._layout_ids))
-                self._lay(ids[-1], placed.chain, planned)
-        except BaseException:
-            for id in ids:
-                self._broadcast(Forget(id))
-            raise
-        for id, (placed, planned) in zip(ids, changed.items(), strict=True):
-            cut = cut_of(placed.chain, planned.bounds, planned.holders, self._width)
-            self._layings[id] = placed.laying = Laying(id, placed.chain, planned, cut)
-        self.wake()
-
-    def _lay(self, id: int, chain: Chain, planned: Plan, *, only: str | None = None) -> None:
-        """Have every holder (or ``only`` one) load its part, and wait until all have."""
-        asked = sorted({agent for holders in planned.holders for agent in holders if only in (None, agent)})
-        deaths = dict(self._deaths)
-        answers: dict[str, queue.SimpleQueue[Laid]] = {}
-        for agent in asked:
-            answers[agent] = self._laid[id, agent] = queue.SimpleQueue()
-        message = Lay(id, str(chain.model.ref), chain.model.version, planned.bounds, planned.holders)
-        try:
-            for agent in asked:
-                self._send(agent, message)
-            for agent in asked:
-                answer = self._answer(answers[agent], agent, deaths[agent])
-                if answer.error:
-                    raise CapacityError(answer.error, where=str(chain.model.ref))
-        finally:
-            for agent in asked:
-                del self._laid[id, agent]
-
-    def _answer(self, letters: queue.SimpleQueue[Laid], agent: str, deaths: int) -> Laid:
-        until = self.clock() + LOAD_SECONDS
-        while self.clock() < until:
-            try:
-                return letters.get(timeout=WAIT_SECONDS)
-            except queue.Empty:
-                if self._deaths[agent] != deaths:
-                    break
-        raise CapacityError(f"agent {agent} did not load it", where="agents", hint="see the agent's log")
-
-    def _look_at_loads(self) -> None:
-        """Now and then: add replicas of segments that are too busy, retire those that are not needed any more."""
-        since, before = self._looked
-        now = self.clock()
-        period = self.settings.rebalance_s
-        if not period or now - since < period or self._rebalancing.is_set():
-            return
-        beats = dict(self._beats)
-        self._looked = (now, beats)
-        lately = {
-            name: between(before[name], beat, now - since)
-            for name, beat in beats.items()
-            if name in before and beat.steps >= before[name].steps
-        }
-        if len(self._crew.names) > 1 and lately:
-            self._rebalancing.set()
-            threading.Thread(target=self._rebalance, args=(lately,), daemon=True).start()
-
-    def _rebalance(self, lately: Mapping[str, Lately]) -> None:
-        try:
-            with self._place_lock:
-                current = {placed: placed.now.plan for placed in self._models.values()}
-                wanted = changes(
-                    list(current.values()), self._nbytes(), lately, self._free_bytes(),
-                    wait_limit_s=self.settings.wait_limit_s,
-                )  # fmt: skip
-                moved = {placed: changed(plan, wanted) for placed, plan in current.items()}
-                self._lay_out(
-                    {
-                        placed: replace(current[placed], holders=holders)
-                        for placed, holders in moved.items()
-                        if holders != current[placed].holders
-                    }
-                )
-        except QuiltworkError as error:
-            self.complaints.append(f"replicas: {error}")
-        finally:
-            self._rebalancing.clear()
-
-    def _nbytes(self) -> dict[Instance, float]:
-        """Bytes of every segment in use, attachments of all its models included."""
-        found: dict[Instance, float] = {}
-        for placed in self._models.values():
-            for key, a, b in zip(placed.route, placed.now.plan.bounds, placed.now.plan.bounds[1:], strict=False):
-                links = placed.chain.links[a:b]
-                bare = sum(part.block.nbytes for part in links)
-                found[key] = max(found.get(key, 0.0), bare) + sum(x.nbytes for part in links for x in part.attachments)
-        return found
-
-    def _free_bytes(self) -> dict[str, float]:
-        """Bytes of weights that an agent could still take."""
-        free: dict[str, float] = {}
-        for place in self._places():
-            beat = self._beats.get(place.agent)
-            if beat is not None:
-                free[place.agent] = place.memory_bytes - beat.weight_bytes
-        return free
-
-    def _places(self) -> list[Place]:
-        memory = float("inf")
-        if self.config.memory_bytes is not None:
-            memory = 0.9 * self.config.memory_bytes / len(self._crew.names)
-        return [Place(name, memory) for name in self._crew.names if name not in self._gone]
-
-    def _forget_layings(self) -> None:
-        """Let agents forget layouts that neither a model nor a sequence uses any more."""
-        with self._place_lock:
-            current = {placed.laying for placed in self._placed_of.values()}
-            current |= {placed.laying for placed in self._models.values()}
-            current |= {flight.laying for flight in self._flights.values()}
-            for id in [id for id, laying in self._layings.items() if laying not in current]:
-                del self._layings[id]
-                self._broadcast(Forget(id))
-
-    def _broadcast(self, message: Message) -> None:
-        for name in self._crew.names:
-            if name not in self._gone:
-                self._send(name, message)
+        """Have the agents load what a chain needs. Any thread. Raises as ``Holdings.prepare``."""
+        return self.holdings.prepare(chain)
 
     def install(self, placed: Placed) -> None:
         """Serve a prepared chain under its name from now on; running sequences of an old version finish on it."""
-        with self._place_lock:
-            old = self._models.get(placed.ref)
-            self._models[placed.ref] = placed
-        if old is not None and old is not placed:
-            old.retired = True
+        self.holdings.install(placed)
         self._forget_layings()
 
     def unload(self, ref: ModelRef) -> None:
         """Take no new sequences for a model. Raises NotFoundError."""
-        with self._place_lock:
-            placed = self._models.pop(ref, None)
-        if placed is None:
-            raise NotFoundError(f"{ref} is not loaded", where="model")
-        placed.retired = True
+        self.holdings.remove(ref)
         self._forget_layings()
+
+    def _forget_layings(self) -> None:
+        """Let agents forget layouts that nothing needs any more."""
+        waiting = {placed.now for placed in self._placed_of.values()}
+        self.holdings.forget(waiting | {flight.laying for flight in self._flights.values()})
 
     def draft_with(self, model: ModelRef, draft: ModelRef | None) -> None:
         """Raises UnsupportedError for any draft: a chain that is spread over agents does not speculate."""
         if draft is not None:
             raise UnsupportedError(f"{draft} cannot draft for {model}: agents do not speculate", where="drafts")
 
-    def _find(self, ref: ModelRef) -> Placed:
-        placed = self._models.get(ref)
-        if placed is None:
-            raise NotFoundError(f"{ref} is not loaded", where="model")
-        return placed
-
     def room(self, ref: ModelRef) -> int:
         """Tokens of prompt and answer that one sequence may have. Raises NotFoundError."""
-        placed = self._find(ref)
+        placed = self.holdings.find(ref)
         return min(placed.max_len, self._fits(placed)) - placed.virtual_tokens
 
     def _fits(self, placed: Placed) -> int:
         """Tokens whose keys and values fit the agents that hold a model, each having only this sequence."""
         most = 1 << 60
         for agent, per_token in self._kv_at(placed).items():
-            beat = self._beats.get(agent)
-            capacity = beat.kv_capacity if beat is not None else self.config.kv_bytes // len(self._crew.names)
+            beat = self._contact.beats.get(agent)
+            capacity = beat.kv_capacity if beat is not None else self.config.kv_bytes // len(self._contact.names)
             if per_token:
                 most = min(most, capacity // (per_token * PAGE_TOKENS) * PAGE_TOKENS)
         return most
@@ -470,7 +162,7 @@ class AgentEngine:
 
     def add(self, seq: TokenSequence) -> None:
         """Queue a sequence. Raises NotFoundError, BadInputError or CapacityError as the engine's."""
-        placed = self._find(seq.model)
+        placed = self.holdings.find(seq.model)
         if not seq.prompt:
             raise BadInputError("the prompt has no tokens", where="prompt")
         if min(seq.prompt) < 0 or max(seq.prompt) >= placed.vocab_size:
@@ -483,7 +175,6 @@ class AgentEngine:
             )
         if total > self._fits(placed):
             raise CapacityError(f"{total} tokens do not fit the KV memory", where="max_tokens", hint="raise --memory")
-        placed.running += 1
         self._placed_of[seq.id] = placed
         seq.tokens = [-1 - i for i in range(placed.virtual_tokens)] + list(seq.prompt)
         seq.prompt_len = len(seq.tokens)
@@ -508,12 +199,16 @@ class AgentEngine:
         self._dispatcher.back(sequence_id)
         flight = self._flights.pop(sequence_id, None)
         if flight is not None:
-            self._broadcast(Release(sequence_id))
+            self._contact.broadcast(Release(sequence_id))
         else:
             self._waiting.remove(seq)
-        placed.running -= 1
-        if len(self._layings) > len(self._models):
+        if self.holdings.surplus:
             self._forget_layings()
+
+    @property
+    def complaints(self) -> Sequence[str]:
+        """What went wrong lately without ending a request."""
+        return self._contact.complaints
 
     @property
     def has_work(self) -> bool:
@@ -528,7 +223,7 @@ class AgentEngine:
             self._launch(stalled, WorkClass.VERIFY)
         outputs: list[tuple[_Flight, Output]] = []
         emissions: list[Emission] = []
-        for message in self._letters():
+        for message in self._contact.letters():
             match message:
                 case Output():
                     flight = self._flights.get(message.request)
@@ -538,26 +233,15 @@ class AgentEngine:
                     self._again(message)
                 case Failed():
                     emissions += self._failed(message)
-                case _Lost():
+                case Lost():
                     self._tell(force=True)
                     for flight in list(self._flights.values()):
                         self._miss(flight, message.name)
-                case _Back():
+                case Back():
                     self._tell(force=True)
         with torch.inference_mode():
             emissions += self._finish(outputs)
         return emissions
-
-    def _letters(self) -> list[Letter]:
-        letters: list[Letter] = []
-        try:
-            first = self._inbox.get(timeout=WAIT_SECONDS)
-            letters += [first] if first is not None else []
-            while True:
-                more = self._inbox.get_nowait()
-                letters += [more] if more is not None else []
-        except queue.Empty:
-            return letters
 
     # --- starting and sending -----------------------------------------------------------------------------------
 
@@ -571,10 +255,11 @@ class AgentEngine:
             seq = self._next()
             placed = self._placed_of[seq.id]
             need = self._needs(placed, len(seq.tokens) + PAGE_TOKENS)
+            beats = self._contact.beats
             if self._flights and any(
-                held.get(agent, 0) + nbytes > self._beats[agent].kv_capacity
+                held.get(agent, 0) + nbytes > beats[agent].kv_capacity
                 for agent, nbytes in need.items()
-                if agent in self._beats
+                if agent in beats
             ):
                 return
             for agent, nbytes in need.items():
@@ -666,7 +351,7 @@ class AgentEngine:
             owner = flight.visited[0]
             upto = self._dispatcher.span(laying.cut, 0, target.agent, owner, run.visited)
             run = replace(run, fetch_from=owner, fetch_upto=upto)
-        self._send(target.agent, run)
+        self._contact.send(target.agent, run)
 
     # --- what comes back ----------------------------------------------------------------------------------------
 
@@ -733,7 +418,7 @@ class AgentEngine:
         return Emission(seq.id, token, reason, seq.cached_tokens, report, seq.sampler.error)
 
     def _failed(self, message: Failed) -> list[Emission]:
-        self.complaints.append(f"{message.agent}: {message.what}")
+        self._contact.complaints.append(f"{message.agent}: {message.what}")
         flight = self._flights.get(message.request)
         if flight is None or flight.epoch != message.epoch:
             return []
@@ -768,7 +453,7 @@ class AgentEngine:
         seq = flight.seq
         del self._flights[seq.id]
         self._dispatcher.back(seq.id)
-        self._broadcast(Release(seq.id))
+        self._contact.broadcast(Release(seq.id))
         if not seq.reported:
             seq.cached_tokens = 0
             seq.prompt_report.clear()
@@ -778,20 +463,6 @@ class AgentEngine:
         self._waiting.appendleft(seq)
         self._preemptions += 1
 
-    def _notice_gone(self) -> None:
-        """Agents that ended or fell silent: what they held is made again, here or by them when they are back."""
-        dead = set(self._crew.dead())
-        for name in dead:
-            self._deaths[name] += 1
-        lost = (dead | gone(self._seen, self.clock(), BEAT_S, misses=SILENT_BEATS)) - self._gone
-        for name in sorted(lost):
-            self._gone.add(name)
-            self._seen.pop(name, None)
-            self._beats.pop(name, None)
-            self._inbox.put(_Lost(name))
-            if self._restart:
-                threading.Thread(target=self._bring_back, args=(name,), daemon=True).start()
-
     def _miss(self, flight: _Flight, lost: str) -> None:
         """Take a lost agent out of a sequence's way, and send again what may have been lost with it."""
         touched = any(lost in holders for holders in flight.laying.plan.holders)
@@ -799,52 +470,25 @@ class AgentEngine:
         if touched and flight.flying is not None:
             self._resend(flight)
 
-    def _bring_back(self, name: str) -> None:
-        """Start a lost agent anew and load what it held, until that succeeds (in a thread of its own)."""
-        pause = 0.5
-        while not self._closed.is_set():
-            deaths = self._deaths[name]
-            try:
-                self._crew.restart(name)
-                with self._place_lock:
-                    for laying in list(self._layings.values()):
-                        if any(name in holders for holders in laying.plan.holders):
-                            self._lay(laying.id, laying.chain, laying.plan, only=name)
-            except QuiltworkError as error:
-                self.complaints.append(f"{name} did not come back: {error}")
-            else:
-                if self._deaths[name] == deaths:
-                    self._seen[name] = self.clock()
-                    self._gone.discard(name)
-                    self._inbox.put(_Back(name))
-                    return
-            self._closed.wait(pause)
-            pause = min(2 * pause, 30.0)
-
     def _tell(self, *, force: bool = False) -> None:
         """Let everybody know how everybody stands."""
         now = self.clock()
         if not force and now - self._told < BEAT_S:
             return
         self._told = now
-        standings = Standings(
-            {name: beat.queue_s for name, beat in self._beats.items()},
-            {name: beat.waiting for name, beat in self._beats.items()},
-            tuple(sorted(self._gone)),
-            dict(self._crew.born),
-        )
+        standings = self._contact.standings()
         self._dispatcher.standings = standings
-        self._broadcast(standings)
+        self._contact.broadcast(standings)
 
     # --- how it stands ------------------------------------------------------------------------------------------
 
     def agents(self) -> Mapping[str, Beat | None]:
         """Every agent's last sign of life; None where it is gone."""
-        return {name: self._beats.get(name) for name in self._crew.names}
+        return {name: self._contact.beats.get(name) for name in self._contact.names}
 
     def stats(self) -> EngineStats:
         """How it stands, agents together, as they said last."""
-        beats = list(self._beats.values())
+        beats = list(self._contact.beats.values())
         capacity = sum(beat.kv_capacity for beat in beats)
         used = capacity - sum(beat.kv_free for beat in beats)
         return EngineStats(
@@ -863,7 +507,7 @@ class AgentEngine:
             preemptions=self._preemptions,
             kv=KVCounters(),
             last_batches=tuple(BatchRecord(*batch) for beat in beats for batch in beat.batches),
-            routes={ref: placed.route for ref, placed in self._models.items()},
+            routes={ref: placed.route for ref, placed in self.holdings.models.items()},
             tenants=self._ledger.stats(
                 Counter(flight.seq.tenant for flight in self._flights.values()), self._waiting.counts(), {}, {}
             ),
@@ -873,23 +517,3 @@ class AgentEngine:
 def _hashes(seq: TokenSequence, start: int, end: int) -> tuple[str, ...]:
     """Of the pages that are complete with the rows from ``start`` to ``end``."""
     return tuple(hash.hex() for hash in seq.page_hashes[start // PAGE_TOKENS : end // PAGE_TOKENS])
-
-
-def _describe(chain: Chain, max_model_len: int | None) -> Placed:
-    """What the front needs to know of a model. Raises UnsupportedError where it is no chain from embed to head."""
-    kinds = [part.block.kind for part in chain.links]
-    if not kinds or kinds[0] != "embed" or kinds[-1] != "head":
-        raise UnsupportedError("a chain runs from an embed block to a head block", where=str(chain.model.ref))
-    attached = [a for part in chain.links for a in part.attachments]
-    limit = next((int(chain.model.config[k]) for k in MAX_LEN_KEYS if chain.model.config.get(k)), 1 << 20)
-    return Placed(
-        ref=chain.model.ref,
-        chain=chain,
-        max_len=min(limit, max_model_len or limit),
-        virtual_tokens=max(
-            (int(a.arch["num_virtual_tokens"]) for a in attached if "num_virtual_tokens" in a.arch), default=0
-        ),
-        vocab_size=int(chain.links[-1].block.arch["vocab_size"]),
-        weight_bytes=sum(part.block.nbytes for part in chain.links),
-        copies_prefix=any(a.kind == "prefix" for a in attached),
-    )

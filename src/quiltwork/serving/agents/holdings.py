@@ -1,0 +1,268 @@
+"""Which models are served and who holds their segments: cut, placed, loaded, replicated and forgotten."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
+
+import torch
+
+from quiltwork.core.errors import NotFoundError, QuiltworkError, UnsupportedError
+from quiltwork.core.names import ModelRef
+from quiltwork.serving.agents.contact import Contact, Crew
+from quiltwork.serving.agents.layout import Cut, cut_of
+from quiltwork.serving.agents.message import Beat, Forget, Lay
+from quiltwork.serving.agents.placing import Plan, plan
+from quiltwork.serving.agents.scaling import Lately, between, changed, changes
+from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.policy.placement import Place
+from quiltwork.serving.policy.queueing import Instance
+from quiltwork.serving.roster import MAX_LEN_KEYS, placement
+from quiltwork.zoo.types import Chain
+
+
+@dataclass(frozen=True, eq=False)
+class Laying:
+    """One version of a model, cut and held one way. A sequence stays with the one it started on."""
+
+    id: int
+    chain: Chain
+    plan: Plan
+    cut: Cut
+
+
+@dataclass(eq=False)
+class Placed:
+    """One version of a model on the agents. Replaced, never changed, by an upgrade."""
+
+    ref: ModelRef
+    chain: Chain
+    max_len: int
+    virtual_tokens: int
+    vocab_size: int
+    weight_bytes: int
+    copies_prefix: bool
+    laying: Laying | None = None
+
+    @property
+    def route(self) -> tuple[Instance, ...]:
+        """Its segments."""
+        return self.laying.plan.keys if self.laying is not None else ()
+
+    @property
+    def now(self) -> Laying:
+        """How it is laid now; only a prepared model is."""
+        assert self.laying is not None
+        return self.laying
+
+
+class Holdings:
+    """The models of a front and their segments on its agents. Any thread may load; the rest belongs to the engine's.
+
+    crew : the agents; closed with this. restart : whether agents that died are started anew.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        settings: AgentSettings,
+        crew: Crew,
+        clock: Callable[[], float],
+        *,
+        restart: bool,
+    ) -> None:
+        self.models: dict[ModelRef, Placed] = {}
+        self.contact = Contact(crew, clock, reload=self._reload, restart=restart, look=self._look_at_loads)
+        self._config, self._settings, self._clock = config, settings, clock
+        self._width = torch.empty((), dtype=placement(config).dtype).element_size()
+        self._lock = threading.RLock()
+        """One change of layouts at a time."""
+        self._layings: dict[int, Laying] = {}
+        self._ids = count(1)
+        self._looked: tuple[float, dict[str, Beat]] = (clock(), {})
+        self._rebalancing = threading.Event()
+        self.contact.open()
+
+    def find(self, ref: ModelRef) -> Placed:
+        """The version in service. Raises NotFoundError."""
+        placed = self.models.get(ref)
+        if placed is None:
+            raise NotFoundError(f"{ref} is not loaded", where="model")
+        return placed
+
+    # --- models in and out --------------------------------------------------------------------------------------
+
+    def prepare(self, chain: Chain) -> Placed:
+        """Have the agents load what a chain needs, and cut and place all models anew with it.
+
+        Raises CapacityError where it fits nowhere, UnsupportedError naming what cannot be executed.
+        """
+        placed = describe(chain, self._config.max_model_len)
+        with self._lock:
+            models = {**self.models, placed.ref: placed}
+            present: dict[Instance, tuple[str, ...]] = {}
+            for other in self.models.values():
+                present |= dict(zip(other.now.plan.keys, other.now.plan.holders, strict=True))
+            plans = plan({ref: other.chain for ref, other in models.items()}, self._places(), present)
+            self._lay_out(
+                {
+                    other: plans[ref]
+                    for ref, other in models.items()
+                    if other.laying is None or other.laying.plan != plans[ref]
+                }
+            )
+        return placed
+
+    def install(self, placed: Placed) -> None:
+        """Serve a prepared chain under its name from now on."""
+        with self._lock:
+            self.models[placed.ref] = placed
+
+    def remove(self, ref: ModelRef) -> None:
+        """Serve a model no longer. Raises NotFoundError."""
+        with self._lock:
+            self.find(ref)
+            del self.models[ref]
+
+    def forget(self, in_use: Collection[Laying]) -> None:
+        """Let agents forget layouts that neither a model nor ``in_use`` needs any more."""
+        with self._lock:
+            current = {placed.laying for placed in self.models.values()} | set(in_use)
+            for id in [id for id, laying in self._layings.items() if laying not in current]:
+                del self._layings[id]
+                self.contact.broadcast(Forget(id))
+
+    @property
+    def surplus(self) -> bool:
+        """Whether there are more layouts than models."""
+        return len(self._layings) > len(self.models)
+
+    def lay_out(self, ref: ModelRef, holders: tuple[tuple[str, ...], ...]) -> None:
+        """Have a model's segments held by these agents, whatever placement would say.
+
+        Raises NotFoundError, CapacityError where an agent cannot load its part.
+        """
+        with self._lock:
+            placed = self.find(ref)
+            self._lay_out({placed: replace(placed.now.plan, holders=holders)})
+
+    def _lay_out(self, changed: Mapping[Placed, Plan]) -> None:
+        """Give models new layouts, loaded before they are used; sequences that run finish on the old ones."""
+        ids: list[int] = []
+        try:
+            for placed, planned in changed.items():
+                ids.append(next(self._ids))
+                asked = sorted({agent for holders in planned.holders for agent in holders})
+                self.contact.lay(_order(ids[-1], placed.chain, planned), asked)
+        except BaseException:
+            for id in ids:
+                self.contact.broadcast(Forget(id))
+            raise
+        for id, (placed, planned) in zip(ids, changed.items(), strict=True):
+            cut = cut_of(placed.chain, planned.bounds, planned.holders, self._width)
+            self._layings[id] = placed.laying = Laying(id, placed.chain, planned, cut)
+        self.contact.wake()
+
+    def _reload(self, name: str) -> None:
+        """Have an agent load all that it is to hold."""
+        with self._lock:
+            for laying in list(self._layings.values()):
+                if any(name in holders for holders in laying.plan.holders):
+                    self.contact.lay(_order(laying.id, laying.chain, laying.plan), [name])
+
+    def _places(self) -> list[Place]:
+        memory = float("inf")
+        if self._config.memory_bytes is not None:
+            memory = 0.9 * self._config.memory_bytes / len(self.contact.names)
+        return [Place(name, memory) for name in self.contact.names if name not in self.contact.gone]
+
+    # --- replicas -----------------------------------------------------------------------------------------------
+
+    def _look_at_loads(self) -> None:
+        """Now and then: add replicas of segments that are too busy, retire those that are not needed any more."""
+        since, before = self._looked
+        now = self._clock()
+        period = self._settings.rebalance_s
+        if not period or now - since < period or self._rebalancing.is_set():
+            return
+        beats = dict(self.contact.beats)
+        self._looked = (now, beats)
+        lately = {
+            name: between(before[name], beat, now - since)
+            for name, beat in beats.items()
+            if name in before and beat.steps >= before[name].steps
+        }
+        if len(self.contact.names) > 1 and lately:
+            self._rebalancing.set()
+            threading.Thread(target=self._rebalance_apart, args=(lately,), daemon=True).start()
+
+    def _rebalance_apart(self, lately: Mapping[str, Lately]) -> None:
+        try:
+            self.rebalance(lately)
+        except QuiltworkError as error:
+            self.contact.complaints.append(f"replicas: {error}")
+        finally:
+            self._rebalancing.clear()
+
+    def rebalance(self, lately: Mapping[str, Lately]) -> None:
+        """Add and retire replicas by what agents did lately. Raises CapacityError where one cannot be loaded."""
+        with self._lock:
+            current = {placed: placed.now.plan for placed in self.models.values()}
+            wanted = changes(
+                list(current.values()), self._nbytes(), lately, self._free_bytes(),
+                wait_limit_s=self._settings.wait_limit_s,
+            )  # fmt: skip
+            moved = {placed: changed(plan, wanted) for placed, plan in current.items()}
+            self._lay_out(
+                {
+                    placed: replace(current[placed], holders=holders)
+                    for placed, holders in moved.items()
+                    if holders != current[placed].holders
+                }
+            )
+
+    def _nbytes(self) -> dict[Instance, float]:
+        """Bytes of every segment in use, attachments of all its models included."""
+        found: dict[Instance, float] = {}
+        for placed in self.models.values():
+            for key, (a, b) in zip(placed.route, pairwise(placed.now.plan.bounds), strict=True):
+                links = placed.chain.links[a:b]
+                bare = sum(part.block.nbytes for part in links)
+                found[key] = max(found.get(key, 0.0), bare) + sum(x.nbytes for part in links for x in part.attachments)
+        return found
+
+    def _free_bytes(self) -> dict[str, float]:
+        """Bytes of weights that an agent could still take."""
+        free: dict[str, float] = {}
+        for place in self._places():
+            beat = self.contact.beats.get(place.agent)
+            if beat is not None:
+                free[place.agent] = place.memory_bytes - beat.weight_bytes
+        return free
+
+
+def _order(id: int, chain: Chain, planned: Plan) -> Lay:
+    return Lay(id, str(chain.model.ref), chain.model.version, planned.bounds, planned.holders)
+
+
+def describe(chain: Chain, max_model_len: int | None) -> Placed:
+    """What the front needs to know of a model. Raises UnsupportedError where it is no chain from embed to head."""
+    kinds = [part.block.kind for part in chain.links]
+    if not kinds or kinds[0] != "embed" or kinds[-1] != "head":
+        raise UnsupportedError("a chain runs from an embed block to a head block", where=str(chain.model.ref))
+    attached = [a for part in chain.links for a in part.attachments]
+    limit = next((int(chain.model.config[k]) for k in MAX_LEN_KEYS if chain.model.config.get(k)), 1 << 20)
+    return Placed(
+        ref=chain.model.ref,
+        chain=chain,
+        max_len=min(limit, max_model_len or limit),
+        virtual_tokens=max(
+            (int(a.arch["num_virtual_tokens"]) for a in attached if "num_virtual_tokens" in a.arch), default=0
+        ),
+        vocab_size=int(chain.links[-1].block.arch["vocab_size"]),
+        weight_bytes=sum(part.block.nbytes for part in chain.links),
+        copies_prefix=any(a.kind == "prefix" for a in attached),
+    )
