@@ -48,7 +48,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     quick = context.quick
     world = bed(context, 120 if quick else 1600)
     seeds = [context.seed + i for i in range(1 if quick else 3)]
-    rates = (4.0, 8.0) if quick else (5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0)
+    rates = (4.0, 8.0) if quick else (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0)
     rows: list[dict[str, object]] = []
     settings = {(arm, seed): _tuned(context, world, arm, 6.0, seed, rows) for seed in seeds for arm in Arm}
 
