@@ -127,7 +127,7 @@ def plan(
     return Answer(high, tuple(tried[n] for n in sorted(tried)))
 
 
-def keeps_up(outcome: Outcome, arrivals: Sequence[Arrival], share: float = 0.9) -> bool:
+def keeps_up(outcome: Outcome, arrivals: Sequence[Arrival], share: float = 0.95) -> bool:
     """Whether requests end as fast as they come: counted while they come, the first quarter left out as warm-up."""
     until = max(a.at for a in arrivals)
     begin = until / 4
