@@ -6,6 +6,7 @@ stops them, and none is suppressed, so that both sides of a comparison do the sa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,17 @@ class PeftMixed:
         return generate(self._model, prompts, new_tokens, self._settings, adapter_names=list(names))
 
 
+_LOADING = threading.RLock()
+"""transformers changes itself while it loads a model: two at a time in one process leave it changed for good."""
+
+
 def load(path: Path, *, merge: bool = True) -> PreTrainedModel:
     """A model in fp32, ready to generate; of a PEFT folder, its base with the adapter merged into it or hung on it."""
+    with _LOADING:
+        return _load(path, merge=merge)
+
+
+def _load(path: Path, *, merge: bool) -> PreTrainedModel:
     transformers.utils.logging.disable_progress_bar()
     if (path / "adapter_config.json").exists():
         from peft import PeftConfig, PeftModel

@@ -12,8 +12,9 @@ import pytest
 from agent_crew import MemorySource, ThreadCrew
 
 from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.serving.agents.contact import Lost
 from quiltwork.serving.agents.front import AgentEngine
-from quiltwork.serving.agents.message import DropState, Pages
+from quiltwork.serving.agents.message import DropState, Output, Pages
 from quiltwork.serving.agents.scaling import Lately, label
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.config import EngineConfig
@@ -383,3 +384,19 @@ def test_requests_of_two_models_ride_in_one_batch_of_what_they_share_and_queues_
     queues = f.crew.agents["a0"].beat().queues
     assert sum(figures["rows"] for figures in queues.values()) >= 6 * 16
     assert all(figures["batches"] > 0 for figures in queues.values())
+
+
+def test_an_answer_that_came_with_the_news_of_a_loss_is_counted_once(make, fleet):
+    f = make(agents=2, prefill_chunk=16)
+    f.load(fleet["base"], fleet["top1"])
+    for name in ("base", "top1"):
+        f.spread(fleet[name], "a0", "a1")
+    told = f.engine._contact.letters
+    f.engine._contact.letters = lambda: [
+        letter for each in told() for letter in ([each, Lost("a0")] if isinstance(each, Output) else [each])
+    ]
+    asked = {f.ask(fleet[name], PROMPT[i:], 12): (name, PROMPT[i:]) for i, name in enumerate(["base", "top1"] * 2)}
+    answers = f.finish()
+    for id, (name, prompt) in asked.items():
+        assert len(answers[id]) == 12
+        assert_greedy(fleet[name], prompt, answers[id])

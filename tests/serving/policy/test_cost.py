@@ -59,5 +59,6 @@ def test_segments_that_follow_each_other_cost_their_sum() -> None:
 def test_a_link_takes_its_measured_times_where_there_are_any() -> None:
     assert Link(1e-3, 1e9).seconds(1e9) == pytest.approx(1.001)
     assert Link(1.0, 1.0, CostTable((1, 100), (0.5, 0.6))).seconds(100) == 0.6
+    assert Link(1e-3, 1e9, busy_s=2.0).seconds(1e9) == pytest.approx(3.001), "after what is on it"
     with pytest.raises(BadInputError):
         Link(0.0, 0.0)

@@ -123,7 +123,7 @@ class Agent:
         self.outbox: deque[tuple[str, Message]] = deque()
         self.stopping = False
         self._compute, self._source, self._memory_bytes = compute, source, memory_bytes
-        self._dispatcher = Dispatcher(name, self.settings, self.timing)
+        self._dispatcher = Dispatcher(name, self.settings, self.timing, clock)
         self._layouts: dict[int, Layout] = {}
         self._forgotten: set[int] = set()
         self._sessions: dict[int, Session] = {}

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from quiltwork.serving.agents.layout import Cut
 from quiltwork.serving.agents.message import FRONT, Run, Standings
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
-from quiltwork.serving.policy.cost import joined
+from quiltwork.serving.policy.cost import Link, joined
 from quiltwork.serving.policy.dispatch import Candidate, Option, choose, weigh
-from quiltwork.serving.policy.kv import KVState
+from quiltwork.serving.policy.kv import KVChoice, KVState, move_seconds
 
 
 class Dispatcher:
     """One place's view of the others."""
 
-    def __init__(self, name: str, settings: AgentSettings, timing: Timing) -> None:
-        self._name, self._settings, self._timing = name, settings, timing
+    def __init__(self, name: str, settings: AgentSettings, timing: Timing, clock: Callable[[], float]) -> None:
+        self._name, self._settings, self._timing, self._clock = name, settings, timing, clock
+        self._sending_until: dict[tuple[str, str], float] = {}
+        """When the pages that work sent from here had moved will have arrived, by link."""
         self._standings = Standings({}, {})
         self._sent: dict[int, tuple[str, float]] = {}
         """Per request, where work was sent since the last word from there, and how long it takes."""
@@ -62,7 +67,7 @@ class Dispatcher:
             state = KVState(
                 tokens=tokens,
                 profile=profile,
-                from_owner=self._settings.link(owner, agent) if owner is not None and owner not in gone else None,
+                from_owner=self._link(owner, agent) if owner is not None and owner not in gone else None,
                 input_bytes=cut.hidden_bytes if segment else 8,
                 from_inputs=link if inputs_kept else None,
                 delayed=waiting,
@@ -81,7 +86,15 @@ class Dispatcher:
         chosen = choose(weigh(options, owner, self._settings.kv_policy), hysteresis=self._settings.hysteresis)
         if chosen is not None:
             self._sent[run.request] = (chosen.agent, chosen.exec_s)
+            if chosen.kv is KVChoice.MOVE and owner is not None:
+                state = next(option.state for option in options if option.agent == chosen.agent)
+                self._sending_until[owner, chosen.agent] = self._clock() + move_seconds(state)
         return chosen
+
+    def _link(self, a: str, b: str) -> Link:
+        """The way between two agents, with what is known here to be on it."""
+        until = self._sending_until.get((a, b), 0.0)
+        return replace(self._settings.link(a, b), busy_s=max(until - self._clock(), 0.0))
 
     @staticmethod
     def span(cut: Cut, segment: int, agent: str, owner: str | None, visited: tuple[str | None, ...]) -> int:

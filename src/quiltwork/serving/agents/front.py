@@ -68,6 +68,10 @@ class _Flight:
     lacked: int = 0
     """How often in a row something was missing for what is under way."""
 
+    def awaits(self, output: Output) -> bool:
+        """Whether this is what is under way; nothing that was sent before counts."""
+        return self.flying is not None and (output.epoch, output.end) == (self.epoch, self.flying[1])
+
 
 class AgentEngine:
     """Serves chains through agents. All methods but ``prepare`` and ``wake`` belong to one thread.
@@ -93,7 +97,7 @@ class AgentEngine:
         self.placement = placement(config)
         self.holdings = Holdings(config, self.settings, crew, clock, restart=restart)
         self._contact = self.holdings.contact
-        self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles))
+        self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles), clock)
         self._flights: dict[int, _Flight] = {}
         self._waiting = WaitingRoom(self._payer)
         self._ledger = Ledger(config.entitlements)
@@ -224,23 +228,26 @@ class AgentEngine:
         outputs: list[tuple[_Flight, Output]] = []
         emissions: list[Emission] = []
         for message in self._contact.letters():
+            if isinstance(message, Output):
+                flight = self._flights.get(message.request)
+                if flight is not None and flight.awaits(message):
+                    outputs.append((flight, message))
+                continue
+            # What came before it is done with first: it must not be sent again for a loss it has survived.
+            emissions += self._finish(outputs)
+            outputs.clear()
             match message:
-                case Output():
-                    flight = self._flights.get(message.request)
-                    if flight is not None and message.epoch == flight.epoch and flight.flying is not None:
-                        outputs.append((flight, message))
                 case Lack():
                     self._again(message)
                 case Failed():
                     emissions += self._failed(message)
                 case Lost():
                     self._tell(force=True)
-                    for flight in list(self._flights.values()):
-                        self._miss(flight, message.name)
+                    for flying in list(self._flights.values()):
+                        self._miss(flying, message.name)
                 case Back():
                     self._tell(force=True)
-        with torch.inference_mode():
-            emissions += self._finish(outputs)
+        emissions += self._finish(outputs)
         return emissions
 
     # --- starting and sending -----------------------------------------------------------------------------------
@@ -355,7 +362,9 @@ class AgentEngine:
 
     # --- what comes back ----------------------------------------------------------------------------------------
 
+    @torch.inference_mode()
     def _finish(self, outputs: list[tuple[_Flight, Output]]) -> list[Emission]:
+        """Draw tokens from what has come back, and send what comes next."""
         rows: list[torch.Tensor] = []
         asking: list[_Flight] = []
         emissions: list[Emission] = []

@@ -103,16 +103,18 @@ class Link:
     bytes_per_s: float = float("inf")
     measured: CostTable | None = None
     """Seconds by message bytes; stands in for latency and rate where given."""
+    busy_s: float = 0.0
+    """Until what is being sent on it has arrived."""
 
     def __post_init__(self) -> None:
         if self.latency_s < 0 or not self.bytes_per_s > 0:
             raise BadInputError("a link needs a latency >= 0 and a rate > 0", where="link")
 
     def seconds(self, nbytes: float) -> float:
-        """Seconds until ``nbytes`` have arrived on an idle link."""
+        """Seconds until ``nbytes`` have arrived, after what is on the link already."""
         if self.measured is not None:
-            return self.measured.at(max(nbytes, 1.0))
-        return self.latency_s + nbytes / self.bytes_per_s
+            return self.busy_s + self.measured.at(max(nbytes, 1.0))
+        return self.busy_s + self.latency_s + nbytes / self.bytes_per_s
 
 
 def joined(profiles: Sequence[SegmentProfile]) -> SegmentProfile:
