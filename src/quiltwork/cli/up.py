@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from quiltwork.core.errors import BadInputError, QuiltworkError
-from quiltwork.core.names import PUBLIC, ModelRef
+from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.registry import SERVABLES, find, names
 from quiltwork.core.servable import Json, Servable
 from quiltwork.core.units import format_bytes, parse_bytes
@@ -112,12 +112,12 @@ def up(
         "tenant_weights": dict(map(_weight, tenant_weight or ())) or None,
     }
     with Zoo(zoo, create=False) as opened:
-        wanted = [_ref(name) for name in model] if model else _servable_models(opened)
+        wanted = [parse_ref(name) for name in model] if model else _servable_models(opened)
         for item in alias or ():
-            opened.model(_ref(_alias(item)[1]))
+            opened.model(parse_ref(_alias(item)[1]))
         for named, small in map(_draft, draft or ()):
             for name in (small,) if named == EVERY_MODEL else (named, small):
-                opened.model(_ref(name))
+                opened.model(parse_ref(name))
         # Before the models: loading takes long, and a taken port should be known at once.
         bound = listen(address)
         servables: dict[str, Servable] = {}
@@ -197,11 +197,6 @@ def _draft(item: str) -> tuple[str, str]:
     if not small or (separator and not model):
         raise BadInputError(f"{item!r} is neither DRAFT nor MODEL=DRAFT", where="--draft")
     return model or EVERY_MODEL, small
-
-
-def _ref(text: str) -> ModelRef:
-    tenant, separator, name = text.partition("::")
-    return ModelRef(name, tenant) if separator else ModelRef(text, PUBLIC)
 
 
 def _size(option: str, text: str) -> int:

@@ -14,7 +14,7 @@ from quiltwork.cli.output import emit, transfer
 from quiltwork.cli.zoo_adapt import adapt, equivalents
 from quiltwork.cli.zoo_train import prune, stitch
 from quiltwork.core.errors import BadInputError
-from quiltwork.core.names import PUBLIC, ModelRef
+from quiltwork.core.names import PUBLIC, parse_ref
 from quiltwork.core.units import format_bytes
 from quiltwork.zoo import Zoo
 from quiltwork.zoo.derived import SUBSTITUTIONS
@@ -32,12 +32,6 @@ ZooOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TenantOption = Annotated[str, typer.Option(help="Whose model it is; public models are everyone's.")]
 DEFAULT = Path("zoo")
-
-
-def _ref(text: str) -> ModelRef:
-    """``name`` or ``tenant::name``, as models are shown."""
-    tenant, separator, name = text.partition("::")
-    return ModelRef(name, tenant) if separator else ModelRef(text)
 
 
 def _opened(path: Path) -> Zoo:
@@ -81,7 +75,7 @@ def add(
                         source,
                         name=name,
                         tenant=tenant,
-                        base=_ref(base) if base and "::" in base else base,
+                        base=parse_ref(base) if base and "::" in base else base,
                         lossy=lossy,
                         replace=replace,
                         aliases=alias or (),
@@ -150,7 +144,7 @@ def ls(
 def show(model: str, zoo: ZooOption = DEFAULT, json: JsonOption = False) -> None:
     """Show a model's parts, blocks and files."""
     with _opened(zoo) as opened:
-        found = opened.model(_ref(model))
+        found = opened.model(parse_ref(model))
     lines = [*found.notes, *(f"cannot be served: {reason}" for reason in found.unservable)]
     title = "\n".join([f"{found.ref} ({found.family}) {found.version[:12]}", *lines])
     table = _table("part", "kind", "block", "tensors", "bytes", "attachments", title=title)
@@ -175,9 +169,9 @@ def explain(
     json: JsonOption = False,
 ) -> None:
     """Explain a model: who has the same parts, where it is cut, what only it needs, what nearly equals another's."""
-    chosen = [_ref(name) for name in among] if among else None
+    chosen = [parse_ref(name) for name in among] if among else None
     with _opened(zoo) as opened, transfer(f"explaining {model}") as report:
-        told = opened.explain(_ref(model), tenant=tenant, among=chosen, near=near, progress=report)
+        told = opened.explain(parse_ref(model), tenant=tenant, among=chosen, near=near, progress=report)
     emit(told.to_json(), json, *explained_model(told))
 
 
@@ -185,7 +179,7 @@ def explain(
 def diff(a: str, b: str, zoo: ZooOption = DEFAULT, json: JsonOption = False) -> None:
     """Show where two models differ: per layer and kind, by bytes and relative change."""
     with _opened(zoo) as opened:
-        found = opened.diff(_ref(a), _ref(b))
+        found = opened.diff(parse_ref(a), parse_ref(b))
     title = f"{format_bytes(found.changed_bytes)} of {format_bytes(found.nbytes)} differ"
     table = _table("part", "kind", "tensors", "changed", "relative", "attachments", title=title)
     for change in found.changes:
@@ -248,7 +242,7 @@ def export(
 ) -> None:
     """Write a model's files again, byte for byte."""
     with _opened(zoo) as opened, transfer(f"exporting {model}") as report:
-        done = opened.export(_ref(model), dest, lossy=lossy, merged=merged, format=format, progress=report)
+        done = opened.export(parse_ref(model), dest, lossy=lossy, merged=merged, format=format, progress=report)
     exact = ", byte for byte as they came in" if done.exact else ""
     if done.substitutions:
         exact = f"; adapted: other models' blocks serve {done.substitutions} of its parts, see {SUBSTITUTIONS}"
@@ -259,7 +253,7 @@ def export(
 @app.command()
 def rm(models: list[str], zoo: ZooOption = DEFAULT, json: JsonOption = False) -> None:
     """Forget models or aliases. `gc` then frees what only they used."""
-    refs = [_ref(model) for model in models]
+    refs = [parse_ref(model) for model in models]
     with _opened(zoo) as opened:
         for ref in refs:
             opened.remove(ref)

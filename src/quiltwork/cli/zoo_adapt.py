@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 
 from quiltwork.cli.output import emit, narration, table
-from quiltwork.cli.zoo_train import DEFAULT, JsonOption, SeedOption, ZooOption, parse_ref, read_text
+from quiltwork.cli.zoo_train import DEFAULT, JsonOption, SeedOption, ZooOption, read_text
 from quiltwork.core.errors import BadInputError
+from quiltwork.core.names import parse_ref
 from quiltwork.core.progress import ignore
 from quiltwork.core.units import format_bytes
 from quiltwork.zoo import Zoo

@@ -9,7 +9,7 @@ import typer
 
 from quiltwork.cli.output import emit, narration, table
 from quiltwork.core.errors import BadInputError
-from quiltwork.core.names import ModelRef
+from quiltwork.core.names import parse_ref
 from quiltwork.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -194,11 +194,6 @@ def _on(tokens: int) -> str:
 
 def _scores(scores: Scores) -> dict[str, float]:
     return {"loss": scores.loss, "divergence": scores.divergence, "agreement": scores.agreement}
-
-
-def parse_ref(text: str) -> ModelRef:
-    tenant, separator, name = text.partition("::")
-    return ModelRef(name, tenant) if separator else ModelRef(text)
 
 
 def _layers(text: str | None) -> tuple[int, ...] | None:

@@ -43,6 +43,12 @@ class ModelRef:
         return self.name if self.tenant == PUBLIC else f"{self.tenant}::{self.name}"
 
 
+def parse_ref(text: str) -> ModelRef:
+    """``name`` or ``tenant::name``, as a ModelRef writes itself. Raises BadInputError."""
+    tenant, separator, name = text.partition("::")
+    return ModelRef(name, tenant) if separator else ModelRef(text)
+
+
 def visible_to(ref: ModelRef, tenant: str) -> bool:
     """Whether ``tenant`` may see and use ``ref``: its own models and the public ones."""
     return ref.tenant in (tenant, PUBLIC)

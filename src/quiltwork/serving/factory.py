@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from quiltwork.core.errors import BadInputError, UnsupportedError
-from quiltwork.core.names import PUBLIC, ModelRef
+from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.servable import Json
 from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.chat import ChatTemplate
@@ -159,7 +159,7 @@ def _of(values: Mapping[str, Json], name: str, kind: type[Value], default: Value
 def _references(values: Json, name: str) -> dict[ModelRef, ModelRef]:
     if not isinstance(values, Mapping) or not all(isinstance(v, str) for pair in values.items() for v in pair):
         raise BadInputError("must map names to models", where=name)
-    return {_ref(key): _ref(model) for key, model in values.items()}
+    return {parse_ref(key): parse_ref(model) for key, model in values.items()}
 
 
 def _drafts(values: Json) -> Drafts:
@@ -168,9 +168,3 @@ def _drafts(values: Json) -> Drafts:
     )
     general = _references({"all": values[ALL]}, "drafts") if ALL in values else {}
     return Drafts(next(iter(general.values()), None), named)
-
-
-def _ref(text: str) -> ModelRef:
-    """``name`` or ``tenant::name``, as ModelRef writes itself."""
-    tenant, separator, name = text.partition("::")
-    return ModelRef(name, tenant) if separator else ModelRef(text, PUBLIC)

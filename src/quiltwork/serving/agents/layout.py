@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from quiltwork.core.errors import NotFoundError, UnsupportedError
-from quiltwork.core.names import ModelRef
+from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.serving.agents.message import Lay
 from quiltwork.serving.kv import KVCache, KVShape
 from quiltwork.serving.policy.queueing import Instance
@@ -78,12 +78,6 @@ class Layout:
     def page_bytes(self) -> tuple[int, ...]:
         """Per segment, bytes of one page of tokens; 0 where it is not here or keeps none."""
         return tuple(s.kv_blocks * s.pool.page_bytes if s.pool is not None else 0 for s in self.route)
-
-
-def parse_ref(text: str) -> ModelRef:
-    """``name`` or ``tenant::name``."""
-    tenant, separator, name = text.partition("::")
-    return ModelRef(name, tenant) if separator else ModelRef(text)
 
 
 def lay(message: Lay, agent: str, library: Library, cache: KVCache, source: BlockSource) -> Layout:
