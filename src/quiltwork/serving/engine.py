@@ -157,22 +157,12 @@ class Engine:
         """Queue a sequence. Raises NotFoundError, BadInputError (too long, foreign token) or CapacityError (could
         never fit the KV memory)."""
         served = self.roster.find(seq.model)
-        if not seq.prompt:
-            raise BadInputError("the prompt has no tokens", where="prompt")
-        if min(seq.prompt) < 0 or max(seq.prompt) >= served.vocab_size:
-            raise BadInputError(f"token ids must be in [0, {served.vocab_size})", where="prompt")
-        total = served.virtual_tokens + len(seq.prompt) + seq.max_tokens
-        if total > served.max_len:
-            raise BadInputError(
-                f"{len(seq.prompt)} prompt tokens and max_tokens {seq.max_tokens} exceed the model's {served.max_len}",
-                where="max_tokens",
-            )
+        total = seq.tokens_for(served)
         if served.page_bytes and -(-total // PAGE_TOKENS) > self._most_pages(served):
             raise CapacityError(f"{total} tokens do not fit the KV memory", where="max_tokens", hint="raise --memory")
-        seq.version = seq.served = served
+        seq.served = served
         served.running += 1
-        seq.tokens = [-1 - i for i in range(served.virtual_tokens)] + list(seq.prompt)
-        seq.prompt_len = len(seq.tokens)
+        seq.begin(served)
         if seq.explain:
             seq.trace = self._traces[seq.id] = Trace(self.clock)
         self._sequences[seq.id] = seq
@@ -358,24 +348,12 @@ class Engine:
 
     def _emit(self, seq: Sequence, token: Sampled) -> Emission:
         assert seq.served is not None
-        seq.tokens.append(token.token)
         self._counts.generated_tokens += 1
         self._ledger.generated(seq.tenant, self._payer(seq))
-        reason = None
-        if seq.sampler.error is not None:
-            reason = "error"
-        elif token.token in seq.stop_ids or seq.sampler.complete:
-            reason = "stop"
-        elif seq.generated >= seq.max_tokens or len(seq.tokens) >= seq.served.max_len:
-            reason = "length"
-        report = None
         if not seq.reported:
-            seq.reported = True
             self._counts.cached_prompt_tokens += seq.cached_tokens
-            if seq.prompt_logprobs is not None:
-                report = tuple(seq.prompt_report)
-        emission = Emission(seq.id, token, reason, seq.cached_tokens, report, seq.sampler.error)
-        if reason is not None:
+        emission = seq.take(token)
+        if emission.finish_reason is not None:
             self._publish(seq)
             self.cancel(seq.id)
         return emission

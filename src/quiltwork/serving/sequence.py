@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from quiltwork.core.errors import QuiltworkError
+from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.serving.sampling import Sampled, SamplerState
 
@@ -31,6 +31,21 @@ class Version(Protocol):
     @property
     def route(self) -> Sized:
         """Its segments."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids it has rows for."""
+        ...
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Tokens that stand before every prompt."""
+        ...
+
+    @property
+    def max_len(self) -> int:
+        """Most tokens, virtual ones included."""
         ...
 
 
@@ -113,6 +128,44 @@ class Sequence:
     def generated(self) -> int:
         """Tokens made so far."""
         return len(self.tokens) - self.prompt_len
+
+    def tokens_for(self, version: Version) -> int:
+        """Tokens that it may come to. Raises BadInputError where it is empty, foreign to the version or too long."""
+        if not self.prompt:
+            raise BadInputError("the prompt has no tokens", where="prompt")
+        if min(self.prompt) < 0 or max(self.prompt) >= version.vocab_size:
+            raise BadInputError(f"token ids must be in [0, {version.vocab_size})", where="prompt")
+        total = version.virtual_tokens + len(self.prompt) + self.max_tokens
+        if total > version.max_len:
+            raise BadInputError(
+                f"{len(self.prompt)} prompt tokens and max_tokens {self.max_tokens} exceed the model's"
+                f" {version.max_len}",
+                where="max_tokens",
+            )
+        return total
+
+    def begin(self, version: Version) -> None:
+        """Belong to a version from now on; its virtual tokens come before the prompt."""
+        self.version = version
+        self.tokens = [-1 - i for i in range(version.virtual_tokens)] + list(self.prompt)
+        self.prompt_len = len(self.tokens)
+
+    def take(self, token: Sampled) -> Emission:
+        """Go on by a token; the first one brings the report on the prompt."""
+        assert self.version is not None
+        self.tokens.append(token.token)
+        reason = None
+        if self.sampler.error is not None:
+            reason = "error"
+        elif token.token in self.stop_ids or self.sampler.complete:
+            reason = "stop"
+        elif self.generated >= self.max_tokens or len(self.tokens) >= self.version.max_len:
+            reason = "length"
+        report = None
+        if not self.reported:
+            self.reported = True
+            report = tuple(self.prompt_report) if self.prompt_logprobs is not None else None
+        return Emission(self.id, token, reason, self.cached_tokens, report, self.sampler.error)
 
     def take_route(self, route: Route) -> None:
         """Start from nothing on a way through the chain."""

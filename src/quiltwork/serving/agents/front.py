@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError, UnsupportedError
+from quiltwork.core.errors import CapacityError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.agents.contact import Back, Crew, Lost
@@ -167,24 +167,13 @@ class AgentEngine:
     def add(self, seq: TokenSequence) -> None:
         """Queue a sequence. Raises NotFoundError, BadInputError or CapacityError as the engine's."""
         placed = self.holdings.find(seq.model)
-        if not seq.prompt:
-            raise BadInputError("the prompt has no tokens", where="prompt")
-        if min(seq.prompt) < 0 or max(seq.prompt) >= placed.vocab_size:
-            raise BadInputError(f"token ids must be in [0, {placed.vocab_size})", where="prompt")
-        total = placed.virtual_tokens + len(seq.prompt) + seq.max_tokens
-        if total > placed.max_len:
-            raise BadInputError(
-                f"{len(seq.prompt)} prompt tokens and max_tokens {seq.max_tokens} exceed the model's {placed.max_len}",
-                where="max_tokens",
-            )
+        total = seq.tokens_for(placed)
         if total > self._fits(placed):
             raise CapacityError(f"{total} tokens do not fit the KV memory", where="max_tokens", hint="raise --memory")
         self._placed_of[seq.id] = placed
-        seq.tokens = [-1 - i for i in range(placed.virtual_tokens)] + list(seq.prompt)
-        seq.prompt_len = len(seq.tokens)
+        seq.begin(placed)
         self._prompt_tokens += len(seq.prompt)
         self._sequences[seq.id] = seq
-        seq.version = placed
         if seq.explain:
             seq.trace = Trace(self.clock)
         if self._payer(seq) not in self._waiting:
@@ -406,25 +395,14 @@ class AgentEngine:
 
     def _emit(self, flight: _Flight, token: Sampled) -> Emission:
         seq = flight.seq
-        seq.tokens.append(token.token)
         self._generated += 1
         self._ledger.generated(seq.tenant, self._payer(seq))
-        reason = None
-        if seq.sampler.error is not None:
-            reason = "error"
-        elif token.token in seq.stop_ids or seq.sampler.complete:
-            reason = "stop"
-        elif seq.generated >= seq.max_tokens or len(seq.tokens) >= flight.placed.max_len:
-            reason = "length"
-        report = None
         if not seq.reported:
-            seq.reported = True
             self._cached += seq.cached_tokens
-            if seq.prompt_logprobs is not None:
-                report = tuple(seq.prompt_report)
-        if reason is not None:
+        emission = seq.take(token)
+        if emission.finish_reason is not None:
             self.cancel(seq.id)
-        return Emission(seq.id, token, reason, seq.cached_tokens, report, seq.sampler.error)
+        return emission
 
     def _failed(self, message: Failed) -> list[Emission]:
         self._contact.complaints.append(f"{message.agent}: {message.what}")
