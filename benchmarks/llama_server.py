@@ -49,7 +49,7 @@ class Counts:
 
 
 QUICK = Counts(24, 8, 4)
-FULL = Counts(300, 48, 24)
+FULL = Counts(200, 32, 24)
 
 
 def candidates(cores: int, resident: int, quick: bool) -> list[LlamaSettings]:

@@ -52,7 +52,7 @@ class Counts:
 
 
 QUICK = Counts(24, 8, 12)
-FULL = Counts(300, 48, 200)
+FULL = Counts(160, 32, 100)
 
 
 def candidates(cores: int, quick: bool) -> list[BatchSettings]:

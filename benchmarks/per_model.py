@@ -66,7 +66,7 @@ class Counts:
 
 
 QUICK = Counts(24, 12, 8, 4, {"generate": 8, "continuous": None})
-FULL = Counts(300, 160, 48, 32, {"generate": 96, "continuous": None})
+FULL = Counts(200, 100, 32, 24, {"generate": 64, "continuous": None})
 
 
 @dataclass
