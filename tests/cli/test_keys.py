@@ -56,7 +56,21 @@ def test_keys_are_listed_without_their_text(run):
     assert made["key"] not in out
     listed = json.loads(run("ls", "--json")[1])
     assert [(row["tenant"], row["admin"]) for row in listed] == [("red", False), ("blue", True)]
-    assert set(listed[1]) == {"id", "tenant", "admin", "created"}
+    assert set(listed[1]) == {"id", "tenant", "admin", "created", "quality_budget", "least_agreement"}
+
+
+def test_what_a_tenants_answers_may_lose_stands_with_its_key(run, file):
+    text = run("add", "red", "--quality-budget", "0.01", "--agreement", "0.9")[1].strip()
+    visitor = KeyFile(file).visitor(f"Bearer {text}")
+    assert (visitor.quality_budget, visitor.least_agreement) == (0.01, 0.9)
+    assert "0.01 nats at 90%" in run("ls")[1]
+    plain = run("add", "blue")[1].strip()
+    assert KeyFile(file).visitor(f"Bearer {plain}").quality_budget == 0.0
+    for words in (("--quality-budget", "-1"), ("--quality-budget", "nan"), ("--agreement", "1.1")):
+        code, _, err = run("add", "green", *words)
+        assert code != 0
+        assert "is not a number from 0" in err
+    assert len(KeyFile(file).keys()) == 2
 
 
 def test_a_withdrawn_key_opens_nothing(run, file):

@@ -182,6 +182,28 @@ def test_chat_complete_and_replay_with_it(zoo, environment, capsys, tmp_path, mo
         assert "4 of 4" in out
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--assemble", "base"), "base is not an adapted model"),
+        (("--assemble", "nobody"), "nobody"),
+        (("--quality-budget", "-1"), "--quality-budget"),
+    ],
+)
+def test_only_adapted_models_may_stand_in(zoo, options, said, capsys):
+    with pytest.raises(SystemExit) as exited:
+        main(["up", "--zoo", str(zoo), "--port", "0", *options])
+    assert exited.value.code != 0
+    assert said in capsys.readouterr().err
+
+
+def test_with_keys_what_may_be_lost_is_each_keys_own(zoo, tmp_path, capsys):
+    KeyFile(tmp_path / "keys.json").add("red")
+    with pytest.raises(SystemExit):
+        main(["up", "--zoo", str(zoo), "--keys", str(tmp_path / "keys.json"), "--quality-budget", "0.01"])
+    assert "is each key's own" in capsys.readouterr().err
+
+
 def test_batches_are_logged_and_requests_explained(zoo, environment, tmp_path):
     log = tmp_path / "batches.jsonl"
     with up(zoo, environment, "--log-batches", log) as (process, url):

@@ -12,6 +12,7 @@ from quiltwork.core.names import ModelRef
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.kv import KVCounters
+from quiltwork.serving.policy.assembly import Outlook
 from quiltwork.serving.sampling import sample
 from quiltwork.serving.sequence import Emission
 from quiltwork.zoo.types import Block, Chain, Model, Part
@@ -48,6 +49,7 @@ class ScriptedEngine:
         self.sequences: dict[int, object] = {}
         self.added: list[object] = []
         self.cancelled: list[int] = []
+        self.looks: dict[ModelRef, Outlook] = {}
         self.steps = 0
         self.break_step: Exception | None = None
 
@@ -66,6 +68,9 @@ class ScriptedEngine:
 
     def room(self, ref):
         return min(self.models[ref].max_len, self.kv_tokens)
+
+    def outlooks(self, seq, chains):
+        return {ref: self.looks.get(ref, Outlook()) for ref in chains}
 
     def add(self, seq):
         if seq.model not in self.models:

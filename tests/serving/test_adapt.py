@@ -18,7 +18,9 @@ from quiltwork.core.progress import ignore
 from quiltwork.core.servable import Caller, Input
 from quiltwork.serving import language_servable
 from quiltwork.serving.adapt import Asked, adapt
+from quiltwork.serving.assembly import judged, permitted
 from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.policy.assembly import Outlook
 from quiltwork.serving.stitching.chains import read_chain
 from quiltwork.serving.stitching.forward import run
 from quiltwork.zoo import Zoo
@@ -137,6 +139,49 @@ def test_it_is_served_though_those_it_was_made_from_are_gone(zoo: Zoo):
         assert list(stream)[-1].fields["usage"]["completion_tokens"] == 2
     finally:
         host.close()
+
+
+def test_what_was_adapted_may_answer_for_the_exact_model_within_what_it_was_judged_to_lose(zoo: Zoo):
+    report = adapting(zoo)
+    exact, model = zoo.model("tuned"), report.model
+    assert judged(model) == report.judging.quality
+    lost = max(report.judging.quality.delta_loss, 0.0)
+    assert permitted(exact, model, "anybody", Budget(lost + 1e-6, 0.9))
+    assert not permitted(exact, model, "anybody", Budget(lost + 1e-6, 1.0))
+    assert not permitted(exact, model, "anybody", Budget(0.0, 0.9))
+    assert not permitted(zoo.model("base"), model, "anybody", Budget(10.0, 0.0))
+    mine = adapting(zoo, tenant="alice", name="mine").model
+    assert permitted(exact, mine, "alice", Budget(10.0, 0.0))
+    assert not permitted(exact, mine, "bob", Budget(10.0, 0.0))
+    equal = adapting(zoo, "wide", budget=0.0, asked=None).model
+    assert judged(equal) == UNCHANGED
+    assert permitted(zoo.model("wide"), equal, "anybody", Budget(0.001))
+
+
+def test_an_answer_assembled_from_a_zoo_is_that_of_the_adapted_model(zoo: Zoo):
+    adapting(zoo)
+    host = language_servable({"zoo": str(zoo.path), "assemble": ["tuned-adapted"]})
+    looks = {"tuned": Outlook(prompt_s=1.0), "tuned-adapted": Outlook(prompt_s=0.5)}
+    host._engine.outlooks = lambda seq, chains: {ref: looks[ref.name] for ref in chains}
+    budget = {"quality_budget": 10.0, "least_agreement": 0.0}
+    answers = []
+    try:
+        for name in looks:
+            host.load(ModelRef(name))
+        for name, caller in (("tuned", Caller(**budget)), ("tuned-adapted", Caller())):
+            parts = list(
+                host.submit(
+                    ModelRef(name), Input("completion", {"prompt": "the old king"}), {"max_tokens": 8, "seed": 3},
+                    caller=caller,
+                )
+            )  # fmt: skip
+            served = parts[-1].fields["served"]
+            assert served["model"] == "tuned-adapted"
+            answers.append(([part.fields["text"] for part in parts[:-1]], served["substitutions"]))
+    finally:
+        host.close()
+    assert answers[0] == answers[1]
+    assert answers[0][1] != []
 
 
 def test_an_adapted_model_belongs_to_who_adapts(zoo: Zoo):

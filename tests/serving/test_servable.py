@@ -102,7 +102,7 @@ def test_a_prompt_is_answered_to_the_end_token(host):
         "accepted_prediction_tokens": 0,
         "rejected_prediction_tokens": 0,
     }
-    assert last["served"] == {"version": "v1", "family": "llama", "segments": 1, "substitutions": []}
+    assert last["served"] == {"model": "m", "version": "v1", "family": "llama", "segments": 1, "substitutions": []}
 
 
 def test_max_tokens_ends_it_with_length(host):

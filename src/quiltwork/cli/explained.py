@@ -93,8 +93,19 @@ def _facts(choice: Json) -> Table:
     if "speculation" in choice:
         drafted = choice["speculation"]
         shown.add_row("speculation", f"{drafted['accepted']} of {drafted['drafted']} drafted tokens accepted")
+    if "assembly" in choice:
+        told = choice["assembly"]
+        costs = [f"{one['model']} {_cost(one)}" for one in told["candidates"]]
+        shown.add_row("assembly", f"{told['served']} answered for {told['asked']}; expected: {', '.join(costs)}")
     shown.add_row("milliseconds", ", ".join(f"{stage} {MS * took:.1f}" for stage, took in choice["seconds"].items()))
     return shown
+
+
+def _cost(candidate: Json) -> str:
+    """What a chain was expected to take, and what it was judged to lose."""
+    took = candidate["seconds"]
+    lost = f" ({candidate['delta_loss']:+.4f} nats)" if candidate["delta_loss"] else ""
+    return ("out of reach" if took is None else f"{MS * took:.1f} ms") + lost
 
 
 def explained_model(told: Explanation) -> list[RenderableType]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from quiltwork.cli.output import emit
+from quiltwork.core.servable import LEAST_AGREEMENT, Json
+
+if TYPE_CHECKING:
+    from quiltwork.gateway.tenants import Key
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a server; only their hashes are kept.")
 
@@ -24,14 +28,26 @@ DEFAULT = Path("keys.json")
 def add(
     tenant: Annotated[str, typer.Argument(help="Whose key it is.")],
     admin: Annotated[bool, typer.Option("--admin", help="May load and unload models, and read all figures.")] = False,
+    quality_budget: Annotated[
+        float, typer.Option(help="Nats per token that answers may lose where an adapted model stands in; 0: none does.")
+    ] = 0.0,
+    agreement: Annotated[
+        float, typer.Option(help="Least share of tokens with the same most likely next one for which it may.")
+    ] = LEAST_AGREEMENT,
     keys: FileOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Make a key. It is shown this once."""
     from quiltwork.gateway.tenants import KeyFile
 
-    key, text = KeyFile(keys).add(tenant, admin=admin, created=datetime.now(UTC).isoformat(timespec="seconds"))
-    emit({"id": key.id, "tenant": key.tenant, "admin": key.admin, "key": text}, json, text)
+    key, text = KeyFile(keys).add(
+        tenant,
+        admin=admin,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        quality_budget=quality_budget,
+        least_agreement=agreement,
+    )
+    emit({**_shown(key), "key": text}, json, text)
 
 
 @app.command()
@@ -40,11 +56,11 @@ def ls(keys: FileOption = DEFAULT, json: JsonOption = False) -> None:
     from quiltwork.gateway.tenants import KeyFile
 
     found = KeyFile(keys).keys()
-    table = Table("id", "tenant", "", "made", box=None, pad_edge=False)
+    table = Table("id", "tenant", "", "may lose", "made", box=None, pad_edge=False)
     for key in found:
-        table.add_row(key.id, key.tenant, "admin" if key.admin else "", key.created)
-    rows = [{"id": k.id, "tenant": k.tenant, "admin": k.admin, "created": k.created} for k in found]
-    emit(rows, json, table)
+        loss = f"{key.quality_budget:g} nats at {key.least_agreement:.0%}" if key.quality_budget else ""
+        table.add_row(key.id, key.tenant, "admin" if key.admin else "", loss, key.created)
+    emit([{**_shown(k), "created": k.created} for k in found], json, table)
 
 
 @app.command()
@@ -54,3 +70,13 @@ def rm(id: str, keys: FileOption = DEFAULT, json: JsonOption = False) -> None:
 
     key = KeyFile(keys).remove(id)
     emit({"removed": key.id, "tenant": key.tenant}, json, f"removed {key.id} of {key.tenant}")
+
+
+def _shown(key: Key) -> dict[str, Json]:
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "admin": key.admin,
+        "quality_budget": key.quality_budget,
+        "least_agreement": key.least_agreement,
+    }

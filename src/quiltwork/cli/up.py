@@ -20,7 +20,7 @@ from quiltwork.core.units import format_bytes, parse_bytes
 THREADS_PER_PROCESSOR = 8
 """More never helps, and many more than the system can start end the process."""
 EVERY_MODEL = "*"
-"""Whom a draft given without a model is for, in the settings of a host."""
+"""Whom a draft given without a model is for, in the settings of a host; and all adapted models, in ``assemble``."""
 
 
 def up(
@@ -34,6 +34,17 @@ def up(
     draft: Annotated[
         list[str] | None,
         typer.Option(help="DRAFT or MODEL=DRAFT: a small model that speculates for all, or for one and its variants."),
+    ] = None,
+    assemble: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An adapted model (zoo adapt) that may answer for the exact one within the quality budget of who "
+            "asks; may be repeated, '*' for all."
+        ),
+    ] = None,
+    quality_budget: Annotated[
+        float | None,
+        typer.Option(help="Without --keys: nats per token that answers may lose. With keys it is each key's own."),
     ] = None,
     max_model_len: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences computed at once.")] = None,
@@ -91,6 +102,11 @@ def up(
         raise BadInputError(f"{threads} is more than this machine can use", where="--threads", hint=f"at most {most}")
     if tenant_kv_share is not None and not 0 < tenant_kv_share <= 1:
         raise BadInputError(f"{tenant_kv_share} is not in (0, 1]", where="--tenant-kv-share")
+    if quality_budget is not None and not 0 <= quality_budget < float("inf"):
+        raise BadInputError(f"{quality_budget} is not a number of nats from 0 up", where="--quality-budget")
+    if quality_budget is not None and keys is not None:
+        hint = "quiltwork keys add TENANT --quality-budget"
+        raise BadInputError("is each key's own where there are keys", where="--quality-budget", hint=hint)
     if grace < 0:
         raise BadInputError(f"{grace} is negative", where="--grace")
     limits = Limits(_size("--max-body", max_body), tenant_requests, tenant_rate)
@@ -107,6 +123,7 @@ def up(
         "chat_template": _text(chat_template),
         "aliases": dict(map(_alias, alias or ())),
         "drafts": dict(map(_draft, draft or ())),
+        "assemble": assemble or None,
         "log_batches": str(log_batches) if log_batches is not None else None,
         "tenant_kv_share": tenant_kv_share,
         "tenant_weights": dict(map(_weight, tenant_weight or ())) or None,
@@ -118,6 +135,11 @@ def up(
         for named, small in map(_draft, draft or ()):
             for name in (small,) if named == EVERY_MODEL else (named, small):
                 opened.model(parse_ref(name))
+        for ref in (parse_ref(name) for name in assemble or () if name != EVERY_MODEL):
+            if not opened.model(ref).substitutions:
+                raise BadInputError(f"{ref} is not an adapted model", where="--assemble", hint="quiltwork zoo adapt")
+            if ref not in wanted:
+                wanted.append(ref)
         # Before the models: loading takes long, and a taken port should be known at once.
         bound = listen(address)
         servables: dict[str, Servable] = {}
@@ -125,7 +147,9 @@ def up(
             servables = {name: find(SERVABLES, name)(settings) for name in names(SERVABLES)}
             _load(servables, wanted, must=bool(model))
             local = LOCAL_NAMES | {host.lower()} if door_keys is None else None
-            app = create_app(servables, zoo=opened, keys=door_keys, limits=limits, hosts=local)
+            app = create_app(
+                servables, zoo=opened, keys=door_keys, limits=limits, hosts=local, quality_budget=quality_budget or 0.0
+            )
             count = sum(len(servable.models()) for servable in servables.values())
             if wanted and not count:
                 raise QuiltworkError("none of its models can be served", where=str(zoo))

@@ -19,6 +19,8 @@ from quiltwork.core.names import PUBLIC, ModelRef
 
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict of these."""
+LEAST_AGREEMENT = 0.97
+"""Of a stand-in with the exact model, where nobody says otherwise (see ``Caller``)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Caller:
 
     tenant: str = PUBLIC
     request_id: str = ""
+    quality_budget: float = 0.0
+    """Nats per token that its answers may lose where an adapted model stands in; 0 for the exact model alone."""
+    least_agreement: float = LEAST_AGREEMENT
+    """Least share of tokens for which a stand-in must have been judged to think the same next one most likely."""
 
 
 class Stream:

@@ -41,6 +41,8 @@ class House:
     turnstile: Turnstile
     started: float = 0.0
     """When it was opened, by the wall clock."""
+    quality_budget: float = 0.0
+    """What the answers of visitors may lose where there are no keys."""
     draining: bool = False
 
 
@@ -56,7 +58,10 @@ def visitor_of(request: Request) -> Visitor:
     Raises UnauthorizedError, or DrainingError while the server is shutting down.
     """
     house = house_of(request)
-    visitor = Visitor(admin=True) if house.keys is None else house.keys.visitor(request.headers.get("authorization"))
+    if house.keys is None:
+        visitor = Visitor(admin=True, quality_budget=house.quality_budget)
+    else:
+        visitor = house.keys.visitor(request.headers.get("authorization"))
     if house.draining:
         raise DrainingError("the server is shutting down", hint="try another one")
     return visitor
@@ -72,7 +77,7 @@ def admin_of(request: Request) -> Visitor:
 
 def caller_of(request: Request, visitor: Visitor) -> Caller:
     """The visitor as Servables know one."""
-    return Caller(visitor.tenant, request.state.request_id)
+    return Caller(visitor.tenant, request.state.request_id, visitor.quality_budget, visitor.least_agreement)
 
 
 class Door:

@@ -17,7 +17,8 @@ class Usage:
     cached: int = 0
     accepted: int = 0
     rejected: int = 0
-    served: Json = None
+    served: dict[int, Json] = field(default_factory=dict)
+    """What served each prompt, by the reply's index of its first choice."""
     explained: dict[str, Json] | None = None
     """What each choice went through, where that was asked for."""
 
@@ -29,7 +30,8 @@ class Usage:
         self.cached += usage.get("cached_tokens", 0)
         self.accepted += usage.get("accepted_prediction_tokens", 0)
         self.rejected += usage.get("rejected_prediction_tokens", 0)
-        self.served = fields.get("served", self.served)
+        if "served" in fields:
+            self.served[first] = fields["served"]
         if "explain" in fields:
             told = fields["explain"]
             before = self.explained["choices"] if self.explained is not None else []
@@ -38,9 +40,15 @@ class Usage:
             self.explained = {**told, "choices": choices}
 
     def about(self) -> dict[str, Json]:
-        """What stands in a reply beside OpenAI's own fields: what served it and, where it was asked, what happened."""
-        told = {} if self.explained is None else {"explain": self.explained}
-        return {"served": self.served, **told}
+        """What stands in a reply beside OpenAI's own fields: what served it and, where it was asked, what happened.
+
+        Where prompts were served by different models, ``served_each`` has a row for each of them.
+        """
+        told: dict[str, Json] = {} if self.explained is None else {"explain": self.explained}
+        each = [self.served[at] for at in sorted(self.served)]
+        if any(one != each[0] for one in each):
+            told["served_each"] = each
+        return {"served": each[0] if each else None, **told}
 
     def shown(self) -> dict[str, Json]:
         """OpenAI's ``usage``."""

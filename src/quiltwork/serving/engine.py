@@ -21,7 +21,9 @@ from quiltwork.serving.execute import BatchRecord, Executor, Work, publish
 from quiltwork.serving.fairness import EQUALS, Standings
 from quiltwork.serving.kv import KVCache, KVCounters
 from quiltwork.serving.ledger import Ledger, TenantStats
-from quiltwork.serving.prefix import extend_hashes
+from quiltwork.serving.outlook import Outlooks
+from quiltwork.serving.policy.assembly import Outlook
+from quiltwork.serving.prefix import extend_hashes, found_tokens
 from quiltwork.serving.report import report_prompt
 from quiltwork.serving.roster import Roster, placement
 from quiltwork.serving.route import Segment, Served
@@ -99,6 +101,7 @@ class Engine:
         self._waiting = WaitingRoom(self._payer)
         self._ledger = Ledger(config.entitlements)
         self._counts = _Counts()
+        self._outlooks: Outlooks | None = None
         self._log = log
         self._traces: dict[int, Trace] = {}
         """Of the sequences that are to be explained; all others cost nothing."""
@@ -153,6 +156,26 @@ class Engine:
 
     # --- sequences ----------------------------------------------------------------------------------------------
 
+    def outlooks(self, seq: Sequence, chains: Mapping[ModelRef, Chain]) -> dict[ModelRef, Outlook]:
+        """What a sequence that is not here yet would take on each of these chains, loaded or not.
+
+        What steps cost is learnt from the first call on; until something is known all seconds are 0.
+        """
+        if self._outlooks is None:
+            self._outlooks = Outlooks(self.config.prefill_chunk, self.config.max_num_seqs)
+        riding = [other.served.chain for other in self._sequences.values() if other.served is not None]
+        told: dict[ModelRef, Outlook] = {}
+        for ref, chain in chains.items():
+            served, found = self.roster.served.get(ref), 0
+            if served is not None and self.config.prefix_cache:
+                asking = replace(seq, page_hashes=[])  # virtual tokens are the model's own
+                asking.begin(served)
+                extend_hashes(asking)
+                found = found_tokens(self.cache, asking, served.route)
+            prompt = len(seq.prompt) + (served.virtual_tokens if served is not None else 0)
+            told[ref] = self._outlooks.of(chain, riding, prompt=prompt, found=found, tokens=seq.max_tokens)
+        return told
+
     def add(self, seq: Sequence) -> None:
         """Queue a sequence. Raises NotFoundError, BadInputError (too long, foreign token) or CapacityError (could
         never fit the KV memory)."""
@@ -193,7 +216,8 @@ class Engine:
 
     def step(self) -> list[Emission]:
         """Schedule, draft, run, finish."""
-        began = self.clock() if self._speculator.pairs else 0.0
+        measuring = self._outlooks is not None or bool(self._speculator.pairs)
+        began = self.clock() if measuring else 0.0
         for trace in self._traces.values():
             if trace.stage == "delivery":
                 trace.enter("decode")
@@ -205,6 +229,9 @@ class Engine:
             self._use_threads([(work.count, work.seq.served.weight_bytes) for work in works if work.seq.served])
             done = self._executor.run(works)
             emissions = self._finish(works, done)
+        if self._outlooks is not None:
+            riding = [(w.seq.version.chain, w.count) for w in works if w.seq.version is not None]
+            self._outlooks.learn(riding, self.clock() - began)
         if self._speculator.pairs:
             self._speculator.measured(works, self.clock() - began)
         self._counts.steps += 1

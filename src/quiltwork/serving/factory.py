@@ -16,6 +16,7 @@ import torch
 from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.servable import Json
+from quiltwork.serving.assembly import StandIns
 from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.chat import ChatTemplate
 from quiltwork.serving.config import EngineConfig
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 SETTINGS = ("zoo", "max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "threads",
             "chat_template", "prefill_chunk", "step_tokens", "prefix_cache", "max_queue", "aliases",
             "seed", "agents", "ray", "log_batches", "tenant_kv_share", "tenant_weights", "tenant_fairness", "drafts",
-            "draft_tokens")  # fmt: skip
+            "draft_tokens", "assemble")  # fmt: skip
 _ENGINE = ("max_model_len", "max_num_seqs", "memory_bytes", "kv_bytes", "dtype", "device", "prefill_chunk",
            "step_tokens", "prefix_cache", "tenant_kv_share", "tenant_weights", "tenant_fairness",
            "draft_tokens")  # fmt: skip
@@ -40,7 +41,7 @@ _KINDS: dict[str, type] = {"dtype": str, "device": str, "prefix_cache": bool, "t
 """What a setting of the engine must be, where it is no int."""
 
 ALL = "*"
-"""In ``drafts``: every model that the draft fits."""
+"""In ``drafts``: every model that the draft fits; in ``assemble``: every adapted one."""
 
 Value = TypeVar("Value")
 
@@ -54,9 +55,10 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
     engine), ``chat_template`` (the text of a template used for every model), ``max_queue`` (sequences that may wait),
     ``aliases`` (name -> model), ``seed`` (of requests that bring none; drawn by the system where absent),
     ``log_batches`` (a file that gets a JSON line for every batch), ``drafts`` (model, or model that others were made
-    from, -> the small model that drafts for it; ``*`` for all that it fits), ``agents`` (processes that hold the blocks
-    between them; one engine in this process where absent), ``ray`` (the Ray cluster to run those on). A setting that is
-    None is as if absent. Raises BadInputError naming the setting.
+    from, -> the small model that drafts for it; ``*`` for all that it fits), ``assemble`` (adapted models that may
+    answer for the exact ones where a tenant's quality budget allows it; ``*`` for all), ``agents`` (processes that hold
+    the blocks between them; one engine in this process where absent), ``ray`` (the Ray cluster to run those on). A
+    setting that is None is as if absent. Raises BadInputError naming the setting.
     """
     if unknown := sorted(set(settings) - set(SETTINGS)):
         raise BadInputError("is not a setting of language models", where=unknown[0])
@@ -89,6 +91,7 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
         "max_queue": max_queue,
         "chat_template": template,
         "aliases": _references(given.get("aliases", {}), "aliases"),
+        "stand_ins": _stand_ins(given.get("assemble", [])),
         "now": datetime.now,
         "seed": _of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
     }
@@ -160,6 +163,12 @@ def _references(values: Json, name: str) -> dict[ModelRef, ModelRef]:
     if not isinstance(values, Mapping) or not all(isinstance(v, str) for pair in values.items() for v in pair):
         raise BadInputError("must map names to models", where=name)
     return {parse_ref(key): parse_ref(model) for key, model in values.items()}
+
+
+def _stand_ins(values: Json) -> StandIns:
+    if not isinstance(values, list | tuple) or not all(isinstance(name, str) for name in values):
+        raise BadInputError("must list adapted models", where="assemble")
+    return StandIns(frozenset(parse_ref(name) for name in values if name != ALL), every=ALL in values)
 
 
 def _drafts(values: Json) -> Drafts:

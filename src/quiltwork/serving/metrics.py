@@ -47,6 +47,7 @@ class Histogram:
 class _ModelCounts:
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    assembled: int = 0
     finished: dict[str, int] = field(default_factory=dict)
     first_token: Histogram = field(default_factory=lambda: Histogram(FIRST_TOKEN_BOUNDS))
     between_tokens: Histogram = field(default_factory=lambda: Histogram(BETWEEN_TOKENS_BOUNDS))
@@ -68,6 +69,11 @@ class Metrics:
         """A request was taken in."""
         with self._lock:
             self._of(model).prompt_tokens += prompt_tokens
+
+    def assembled(self, model: str) -> None:
+        """A request for a model is answered by an adapted one."""
+        with self._lock:
+            self._of(model).assembled += 1
 
     def token(self, model: str, seconds: float, *, first: bool) -> None:
         """A token came ``seconds`` after its request (the first) or after the token before it."""
@@ -107,6 +113,8 @@ def _model_samples(model: str, counts: _ModelCounts) -> list[Sample]:
     return [
         Sample("vllm:prompt_tokens_total", "counter", "Prompt tokens taken in.", counts.prompt_tokens, labels),
         Sample("vllm:generation_tokens_total", "counter", "Tokens generated.", counts.generated_tokens, labels),
+        Sample("quiltwork:assembled_requests_total", "counter",
+               "Requests for a model that an adapted one answered.", counts.assembled, labels),
         *(
             Sample("vllm:request_success_total", "counter", "Requests that ended, by reason.", count,
                    {**labels, "finished_reason": reason})

@@ -159,6 +159,13 @@ OPTIONS_SCHEMA: Mapping[str, Json] = {
             "default": "exact",
             "description": "Where the model has a draft: exact gives the very tokens that off gives, in less time.",
         },
+        "quality_budget": {
+            "type": ["number", "null"],
+            "minimum": 0,
+            "maximum": 100,
+            "description": "Nats per token that the answer may lose where an adapted model stands in; never more than "
+            "the tenant allows, and 0 for the exact model alone.",
+        },
         "explain": {
             "type": ["boolean", "null"],
             "default": False,
@@ -210,6 +217,8 @@ class RequestOptions:
     explain: bool = False
     speculation: bool = True
     """Whether a draft may be used; the tokens are the same either way."""
+    quality_budget: float | None = None
+    """Nats per token that the answer may lose; None for what the tenant allows."""
 
 
 def parse_options(
@@ -259,6 +268,7 @@ def parse_options(
         public_prefix=read.boolean("public_prefix", False),
         explain=read.boolean("explain", False),
         speculation=read.speculation("speculation"),
+        quality_budget=read.optional_number("quality_budget"),
     )
 
 
@@ -273,6 +283,9 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInputError(f"must be a number, not {_shown(value)}", where=name)
         return float(_in_range(name, value))
+
+    def optional_number(self, name: str) -> float | None:
+        return self.number(name, 0.0) if name in self._values else None
 
     def optional_integer(self, name: str) -> int | None:
         if name not in self._values:

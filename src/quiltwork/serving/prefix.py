@@ -45,6 +45,14 @@ def missing_from(cache: KVCache, seq: Sequence, route: Route, page: int) -> tupl
     return len(route), found
 
 
+def found_tokens(cache: KVCache, seq: Sequence, route: Route) -> int:
+    """Leading tokens that need no computing on a way through a chain; takes and counts nothing."""
+    pages = 0
+    while pages < reusable_pages(seq) and missing_from(cache, seq, route, pages)[0] == len(route):
+        pages += 1
+    return pages * PAGE_TOKENS
+
+
 def reusable_pages(seq: Sequence) -> int:
     """How many leading pages may be taken from the cache: at least one token must be computed, for its logits."""
     if seq.prompt_logprobs is not None:

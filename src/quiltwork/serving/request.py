@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.core.servable import Json, Part, Stream
+from quiltwork.serving.assembly import Assembled
 from quiltwork.serving.detokenize import Detokenizer
 from quiltwork.serving.hosting import Language
 from quiltwork.serving.metrics import Metrics
@@ -15,8 +16,11 @@ from quiltwork.serving.sampling import Sampled
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
 from quiltwork.serving.stop import StopScanner, StopStrings
+from quiltwork.zoo.equivalence import Budget
 from quiltwork.zoo.types import Substitution
 
+EXACT = Budget()
+"""Nothing may be lost."""
 LEAST_LOGPROB = -9999.0
 """What stands for minus infinity, which JSON does not have."""
 
@@ -55,6 +59,10 @@ class Request:
     cached_tokens: int = 0
     ended: bool = False
     """Whether its room has been given back."""
+    allowed: Budget = EXACT
+    """What its answer may lose where an adapted model stands in."""
+    assembled: Assembled | None = None
+    """Which chain was chosen for it; None where there was no choice."""
 
     @property
     def unfinished(self) -> list[Choice]:
@@ -131,15 +139,22 @@ def usage_part(request: Request) -> Part:
             "rejected_prediction_tokens": sum(choice.sequence.drafted for choice in request.choices) - accepted,
         },
         "served": {
+            "model": str(model.ref),
             "version": model.version,
             "family": model.family,
             "segments": len(served.route) if served is not None else 0,
             "substitutions": [_substitution(one) for one in model.substitutions],
         },
     }
+    assembled = request.assembled
+    if assembled is not None and assembled.adaptively:
+        fields["served"]["assembled"] = assembled.served()
     if request.options.explain:
+        told = {} if assembled is None else {"assembly": assembled.explained()}
         fields["explain"] = {
-            "choices": [_explained(choice) for choice in request.choices if choice.sequence.trace is not None]
+            "choices": [
+                {**_explained(choice), **told} for choice in request.choices if choice.sequence.trace is not None
+            ]
         }
     return Part(fields, last=True)
 

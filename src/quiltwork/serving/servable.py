@@ -15,6 +15,7 @@ from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, Q
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Caller, Hosted, Input, Json, Part, Sample, Stream, TaskSchema
 from quiltwork.serving.admission import most_tokens, new_choices, prompt_ids
+from quiltwork.serving.assembly import StandIns, allowance, choose, permitted
 from quiltwork.serving.drafts import Drafts, unfit
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.fairness import admits
@@ -23,6 +24,7 @@ from quiltwork.serving.loop import EngineLoop
 from quiltwork.serving.metrics import Metrics
 from quiltwork.serving.options import check_token_id, parse_options
 from quiltwork.serving.picture import picture
+from quiltwork.serving.policy.assembly import Outlook
 from quiltwork.serving.request import Choice, Request, advance, empty_choice, failure, usage_part
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
@@ -43,6 +45,7 @@ class TokenEngine(Protocol):
     def install(self, served: Any) -> None: ...
     def unload(self, ref: ModelRef) -> None: ...
     def draft_with(self, model: ModelRef, draft: ModelRef | None) -> None: ...
+    def outlooks(self, seq: TokenSequence, chains: Mapping[ModelRef, Chain]) -> Mapping[ModelRef, Outlook]: ...
     def add(self, seq: TokenSequence) -> None: ...
     def cancel(self, sequence_id: int) -> None: ...
     def room(self, ref: ModelRef) -> int: ...
@@ -77,6 +80,8 @@ class LanguageModels:
     chat_template : used for every model instead of its own, if given.
     aliases : further names -> models.
     drafts : models that speculate for others (see ``Drafts``).
+    stand_ins : adapted models that may answer for exact ones (see ``assembly``).
+    load_seconds : how long it takes until a model is in memory; 0 for one that is.
     clock : seconds, for latencies. now : the time chat templates may ask for.
     seed : of requests that bring none.
     begin : called first in the engine's thread.
@@ -94,6 +99,8 @@ class LanguageModels:
         chat_template: str | None = None,
         aliases: Mapping[ModelRef, ModelRef] | None = None,
         drafts: Drafts | None = None,
+        stand_ins: StandIns | None = None,
+        load_seconds: Callable[[ModelRef], float] = lambda ref: 0.0,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], Any],
         seed: int = 0,
@@ -106,6 +113,7 @@ class LanguageModels:
         self._chat_template = chat_template
         self._aliases = dict(aliases or {})
         self._drafts = drafts or Drafts()
+        self._stand_ins, self._load_seconds = stand_ins or StandIns(), load_seconds
         self._clock, self._now = clock, now
         self._seeds = random.Random(seed)
         self._room = engine.config.max_num_seqs + max_queue
@@ -117,6 +125,8 @@ class LanguageModels:
         self._draining: list[_Host] = []
         self._draft_hosts: dict[ModelRef, _Host] = {}
         """Loaded to draft for others; tenants see of them what is in ``_hosts`` as well."""
+        self._adapted: dict[ModelRef, set[ModelRef]] = {}
+        """By exact model, those that may stand in for it; they need not be loaded any more."""
         self._loading: set[ModelRef] = set()
         self._outstanding = 0
         self._inside: dict[str, int] = {}
@@ -184,6 +194,7 @@ class LanguageModels:
             present = self._hosts.get(ref)
         if present is not None and present.chain.model.version == chain.model.version:
             return
+        self._stand_ins.check(chain.model)
         language = self._loader.load(chain.model)
         draft = self._draft_for(chain, language)
         host, served = self._prepare(chain, language)
@@ -196,6 +207,8 @@ class LanguageModels:
                     self._draft_hosts[ref] = host
                 old = self._hosts.get(ref)
                 self._hosts[ref] = host
+                if (exact := self._stand_ins.exact_of(chain.model)) is not None:
+                    self._adapted.setdefault(exact, set()).add(ref)
                 if old is not None:
                     self._retire(old)
                 # At once, so that nobody sees the new version with the old one's segments.
@@ -295,6 +308,8 @@ class LanguageModels:
         request.stream = Stream(on_cancel=lambda: self._cancelled(request))
         seed = self._seeds.getrandbits(63)
         request.choices = new_choices(request, ref, caller, max_tokens, seed, self._ids)
+        if parsed.adapter_scale == 1.0:  # nobody was judged with another one
+            request.allowed = allowance(caller, parsed.quality_budget)
         self._admit(host, request, caller.tenant)
         try:
             self._loop.post(lambda: self._start(host, request))
@@ -350,6 +365,7 @@ class LanguageModels:
             self._end(request, "abort")
             return
         try:
+            self._assemble(host, request)
             for choice in request.choices:
                 if request.options.max_tokens is None:
                     # What fits the model may be more than ever fits the memory.
@@ -359,6 +375,42 @@ class LanguageModels:
                 self._running[choice.sequence.id] = (request, choice)
         except Exception as error:  # noqa: BLE001  the reader is told
             self._fail(request, error)
+
+    def _assemble(self, exact: _Host, request: Request) -> None:
+        """Have an adapted model answer where that is allowed and pays: all choices, from first token to last."""
+        if request.allowed.delta_loss <= 0 or not request.choices:
+            return
+        ref, first = exact.language.ref, request.choices[0].sequence
+        with self._lock:
+            # An upgrade may have come in between: the engine serves what is loaded now.
+            now = self._hosts.get(ref, exact)
+            others = [self._hosts[each] for each in self._adapted.get(ref, ()) if each in self._hosts]
+        model = now.chain.model
+        hosts = {
+            host.language.ref: host
+            for host in others
+            if permitted(model, host.chain.model, first.tenant, request.allowed) and _interchangeable(exact, host)
+        }
+        if not hosts:
+            return
+        chains = {ref: now.chain, **{each: host.chain for each, host in hosts.items()}}
+        request.assembled = choose(
+            model,
+            [host.chain.model for host in hosts.values()],
+            request.allowed,
+            self._engine.outlooks(first, chains),
+            {each: self._load_seconds(each) for each in chains},
+        )
+        chosen = hosts.get(request.assembled.ref)
+        if chosen is None:
+            return
+        with self._lock:
+            chosen.running += 1
+            self._leave(exact)
+        self._hosts_of[request] = chosen
+        for choice in request.choices:
+            choice.sequence.model = chosen.language.ref
+        self._metrics.assembled(request.model)
 
     def _deliver(self, emissions: Sequence[Emission]) -> None:
         now = self._clock()
@@ -425,10 +477,14 @@ class LanguageModels:
             self._inside[payer] -= len(request.choices)
             if not self._inside[payer]:
                 del self._inside[payer]
-            host.running -= 1
-            if host.draining and not host.running and host in self._draining:
-                self._draining.remove(host)
+            self._leave(host)
             self._lock.notify_all()
+
+    def _leave(self, host: _Host) -> None:
+        """A request is no longer a version's; called with the lock held."""
+        host.running -= 1
+        if host.draining and not host.running and host in self._draining:
+            self._draining.remove(host)
 
     def _payer(self, tenant: str) -> str:
         return tenant if self._engine.config.tenant_fairness else ""
@@ -497,6 +553,18 @@ def _info(host: _Host) -> dict[str, Json]:
         "lossy": bool(model.lossy),
         "notes": list(model.notes),
     }
+
+
+def _interchangeable(exact: _Host, other: _Host) -> bool:
+    """Whether a request that was understood for one model means the same for the other: text, end tokens, lengths."""
+    a, b = exact.language, other.language
+    return (
+        (exact.max_len, exact.vocab_size) == (other.max_len, other.vocab_size)
+        and a.codec is b.codec
+        and a.eos_ids == b.eos_ids
+        and a.defaults == b.defaults
+        and a.template_source == b.template_source
+    )
 
 
 def _not_loaded(ref: ModelRef) -> NotFoundError:

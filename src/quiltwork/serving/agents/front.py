@@ -27,6 +27,7 @@ from quiltwork.serving.agents.message import (
     Release,
     Run,
 )
+from quiltwork.serving.agents.outlook import Outlooks
 from quiltwork.serving.agents.serve import BEAT_S
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
@@ -36,6 +37,7 @@ from quiltwork.serving.execute import BatchRecord, Work
 from quiltwork.serving.fairness import Turns
 from quiltwork.serving.kv import KVCounters
 from quiltwork.serving.ledger import Ledger
+from quiltwork.serving.policy.assembly import Outlook
 from quiltwork.serving.policy.kv import KVChoice
 from quiltwork.serving.policy.queueing import WorkClass
 from quiltwork.serving.prefix import extend_hashes
@@ -98,6 +100,7 @@ class AgentEngine:
         self.holdings = Holdings(config, self.settings, crew, clock, restart=restart)
         self._contact = self.holdings.contact
         self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles), clock)
+        self._outlooks = Outlooks(self.settings)
         self._flights: dict[int, _Flight] = {}
         self._waiting = WaitingRoom(self._payer)
         self._ledger = Ledger(config.entitlements)
@@ -163,6 +166,17 @@ class AgentEngine:
         return found
 
     # --- sequences ----------------------------------------------------------------------------------------------
+
+    def outlooks(self, seq: TokenSequence, chains: Mapping[ModelRef, Chain]) -> dict[ModelRef, Outlook]:
+        """What a sequence that is not here yet would take on each of these chains; those not held are left out."""
+        riding = Counter(key for flight in self._flights.values() for key in flight.laying.cut.keys)
+        self._outlooks.hear(dict(self._contact.beats), frozenset(self._contact.gone))
+        held = {ref: self.holdings.models[ref].now.cut for ref in chains if ref in self.holdings.models}
+        chunk = self.config.prefill_chunk
+        return {
+            ref: self._outlooks.of(cut, riding, prompt=len(seq.prompt), chunk=chunk, tokens=seq.max_tokens)
+            for ref, cut in held.items()
+        }
 
     def add(self, seq: TokenSequence) -> None:
         """Queue a sequence. Raises NotFoundError, BadInputError or CapacityError as the engine's."""

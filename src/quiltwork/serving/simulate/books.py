@@ -20,7 +20,7 @@ class Books:
         self.finished: list[Finished] = []
         self.refused: list[int] = []
         self.kv: Counter[str] = Counter()
-        self.hops = self.loads = self.evictions = self.preemptions = self.added = self.retired = 0
+        self.hops = self.loads = self.evictions = self.preemptions = self.added = self.retired = self.assembled = 0
         self.loaded_bytes = self.peak_kv = self.peak_weights = 0.0
         self._asked: Counter[Instance] = Counter()
         self._since: float | None = None
@@ -73,4 +73,5 @@ class Books:
             replicas_added=self.added,
             replicas_retired=self.retired,
             kv_choices={str(choice): n for choice, n in self.kv.items()},
+            assembled=self.assembled,
         )

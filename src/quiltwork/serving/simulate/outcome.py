@@ -80,6 +80,8 @@ class Outcome:
     replicas_added: int
     replicas_retired: int
     kv_choices: Mapping[str, int]
+    assembled: int = 0
+    """Requests that a stand-in answered."""
 
     def latency(self, q: float) -> float:
         """Seconds from arrival to end that the share ``q`` of requests stays within; NaN where there are none."""

@@ -11,6 +11,7 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.serving.policy.kv import KVChoice
 from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch
 from quiltwork.serving.simulate.agent import Agent
+from quiltwork.serving.simulate.assembling import chosen_app
 from quiltwork.serving.simulate.books import Books
 from quiltwork.serving.simulate.choosing import Choice, Chooser
 from quiltwork.serving.simulate.network import Network
@@ -62,6 +63,10 @@ class Simulation:
             instance: min(s / a for a, s in zip(p.profile.rows.amounts, p.profile.rows.seconds, strict=True) if a)
             for instance, p in self.pieces.items()
         }
+        for app in apps:
+            for name in app.stand_ins:
+                if name not in self.apps:
+                    raise BadInputError(f"{name!r} is not served and cannot stand in", where=app.name)
         self._chooser = Chooser(self.agents, self.network, settings, self.books)
         for agent, instances in placed.items():
             for instance in instances:
@@ -97,13 +102,24 @@ class Simulation:
 
     def _arrive(self, arrival: Arrival) -> None:
         self._to_come -= 1
-        seq = Running.of(arrival, self.apps[arrival.app])
+        seq = Running.of(arrival, self._assembled(arrival))
         self.books.asked(seq.app, self.now)
         if not self._chooser.could_ever(seq):
             self.books.refuse(seq)
             return
         self._open[arrival.id] = seq
         self._dispatch(seq, None)
+
+    def _assembled(self, arrival: Arrival) -> App:
+        """Whose chain answers a request, from its first token to its last."""
+        asked = self.apps[arrival.app]
+        if not (self.settings.assemble and asked.stand_ins):
+            return asked
+        others = [self.apps[name] for name in asked.stand_ins]
+        others = [app for app in others if self._chooser.could_ever(Running.of(arrival, app))]
+        app = chosen_app(asked, others, arrival, self.agents, self.network, self.settings, self.now)
+        self.books.assembled += app is not asked
+        return app
 
     def _dispatch(self, seq: Running, source: str | None) -> None:
         """Send a request to whoever runs its next segment, or put it aside where nobody can now."""

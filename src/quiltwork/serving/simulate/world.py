@@ -29,6 +29,8 @@ class App:
     name: str
     route: tuple[Piece, ...]
     attached: bool = False
+    stand_ins: tuple[str, ...] = ()
+    """Apps that may answer for it (``policy.assembly``): its tenant allows what they were judged to lose."""
 
     def __post_init__(self) -> None:
         if not self.route:
@@ -103,6 +105,8 @@ class Settings:
     swap: bool = True
     """Load what is asked for and is nowhere, dropping what is worth least."""
     locality: bool = True
+    assemble: bool = True
+    """Let an app's stand-ins answer for it where they are cheaper."""
     placement: Weights = field(default_factory=Weights)
     period_s: float = 5.0
     """Between two looks at the replicas."""
