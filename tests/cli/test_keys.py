@@ -59,6 +59,15 @@ def test_keys_are_listed_without_their_text(run):
     assert set(listed[1]) == {"id", "tenant", "admin", "created"}
 
 
+def test_a_key_that_may_have_answers_relaxed_is_made_and_shown_as_such(run, file):
+    text = run("add", "red", "--relaxed-speculation")[1].strip()
+    run("add", "red")
+    assert KeyFile(file).visitor(f"Bearer {text}").relaxed_speculation
+    rows = [line.split() for line in run("ls")[1].splitlines()[1:]]
+    assert [("relaxed" in row) for row in rows] == [True, False]
+    assert [row.get("relaxed_speculation") for row in json.loads(run("ls", "--json")[1])] == [True, None]
+
+
 def test_a_withdrawn_key_opens_nothing(run, file):
     keys = [json.loads(run("add", PUBLIC, "--json")[1]) for _ in range(2)]
     assert run("rm", keys[0]["id"])[0] == 0

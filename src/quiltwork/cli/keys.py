@@ -24,13 +24,17 @@ DEFAULT = Path("keys.json")
 def add(
     tenant: Annotated[str, typer.Argument(help="Whose key it is.")],
     admin: Annotated[bool, typer.Option("--admin", help="May load and unload models, and read all figures.")] = False,
+    relaxed_speculation: Annotated[
+        bool, typer.Option("--relaxed-speculation", help="May ask for it: a draft then has a say in the answers.")
+    ] = False,
     keys: FileOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Make a key. It is shown this once."""
     from quiltwork.gateway.tenants import KeyFile
 
-    key, text = KeyFile(keys).add(tenant, admin=admin, created=datetime.now(UTC).isoformat(timespec="seconds"))
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    key, text = KeyFile(keys).add(tenant, admin=admin, created=created, relaxed_speculation=relaxed_speculation)
     emit({"id": key.id, "tenant": key.tenant, "admin": key.admin, "key": text}, json, text)
 
 
@@ -42,8 +46,13 @@ def ls(keys: FileOption = DEFAULT, json: JsonOption = False) -> None:
     found = KeyFile(keys).keys()
     table = Table("id", "tenant", "", "made", box=None, pad_edge=False)
     for key in found:
-        table.add_row(key.id, key.tenant, "admin" if key.admin else "", key.created)
-    rows = [{"id": k.id, "tenant": k.tenant, "admin": k.admin, "created": k.created} for k in found]
+        may = {"admin": key.admin, "relaxed": key.relaxed_speculation}
+        table.add_row(key.id, key.tenant, " ".join(name for name, given in may.items() if given), key.created)
+    rows = [
+        {"id": k.id, "tenant": k.tenant, "admin": k.admin, "created": k.created}
+        | ({"relaxed_speculation": True} if k.relaxed_speculation else {})
+        for k in found
+    ]
     emit(rows, json, table)
 
 

@@ -51,6 +51,13 @@ def up(
     keys: Annotated[
         Path | None, typer.Option(envvar="QUILTWORK_KEYS", help="Who may come in (quiltwork keys).")
     ] = None,
+    relaxed_speculation: Annotated[
+        bool,
+        typer.Option(
+            "--relaxed-speculation",
+            help="Without --keys: whoever asks for it lets a draft change answers. With keys, each has its own say.",
+        ),
+    ] = False,
     log_batches: Annotated[
         Path | None, typer.Option(help="Append a JSON line for every executed batch to this file: whose rows it held.")
     ] = None,
@@ -91,6 +98,10 @@ def up(
         raise BadInputError(f"{threads} is more than this machine can use", where="--threads", hint=f"at most {most}")
     if tenant_kv_share is not None and not 0 < tenant_kv_share <= 1:
         raise BadInputError(f"{tenant_kv_share} is not in (0, 1]", where="--tenant-kv-share")
+    if relaxed_speculation and keys is not None:
+        raise BadInputError(
+            "each key has its own say", where="--relaxed-speculation", hint="quiltwork keys add --relaxed-speculation"
+        )
     if grace < 0:
         raise BadInputError(f"{grace} is negative", where="--grace")
     limits = Limits(_size("--max-body", max_body), tenant_requests, tenant_rate)
@@ -125,7 +136,14 @@ def up(
             servables = {name: find(SERVABLES, name)(settings) for name in names(SERVABLES)}
             _load(servables, wanted, must=bool(model))
             local = LOCAL_NAMES | {host.lower()} if door_keys is None else None
-            app = create_app(servables, zoo=opened, keys=door_keys, limits=limits, hosts=local)
+            app = create_app(
+                servables,
+                zoo=opened,
+                keys=door_keys,
+                limits=limits,
+                hosts=local,
+                relaxed_speculation=relaxed_speculation,
+            )
             count = sum(len(servable.models()) for servable in servables.values())
             if wanted and not count:
                 raise QuiltworkError("none of its models can be served", where=str(zoo))

@@ -67,6 +67,8 @@ class Caller:
 
     tenant: str = PUBLIC
     request_id: str = ""
+    relaxed_speculation: bool = False
+    """Whether its answers may be changed for the sake of speed, where it asks for that."""
 
 
 class Stream:

@@ -31,6 +31,7 @@ def create_app(
     hosts: Set[str] | None = None,
     clock: Callable[[], float] = time.monotonic,
     wall_clock: Callable[[], float] = time.time,
+    relaxed_speculation: bool = False,
 ) -> FastAPI:
     """An ASGI application.
 
@@ -43,11 +44,21 @@ def create_app(
     hosts : the names that requests may address the server by, so that a page that had its own name point here gets
         nothing; None for any.
     clock, wall_clock : seconds, monotonic and since 1970.
+    relaxed_speculation : whether everybody may ask for it where there are no keys; with keys, each has its own say.
     """
     directory = Directory(servables)
     limits = limits or Limits()
     house = House(
-        directory, zoo, keys, limits, clock, wall_clock, Traffic(), Turnstile(limits, clock), started=wall_clock()
+        directory,
+        zoo,
+        keys,
+        limits,
+        clock,
+        wall_clock,
+        Traffic(),
+        Turnstile(limits, clock),
+        started=wall_clock(),
+        relaxed_speculation=relaxed_speculation,
     )
     app = FastAPI(title="Quiltwork", version=__version__, docs_url=None, redoc_url=None)
     app.state.house = house

@@ -42,6 +42,8 @@ class House:
     started: float = 0.0
     """When it was opened, by the wall clock."""
     draining: bool = False
+    relaxed_speculation: bool = False
+    """Without keys: whether everybody may ask for it."""
 
 
 def house_of(request: Request) -> House:
@@ -56,7 +58,10 @@ def visitor_of(request: Request) -> Visitor:
     Raises UnauthorizedError, or DrainingError while the server is shutting down.
     """
     house = house_of(request)
-    visitor = Visitor(admin=True) if house.keys is None else house.keys.visitor(request.headers.get("authorization"))
+    if house.keys is None:
+        visitor = Visitor(admin=True, relaxed_speculation=house.relaxed_speculation)
+    else:
+        visitor = house.keys.visitor(request.headers.get("authorization"))
     if house.draining:
         raise DrainingError("the server is shutting down", hint="try another one")
     return visitor
@@ -72,7 +77,7 @@ def admin_of(request: Request) -> Visitor:
 
 def caller_of(request: Request, visitor: Visitor) -> Caller:
     """The visitor as Servables know one."""
-    return Caller(visitor.tenant, request.state.request_id)
+    return Caller(visitor.tenant, request.state.request_id, relaxed_speculation=visitor.relaxed_speculation)
 
 
 class Door:

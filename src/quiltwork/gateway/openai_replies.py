@@ -17,6 +17,7 @@ class Usage:
     cached: int = 0
     accepted: int = 0
     rejected: int = 0
+    relaxed: int = 0
     served: Json = None
     explained: dict[str, Json] | None = None
     """What each choice went through, where that was asked for."""
@@ -29,6 +30,7 @@ class Usage:
         self.cached += usage.get("cached_tokens", 0)
         self.accepted += usage.get("accepted_prediction_tokens", 0)
         self.rejected += usage.get("rejected_prediction_tokens", 0)
+        self.relaxed += usage.get("relaxed_prediction_tokens", 0)
         self.served = fields.get("served", self.served)
         if "explain" in fields:
             told = fields["explain"]
@@ -52,6 +54,8 @@ class Usage:
             "completion_tokens_details": {
                 "accepted_prediction_tokens": self.accepted,
                 "rejected_prediction_tokens": self.rejected,
+                # Not one of OpenAI's, so it is there only where there is something to say.
+                **({"relaxed_prediction_tokens": self.relaxed} if self.relaxed else {}),
             },
         }
 

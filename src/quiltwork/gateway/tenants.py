@@ -30,6 +30,8 @@ class Key:
     """May load and unload models and read every tenant's figures."""
     created: str = ""
     """ISO 8601."""
+    relaxed_speculation: bool = False
+    """May ask for answers that a draft had a say in."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Visitor:
 
     tenant: str = PUBLIC
     admin: bool = False
+    relaxed_speculation: bool = False
 
 
 class KeyFile:
@@ -63,15 +66,17 @@ class KeyFile:
         found = self._read().get(_hash(key.strip()))
         if found is None:
             raise UnauthorizedError("the API key is not known here", where="Authorization")
-        return Visitor(found.tenant, found.admin)
+        return Visitor(found.tenant, found.admin, relaxed_speculation=found.relaxed_speculation)
 
-    def add(self, tenant: str, *, admin: bool = False, created: str = "") -> tuple[Key, str]:
+    def add(
+        self, tenant: str, *, admin: bool = False, created: str = "", relaxed_speculation: bool = False
+    ) -> tuple[Key, str]:
         """Make a key and return it together with the text to give away, which is not kept."""
         ModelRef("name", tenant)
         with self._changing() as keys:
             id = secrets.token_hex(4)
             text = f"qw-{id}-{secrets.token_urlsafe(32)}"
-            key = Key(id, tenant, _hash(text), admin, created)
+            key = Key(id, tenant, _hash(text), admin, created, relaxed_speculation=relaxed_speculation)
             keys[key.hash] = key
         return key, text
 
@@ -133,4 +138,6 @@ def _parse(path: Path) -> dict[str, Key]:
         raise BadInputError("is not a file of keys", where=str(path)) from error
     if not all(isinstance(v, str) for k in keys for v in (k.id, k.tenant, k.hash)):
         raise BadInputError("is not a file of keys", where=str(path))
+    if not all(isinstance(k.relaxed_speculation, bool) for k in keys):
+        raise BadInputError("must be true or false", where=f"{path}: relaxed_speculation")
     return {key.hash: key for key in keys}
