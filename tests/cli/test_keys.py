@@ -56,7 +56,15 @@ def test_keys_are_listed_without_their_text(run):
     assert made["key"] not in out
     listed = json.loads(run("ls", "--json")[1])
     assert [(row["tenant"], row["admin"]) for row in listed] == [("red", False), ("blue", True)]
-    assert set(listed[1]) == {"id", "tenant", "admin", "created", "quality_budget", "least_agreement"}
+    assert set(listed[1]) == {
+        "id",
+        "tenant",
+        "admin",
+        "created",
+        "quality_budget",
+        "least_agreement",
+        "relaxed_speculation",
+    }
 
 
 def test_what_a_tenants_answers_may_lose_stands_with_its_key(run, file):
@@ -71,6 +79,15 @@ def test_what_a_tenants_answers_may_lose_stands_with_its_key(run, file):
         assert code != 0
         assert "is not a number from 0" in err
     assert len(KeyFile(file).keys()) == 2
+
+
+def test_a_key_that_may_have_answers_relaxed_is_made_and_shown_as_such(run, file):
+    text = run("add", "red", "--relaxed-speculation")[1].strip()
+    run("add", "red")
+    assert KeyFile(file).visitor(f"Bearer {text}").relaxed_speculation
+    rows = [line.split() for line in run("ls")[1].splitlines()[1:]]
+    assert [("relaxed" in row) for row in rows] == [True, False]
+    assert [row.get("relaxed_speculation") for row in json.loads(run("ls", "--json")[1])] == [True, False]
 
 
 def test_a_withdrawn_key_opens_nothing(run, file):

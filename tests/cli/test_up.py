@@ -309,6 +309,14 @@ def test_a_draft_speculates_and_replies_tell_of_it(zoo, environment):
     assert plain.usage.completion_tokens_details.accepted_prediction_tokens == 0
 
 
+def test_with_keys_each_says_for_itself_whether_a_draft_may_change_its_answers(capsys, zoo, tmp_path):
+    KeyFile(tmp_path / "k.json").add("red")
+    assert refused(0, "--zoo", zoo, "--keys", tmp_path / "k.json", "--relaxed-speculation") == 2
+    err = capsys.readouterr().err
+    assert "--relaxed-speculation: each key has its own say" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("draft", "said"), [("nobody", "nobody"), ("nobody=base", "nobody"), ("=base", "--draft")])
 def test_a_draft_that_is_not_there_is_named(zoo, draft, said, capsys):
     with socket.socket() as free:

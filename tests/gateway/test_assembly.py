@@ -15,6 +15,7 @@ from tiny_text import byte_level, files
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Latitude
 from quiltwork.gateway import create_app
 from quiltwork.gateway.tenants import KeyFile
 from quiltwork.serving import LanguageModels
@@ -58,7 +59,7 @@ def ask(models, tmp_path, serving):
 
     @contextmanager
     def client(budget, tenant="red"):
-        _, key = file.add(tenant, quality_budget=budget)
+        _, key = file.add(tenant, latitude=Latitude(quality_budget=budget))
         with (
             serving(create_app({"language": models}, keys=file)) as url,
             openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as made,
@@ -127,7 +128,7 @@ def test_prompts_that_different_models_answered_are_told_apart(ask, models):
 def test_without_keys_the_server_itself_says_what_may_be_lost(models, serving):
     for budget, text in ((0.0, "the king ran"), (0.01, "the dog ran")):
         with (
-            serving(create_app({"language": models}, quality_budget=budget)) as url,
+            serving(create_app({"language": models}, latitude=Latitude(quality_budget=budget))) as url,
             openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
         ):
             reply = client.completions.create(model="m", prompt="hello", max_tokens=20, temperature=0)
@@ -148,7 +149,7 @@ def test_a_budget_that_is_none_spoils_the_file_of_keys(tmp_path, field, value):
 
 def test_a_file_of_keys_from_before_allows_nothing(tmp_path):
     file = KeyFile(tmp_path / "keys.json")
-    _, text = file.add("red", quality_budget=0.01)
+    _, text = file.add("red", latitude=Latitude(quality_budget=0.01))
     rows = json.loads(file.path.read_text())
     for name in ("quality_budget", "least_agreement"):
         del rows["keys"][0][name]

@@ -10,6 +10,8 @@ from asking import ask, bearer, complete
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Latitude
+from quiltwork.gateway.app import create_app
 from quiltwork.gateway.tenants import KeyFile
 
 
@@ -112,3 +114,34 @@ def test_a_file_of_keys_that_is_none_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(BadInputError, match=r"keys\.json: is not a file"):
         KeyFile(path).keys()
+
+
+def test_only_a_key_that_says_so_may_have_answers_changed_by_a_draft(keys, tenants, serving):
+    file, made = keys
+    opted = file.add("blue", latitude=Latitude(relaxed_speculation=True))[1]
+    with serving(create_app({"language": tenants}, keys=file, latitude=Latitude(relaxed_speculation=True))) as url:
+        may = {}
+        for name, key in (*made.items(), ("opted", opted)):
+            assert complete(url, "base", headers=bearer(key))[0] == 200
+            may[name] = tenants.asked[-1][3].relaxed_speculation
+    assert may == {"red": False, "blue": False, "chief": False, "opted": True}
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_without_keys_it_is_the_servers_setting(tenants, serving, allowed):
+    with serving(create_app({"language": tenants}, latitude=Latitude(relaxed_speculation=allowed))) as url:
+        assert complete(url, "base")[0] == 200
+    assert tenants.asked[-1][3].relaxed_speculation is allowed
+
+
+def test_a_key_made_before_there_was_such_a_thing_may_not(keys):
+    file, made = keys
+    rows = json.loads(file.path.read_text())["keys"]
+    for row in rows:
+        del row["relaxed_speculation"]
+    file.path.write_text(json.dumps({"keys": rows}))
+    assert not KeyFile(file.path).visitor(f"Bearer {made['red']}").relaxed_speculation
+    rows[0]["relaxed_speculation"] = "yes"
+    file.path.write_text(json.dumps({"keys": rows}))
+    with pytest.raises(BadInputError, match="relaxed_speculation"):
+        KeyFile(file.path).keys()

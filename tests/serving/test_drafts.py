@@ -19,6 +19,7 @@ from quiltwork.serving.drafts import Drafts
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19]
 SMALL = ModelRef("small")
+CALLER = Caller()
 
 
 @pytest.fixture
@@ -43,10 +44,10 @@ def host(family):
         servable.close()
 
 
-def ask(servable, model, prompt=PROMPT, **options):
+def ask(servable, model, prompt=PROMPT, caller=CALLER, **options):
     options = {"temperature": 0, "max_tokens": 20, **options}
     found, usage = [], None
-    for part in servable.submit(ModelRef(model), Input("completion", {"prompt": prompt}), options, caller=Caller()):
+    for part in servable.submit(ModelRef(model), Input("completion", {"prompt": prompt}), options, caller=caller):
         if part.last:
             usage = part.fields["usage"]
         else:
@@ -85,15 +86,50 @@ def test_a_draft_asked_for_by_name_is_listed_and_goes_on_drafting_when_unloaded(
     assert ask(ours, "base")[1]["accepted_prediction_tokens"] > 0
 
 
-def test_a_request_may_switch_it_off_and_relaxed_is_refused(host, family):
+def test_a_request_may_switch_it_off(host, family):
     ours = host(Drafts(SMALL), family.base(), family.base("small"))
     ours.load(ModelRef("base"))
     assert ask(ours, "base", speculation="off")[1]["accepted_prediction_tokens"] == 0
     assert ask(ours, "base", speculation=None)[1]["accepted_prediction_tokens"] > 0
-    with pytest.raises(UnsupportedError, match="relaxed"):
-        ask(ours, "base", speculation="relaxed")
     with pytest.raises(BadInputError, match="speculation"):
         ask(ours, "base", speculation=True)
+
+
+def test_relaxed_is_for_callers_that_may_only_and_is_told_of(host, family):
+    ours = host(Drafts(SMALL), family.base(), family.changed("small", "layers.3.", "layers.1.mlp.down", seed=21))
+    ours.load(ModelRef("base"))
+    red, blue = Caller("red", relaxed_speculation=True), Caller("blue")
+    expected, exact = ask(ours, "base")
+    for caller in (Caller(), blue):
+        with pytest.raises(UnsupportedError, match=r"relaxed.*not allowed"):
+            ask(ours, "base", caller=caller, speculation="relaxed")
+    assert ask(ours, "base", caller=red) == (expected, exact), "who may and does not ask gets the exact answer"
+    found, usage = ask(ours, "base", caller=red, speculation="relaxed", relaxed_share=0.01)
+    assert found != expected
+    assert 0 < usage["relaxed_prediction_tokens"] <= usage["accepted_prediction_tokens"]
+    figures = {sample.name: sample.value for sample in ours.samples()}
+    assert figures["quiltwork:spec_decode_num_relaxed_tokens_total"] == usage["relaxed_prediction_tokens"]
+    strict, usage = ask(ours, "base", caller=red, speculation="relaxed", relaxed_share=1)
+    assert strict == expected
+    assert usage["relaxed_prediction_tokens"] == exact["relaxed_prediction_tokens"] == 0
+    assert ask(ours, "base", caller=blue)[0] == expected, "nor does it stay on for others"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"speculation": "relaxed", "relaxed_share": 0},
+        {"speculation": "relaxed", "relaxed_share": 1.1},
+        {"speculation": "relaxed", "relaxed_share": "half"},
+        {"relaxed_share": 0.5},
+        {"speculation": "off", "relaxed_share": 0.5},
+    ],
+)
+def test_a_share_is_above_0_and_at_most_1_and_for_relaxed_only(host, family, options):
+    ours = host(Drafts(SMALL), family.base(), family.base("small"))
+    ours.load(ModelRef("base"))
+    with pytest.raises(BadInputError, match="relaxed_share"):
+        ask(ours, "base", caller=Caller(relaxed_speculation=True), **options)
 
 
 def test_a_draft_named_for_a_base_is_that_of_its_variants_only(host, family):

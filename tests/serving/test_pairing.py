@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from quiltwork.core.names import ModelRef
 from quiltwork.serving.pairing import (
+    HOPELESS_TOKENS,
     MAX_OFF_SECONDS,
     MAX_WASTE,
     OFF_SECONDS,
@@ -28,12 +29,42 @@ def tried(pairing, useful, busy, wasted=0.0):
 
 def test_a_trial_ends_only_after_enough_tokens():
     pairing = Pairing(ModelRef("small"))
-    for _ in range(TRIAL_TOKENS - 1):
+    pairing.observe(1, 1)
+    for _ in range(TRIAL_TOKENS - 2):
         pairing.observe(1, 0)
         assert not pairing.judge(False, 1.0)
     pairing.observe(1, 0)
     assert pairing.judge(False, 1.0)
     assert pairing.phase is Phase.OFF
+
+
+def test_a_trial_in_which_nothing_is_right_ends_early_whatever_a_right_one_would_be_worth():
+    pairing = Pairing(ModelRef("small"))
+    for _ in range(HOPELESS_TOKENS - 1):
+        pairing.observe(1, 0)
+        assert not pairing.judge(True, 1.0)
+    pairing.observe(1, 0)
+    assert pairing.judge(True, 1.0)
+
+
+def test_a_second_trial_counts_afresh():
+    pairing = tried(Pairing(ModelRef("small")), False, 0.0)
+    pairing.wake(pairing.resume_at)
+    for _ in range(HOPELESS_TOKENS - 1):
+        pairing.observe(1, 0)
+        assert not pairing.judge(False, pairing.resume_at)
+    pairing.observe(1, 1)
+    assert pairing.phase is Phase.TRIAL
+    assert not pairing.judge(False, pairing.resume_at)
+
+
+def test_it_rests_from_a_failed_trial_to_the_next():
+    pairing = Pairing(ModelRef("small"))
+    assert not pairing.resting(0.0)
+    tried(pairing, False, 3.0)
+    assert pairing.resting(3.0)
+    assert pairing.resting(pairing.resume_at - 0.01)
+    assert not pairing.resting(pairing.resume_at)
 
 
 def test_a_useless_draft_is_off_for_twice_as_long_each_time():

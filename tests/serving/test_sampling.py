@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quiltwork.serving.options import SamplingOptions
-from quiltwork.serving.sampling import SamplerState, logprobs_of, sample
+from quiltwork.serving.sampling import Offer, SamplerState, logprobs_of, sample
 
 VOCAB = 40
 
@@ -277,3 +277,39 @@ def test_half_precision_logits_are_accepted():
     logits = torch.randn(2, VOCAB, generator=torch.Generator().manual_seed(3)).bfloat16()
     states = [SamplerState(SamplingOptions(temperature=0, logprobs=2)) for _ in range(2)]
     assert [s.token for s in sample(logits, states)] == logits.argmax(-1).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.01, 1.0), st.sampled_from([0.0, 0.7, 1.5]), st.integers(0, VOCAB - 1))
+def test_an_offered_token_is_taken_where_it_is_as_likely_as_it_must_be(seed, share, temperature, token):
+    logits = torch.randn(2, VOCAB, generator=torch.Generator().manual_seed(seed)) * 2
+    options = SamplingOptions(temperature=temperature, seed=seed, logit_bias={3: 2.0}, top_k=20 if temperature else 0)
+    states = [SamplerState(options) for _ in range(2)]
+    plain = [SamplerState(options) for _ in range(2)]
+    drawn = sample(logits, plain)
+    found = sample(logits, states, [Offer(token, share), None])
+    assert found[1] == drawn[1], "nothing was offered to it"
+    biased = logits[0].double()
+    biased[3] += 2.0
+    weights = ((biased - biased.max()) / (temperature or 1.0)).exp()
+    if temperature:
+        weights[biased < biased.topk(20).values[-1]] = 0.0
+    if token == drawn[0].token:
+        assert found[0] == drawn[0]
+    elif abs(float(weights[token]) - share) > 1e-5:
+        taken = float(weights[token]) > share
+        assert found[0].relaxed is taken
+        assert found[0].token == (token if taken else drawn[0].token)
+    assert [state.draw() for state in states] == [state.draw() for state in plain], "as many numbers are used up"
+
+
+def test_what_stands_in_place_of_a_draw_is_what_penalties_and_reports_go_by():
+    logits = torch.zeros(1, 4)
+    logits[0, 1], logits[0, 2] = 2.0, 1.9
+    state = SamplerState(SamplingOptions(temperature=0.0, presence_penalty=1.0, logprobs=1))
+    first, second = (sample(logits, [state], [Offer(2, 0.5)])[0] for _ in range(2))
+    assert (first.token, first.relaxed) == (2, True)
+    assert first.logprob == pytest.approx(float(logits[0].log_softmax(-1)[2]))
+    assert first.top[0][0] == 1
+    # Now that it was said it is penalised, and no longer likely enough.
+    assert (second.token, second.relaxed) == (1, False)

@@ -7,6 +7,7 @@ from tiny_llama import Desk
 
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import Engine
+from quiltwork.serving.pairing import HOPELESS_TOKENS
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19, 71, 69, 39, 93]
 
@@ -75,6 +76,19 @@ def test_a_useless_draft_costs_at_most_two_percent(family, twins):
         assert found == expected
     assert ours.drafted > 0
     assert spent["ours"] <= 1.02 * spent["plain"]
+
+
+def test_an_engine_that_has_found_its_draft_useless_steps_as_if_it_had_none(family, twins):
+    base, garbage, _ = twins
+    ours = Workshop(family, base, garbage, memory_bound, small, prefix_cache=False)
+    ours.answer(1, 20)
+    drafted, speculator = ours.drafted, ours.desk.engine._speculator
+    assert 0 < drafted <= HOPELESS_TOKENS
+    speculator._executor.run = None  # nothing is asked of the draft any more
+    _, seconds = ours.answer(1, 30)
+    # The step that computes the prompt gives the first token.
+    assert seconds == pytest.approx(memory_bound(len(PROMPT)) + 29 * memory_bound(1))
+    assert ours.drafted == drafted
 
 
 def test_a_good_draft_saves_what_its_costs_and_acceptance_allow(family, twins):

@@ -92,7 +92,8 @@ def _facts(choice: Json) -> Table:
         shown.add_row(f"pages of {kv['page_tokens']} tokens", pages)
     if "speculation" in choice:
         drafted = choice["speculation"]
-        shown.add_row("speculation", f"{drafted['accepted']} of {drafted['drafted']} drafted tokens accepted")
+        relaxed = f", {drafted['relaxed']} in place of the model's own" if "relaxed" in drafted else ""
+        shown.add_row("speculation", f"{drafted['accepted']} of {drafted['drafted']} drafted tokens accepted{relaxed}")
     if "assembly" in choice:
         told = choice["assembly"]
         costs = [f"{one['model']} {_cost(one)}" for one in told["candidates"]]

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from quiltwork.cli.output import emit
-from quiltwork.core.servable import LEAST_AGREEMENT, Json
+from quiltwork.core.servable import LEAST_AGREEMENT, Json, Latitude
 
 if TYPE_CHECKING:
     from quiltwork.gateway.tenants import Key
@@ -34,19 +34,20 @@ def add(
     agreement: Annotated[
         float, typer.Option(help="Least share of tokens with the same most likely next one for which it may.")
     ] = LEAST_AGREEMENT,
+    relaxed_speculation: Annotated[
+        bool, typer.Option("--relaxed-speculation", help="May ask for it: a draft then has a say in the answers.")
+    ] = False,
     keys: FileOption = DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """Make a key. It is shown this once."""
     from quiltwork.gateway.tenants import KeyFile
 
-    key, text = KeyFile(keys).add(
-        tenant,
-        admin=admin,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        quality_budget=quality_budget,
-        least_agreement=agreement,
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    latitude = Latitude(
+        quality_budget=quality_budget, least_agreement=agreement, relaxed_speculation=relaxed_speculation
     )
+    key, text = KeyFile(keys).add(tenant, admin=admin, created=created, latitude=latitude)
     emit({**_shown(key), "key": text}, json, text)
 
 
@@ -58,8 +59,9 @@ def ls(keys: FileOption = DEFAULT, json: JsonOption = False) -> None:
     found = KeyFile(keys).keys()
     table = Table("id", "tenant", "", "may lose", "made", box=None, pad_edge=False)
     for key in found:
+        may = {"admin": key.admin, "relaxed": key.relaxed_speculation}
         loss = f"{key.quality_budget:g} nats at {key.least_agreement:.0%}" if key.quality_budget else ""
-        table.add_row(key.id, key.tenant, "admin" if key.admin else "", loss, key.created)
+        table.add_row(key.id, key.tenant, " ".join(name for name, given in may.items() if given), loss, key.created)
     emit([{**_shown(k), "created": k.created} for k in found], json, table)
 
 
@@ -77,6 +79,5 @@ def _shown(key: Key) -> dict[str, Json]:
         "id": key.id,
         "tenant": key.tenant,
         "admin": key.admin,
-        "quality_budget": key.quality_budget,
-        "least_agreement": key.least_agreement,
+        **key.granted(),
     }

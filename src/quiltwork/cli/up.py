@@ -14,7 +14,7 @@ import typer
 from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.registry import SERVABLES, find, names
-from quiltwork.core.servable import Json, Servable
+from quiltwork.core.servable import Json, Latitude, Servable
 from quiltwork.core.units import format_bytes, parse_bytes
 
 THREADS_PER_PROCESSOR = 8
@@ -62,6 +62,13 @@ def up(
     keys: Annotated[
         Path | None, typer.Option(envvar="QUILTWORK_KEYS", help="Who may come in (quiltwork keys).")
     ] = None,
+    relaxed_speculation: Annotated[
+        bool,
+        typer.Option(
+            "--relaxed-speculation",
+            help="Without --keys: whoever asks for it lets a draft change answers. With keys, each has its own say.",
+        ),
+    ] = False,
     log_batches: Annotated[
         Path | None, typer.Option(help="Append a JSON line for every executed batch to this file: whose rows it held.")
     ] = None,
@@ -107,6 +114,10 @@ def up(
     if quality_budget is not None and keys is not None:
         hint = "quiltwork keys add TENANT --quality-budget"
         raise BadInputError("is each key's own where there are keys", where="--quality-budget", hint=hint)
+    if relaxed_speculation and keys is not None:
+        raise BadInputError(
+            "each key has its own say", where="--relaxed-speculation", hint="quiltwork keys add --relaxed-speculation"
+        )
     if grace < 0:
         raise BadInputError(f"{grace} is negative", where="--grace")
     limits = Limits(_size("--max-body", max_body), tenant_requests, tenant_rate)
@@ -148,7 +159,12 @@ def up(
             _load(servables, wanted, must=bool(model))
             local = LOCAL_NAMES | {host.lower()} if door_keys is None else None
             app = create_app(
-                servables, zoo=opened, keys=door_keys, limits=limits, hosts=local, quality_budget=quality_budget or 0.0
+                servables,
+                zoo=opened,
+                keys=door_keys,
+                limits=limits,
+                hosts=local,
+                latitude=Latitude(quality_budget=quality_budget or 0.0, relaxed_speculation=relaxed_speculation),
             )
             count = sum(len(servable.models()) for servable in servables.values())
             if wanted and not count:

@@ -8,19 +8,21 @@ needs code of its own for a new option.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import PUBLIC, ModelRef
 
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict of these."""
 LEAST_AGREEMENT = 0.97
-"""Of a stand-in with the exact model, where nobody says otherwise (see ``Caller``)."""
+"""Of a stand-in with the exact model, where nobody says otherwise (see ``Latitude``)."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,45 @@ class Part:
     last: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Latitude:
+    """How far answers may be from the exact model's own, for the sake of speed; nowhere where nothing is said.
+
+    Raises BadInputError naming what is out of range.
+    """
+
+    quality_budget: float = 0.0
+    """Nats per token that answers may lose where an adapted model stands in; 0 for the exact model alone."""
+    least_agreement: float = LEAST_AGREEMENT
+    """Least share of tokens for which a stand-in must have been judged to think the same next one most likely."""
+    relaxed_speculation: bool = False
+    """Whether a draft may have a say in answers, where that is asked for."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("quality_budget", math.inf), ("least_agreement", 1.0)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not (0 <= value <= most and value < math.inf):
+                bounds = "from 0 up" if most == math.inf else "from 0 to 1"
+                raise BadInputError(f"{value!r} is not a number {bounds}", where=name)
+        if not isinstance(self.relaxed_speculation, bool):
+            raise BadInputError("must be true or false", where="relaxed_speculation")
+
+    def granted(self) -> dict[str, Json]:
+        """Its fields by name: to hand it on, or to write it down."""
+        return {one.name: getattr(self, one.name) for one in fields(Latitude)}
+
+
+NO_LATITUDE = Latitude()
+"""Answers are the exact model's own."""
+
+
 @dataclass(frozen=True)
-class Caller:
+class Caller(Latitude):
     """Who asks: decides which cached state may be shared, and whose quota is charged."""
 
     tenant: str = PUBLIC
     request_id: str = ""
-    quality_budget: float = 0.0
-    """Nats per token that its answers may lose where an adapted model stands in; 0 for the exact model alone."""
-    least_agreement: float = LEAST_AGREEMENT
-    """Least share of tokens for which a stand-in must have been judged to think the same next one most likely."""
 
 
 class Stream:

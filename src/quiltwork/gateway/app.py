@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from quiltwork import __version__
-from quiltwork.core.servable import Servable
+from quiltwork.core.servable import NO_LATITUDE, Latitude, Servable
 from quiltwork.gateway import admin_routes, health_routes, openai_routes, page
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.door import Door, House
@@ -29,7 +29,7 @@ def create_app(
     keys: KeyFile | None = None,
     limits: Limits | None = None,
     hosts: Set[str] | None = None,
-    quality_budget: float = 0.0,
+    latitude: Latitude = NO_LATITUDE,
     clock: Callable[[], float] = time.monotonic,
     wall_clock: Callable[[], float] = time.time,
 ) -> FastAPI:
@@ -43,14 +43,14 @@ def create_app(
     limits : what is let through.
     hosts : the names that requests may address the server by, so that a page that had its own name point here gets
         nothing; None for any.
-    quality_budget : nats per token that answers may lose where there are no keys; with keys it is each key's own.
+    latitude : what everybody may ask for where there are no keys; with keys it is each key's own.
     clock, wall_clock : seconds, monotonic and since 1970.
     """
     directory = Directory(servables)
     limits = limits or Limits()
     house = House(
         directory, zoo, keys, limits, clock, wall_clock, Traffic(), Turnstile(limits, clock), started=wall_clock(),
-        quality_budget=quality_budget,
+        latitude=latitude,
     )  # fmt: skip
     app = FastAPI(title="Quiltwork", version=__version__, docs_url=None, redoc_url=None)
     app.state.house = house

@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.core.servable import Caller
+from quiltwork.core.servable import NO_LATITUDE, Caller, Latitude
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.errors import DrainingError, ForbiddenError, as_quiltwork, error_response
 from quiltwork.gateway.limits import Limits, Turnstile
@@ -41,8 +41,8 @@ class House:
     turnstile: Turnstile
     started: float = 0.0
     """When it was opened, by the wall clock."""
-    quality_budget: float = 0.0
-    """What the answers of visitors may lose where there are no keys."""
+    latitude: Latitude = NO_LATITUDE
+    """What visitors may ask for where there are no keys."""
     draining: bool = False
 
 
@@ -59,7 +59,7 @@ def visitor_of(request: Request) -> Visitor:
     """
     house = house_of(request)
     if house.keys is None:
-        visitor = Visitor(admin=True, quality_budget=house.quality_budget)
+        visitor = Visitor(admin=True, **house.latitude.granted())
     else:
         visitor = house.keys.visitor(request.headers.get("authorization"))
     if house.draining:
@@ -77,7 +77,7 @@ def admin_of(request: Request) -> Visitor:
 
 def caller_of(request: Request, visitor: Visitor) -> Caller:
     """The visitor as Servables know one."""
-    return Caller(visitor.tenant, request.state.request_id, visitor.quality_budget, visitor.least_agreement)
+    return Caller(visitor.tenant, request.state.request_id, **visitor.granted())
 
 
 class Door:

@@ -17,6 +17,7 @@ class Usage:
     cached: int = 0
     accepted: int = 0
     rejected: int = 0
+    relaxed: int = 0
     served: dict[int, Json] = field(default_factory=dict)
     """What served each prompt, by the reply's index of its first choice."""
     explained: dict[str, Json] | None = None
@@ -30,6 +31,7 @@ class Usage:
         self.cached += usage.get("cached_tokens", 0)
         self.accepted += usage.get("accepted_prediction_tokens", 0)
         self.rejected += usage.get("rejected_prediction_tokens", 0)
+        self.relaxed += usage.get("relaxed_prediction_tokens", 0)
         if "served" in fields:
             self.served[first] = fields["served"]
         if "explain" in fields:
@@ -60,6 +62,8 @@ class Usage:
             "completion_tokens_details": {
                 "accepted_prediction_tokens": self.accepted,
                 "rejected_prediction_tokens": self.rejected,
+                # Not one of OpenAI's, so it is there only where there is something to say.
+                **({"relaxed_prediction_tokens": self.relaxed} if self.relaxed else {}),
             },
         }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 import secrets
 import stat
@@ -16,12 +15,12 @@ from pathlib import Path
 
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.core.names import PUBLIC, ModelRef
-from quiltwork.core.servable import LEAST_AGREEMENT
+from quiltwork.core.servable import NO_LATITUDE, Latitude
 from quiltwork.gateway.errors import UnauthorizedError
 
 
 @dataclass(frozen=True)
-class Key:
+class Key(Latitude):
     """An API key as it is kept: never the key itself."""
 
     id: str
@@ -32,29 +31,14 @@ class Key:
     """May load and unload models and read every tenant's figures."""
     created: str = ""
     """ISO 8601."""
-    quality_budget: float = 0.0
-    """Nats per token that answers may lose where an adapted model stands in; 0 for the exact model alone."""
-    least_agreement: float = LEAST_AGREEMENT
-    """Least share of tokens for which a stand-in must have been judged to think the same next one most likely."""
-
-    def __post_init__(self) -> None:
-        for name, most in (("quality_budget", math.inf), ("least_agreement", 1.0)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not (0 <= value <= most and value < math.inf):
-                bounds = "from 0 up" if most == math.inf else "from 0 to 1"
-                raise BadInputError(f"{value!r} is not a number {bounds}", where=name)
 
 
 @dataclass(frozen=True)
-class Visitor:
+class Visitor(Latitude):
     """Who a request comes from."""
 
     tenant: str = PUBLIC
     admin: bool = False
-    quality_budget: float = 0.0
-    """See ``Key``."""
-    least_agreement: float = LEAST_AGREEMENT
 
 
 class KeyFile:
@@ -80,26 +64,17 @@ class KeyFile:
         found = self._read().get(_hash(key.strip()))
         if found is None:
             raise UnauthorizedError("the API key is not known here", where="Authorization")
-        return Visitor(found.tenant, found.admin, found.quality_budget, found.least_agreement)
+        return Visitor(found.tenant, found.admin, **found.granted())
 
     def add(
-        self,
-        tenant: str,
-        *,
-        admin: bool = False,
-        created: str = "",
-        quality_budget: float = 0.0,
-        least_agreement: float = LEAST_AGREEMENT,
+        self, tenant: str, *, admin: bool = False, created: str = "", latitude: Latitude = NO_LATITUDE
     ) -> tuple[Key, str]:
-        """Make a key and return it together with the text to give away, which is not kept.
-
-        Raises BadInputError naming what is out of range.
-        """
+        """Make a key and return it together with the text to give away, which is not kept."""
         ModelRef("name", tenant)
         with self._changing() as keys:
             id = secrets.token_hex(4)
             text = f"qw-{id}-{secrets.token_urlsafe(32)}"
-            key = Key(id, tenant, _hash(text), admin, created, quality_budget, least_agreement)
+            key = Key(id, tenant, _hash(text), admin, created, **latitude.granted())
             keys[key.hash] = key
         return key, text
 

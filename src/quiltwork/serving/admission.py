@@ -100,6 +100,7 @@ def new_choices(
             prompt_logprobs=options.prompt_logprobs if index == 0 else None,
             explain=options.explain,
             speculation=options.speculation,
+            relaxed=options.relaxed_share,
         )
         choices.append(new_choice(language, index, sequence, stops))
     return choices

@@ -27,7 +27,7 @@ from quiltwork.serving.prefix import extend_hashes, found_tokens
 from quiltwork.serving.report import report_prompt
 from quiltwork.serving.roster import Roster, placement
 from quiltwork.serving.route import Segment, Served
-from quiltwork.serving.sampling import Sampled, sample
+from quiltwork.serving.sampling import Offer, Sampled, sample
 from quiltwork.serving.schedule import Job, Limits, Plan, plan, threads_for
 from quiltwork.serving.sequence import Emission, Sequence
 from quiltwork.serving.speculate import SpeculationCounters, Speculator
@@ -331,10 +331,10 @@ class Engine:
         """Draw a token of each work from its row of ``logits``; then, where it is the drafted one, from the next row.
 
         Every token is drawn from the true chain's logits after tokens that were drawn so, by the sequence's own random
-        numbers: what was drafted decides how many tokens a step brings, never which.
+        numbers: what was drafted decides how many tokens a step brings, never which; unless the sequence is relaxed.
         """
         emissions: list[Emission] = []
-        verified = [(work, work.seq.accepted) for work, _ in asking if work.drafted]
+        verified = [(work, work.seq.accepted, work.seq.relaxed_tokens) for work, _ in asking if work.proposed]
         ahead = 0
         while asking:
             rows = [row + ahead for _, row in asking]
@@ -342,26 +342,29 @@ class Engine:
             traced = [w.seq.trace for w, _ in asking if w.seq.trace is not None] if self._traces else []
             for trace in traced:
                 trace.enter("sampling")
-            tokens = sample(chosen, [work.seq.sampler for work, _ in asking])
+            offers = [_offer(work, ahead) for work, _ in asking]
+            tokens = sample(chosen, [work.seq.sampler for work, _ in asking], offers)
             for trace in traced:
                 trace.enter("delivery")
             going: list[tuple[Work, int]] = []
             for (work, row), token in zip(asking, tokens, strict=True):
                 seq = work.seq
-                guessed = ahead < len(work.drafted) and token.token == work.drafted[ahead]
+                guessed = ahead < len(work.proposed) and token.token == work.proposed[ahead]
                 agreed = guessed and seq.sampler.error is None
-                if agreed:
-                    seq.computed += 1
-                    seq.accepted += 1
+                computed = agreed and ahead < len(work.drafted)
+                seq.computed += computed
+                seq.accepted += agreed
+                seq.relaxed_tokens += token.relaxed
                 emission = self._emit(seq, token)
                 emissions.append(emission)
-                if agreed and emission.finish_reason is None:
+                if computed and emission.finish_reason is None:
                     going.append((work, row))
             asking, ahead = going, ahead + 1
-        for work, before in verified:
-            work.seq.drafted += len(work.drafted)
-            self._speculator.judged(work.seq, len(work.drafted), work.seq.accepted - before)
-            self._chunker.truncate(work.seq, work.seq.computed)
+        for work, accepted, relaxed in verified:
+            seq, proposed = work.seq, len(work.proposed)
+            seq.drafted += proposed
+            self._speculator.judged(seq, proposed, seq.accepted - accepted, seq.relaxed_tokens - relaxed)
+            self._chunker.truncate(seq, seq.computed)
         return emissions
 
     def _publish(self, seq: Sequence) -> None:
@@ -444,3 +447,10 @@ class Engine:
             ),
             speculation=self._speculator.counters,
         )
+
+
+def _offer(work: Work, ahead: int) -> Offer | None:
+    """What was drafted for the token after ``ahead`` others, where the sequence may take it for its own."""
+    if work.seq.relaxed is None or ahead >= len(work.proposed):
+        return None
+    return Offer(work.proposed[ahead], work.seq.relaxed)

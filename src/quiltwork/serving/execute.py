@@ -38,6 +38,13 @@ class Work:
     """Index behind the last segment that is run here: the route's end, or where another agent goes on."""
     drafted: tuple[int, ...] = ()
     """Tokens to verify, which follow the sequence's own; ``count`` includes them."""
+    beyond: tuple[int, ...] = ()
+    """At most one token more that was drafted: it is no row, but may be what the last row is followed by."""
+
+    @property
+    def proposed(self) -> tuple[int, ...]:
+        """All drafted tokens, in order."""
+        return self.drafted + self.beyond
 
 
 @dataclass(frozen=True)

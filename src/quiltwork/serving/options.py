@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from quiltwork.core.errors import BadInputError, UnsupportedError
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 
 MAX_CHOICES = 128
@@ -17,6 +17,8 @@ MAX_TOP_LOGPROBS = 20
 MAX_BIASED_TOKENS = 4096
 MAX_STOP_TOKENS = 4096
 MAX_RESPONSE_FORMAT_CHARACTERS = 1 << 18
+RELAXED_SHARE = 0.5
+"""Of the most likely token's probability, that a drafted token needs where speculation is relaxed."""
 GREEDY_BELOW = 1e-5
 """A temperature below this is greedy decoding."""
 
@@ -157,7 +159,16 @@ OPTIONS_SCHEMA: Mapping[str, Json] = {
         "speculation": {
             "enum": ["exact", "off", "relaxed", None],
             "default": "exact",
-            "description": "Where the model has a draft: exact gives the very tokens that off gives, in less time.",
+            "description": "Where the model has a draft: exact gives the very tokens that off gives, in less time. "
+            "relaxed also takes drafted tokens that are nearly as likely as any: the answer may be another one. Only "
+            "for whom the server allows it.",
+        },
+        "relaxed_share": {
+            "type": ["number", "null"],
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "description": "With relaxed speculation: the share of the most likely token's probability that a drafted "
+            f"one must have to be taken; {RELAXED_SHARE} where absent. With 1 greedy answers are those of exact.",
         },
         "quality_budget": {
             "type": ["number", "null"],
@@ -216,7 +227,9 @@ class RequestOptions:
     public_prefix: bool = False
     explain: bool = False
     speculation: bool = True
-    """Whether a draft may be used; the tokens are the same either way."""
+    """Whether a draft may be used; unless it is relaxed, the tokens are the same either way."""
+    relaxed_share: float | None = None
+    """Where speculation is relaxed: share of the most likely token's probability that a drafted one must have."""
     quality_budget: float | None = None
     """Nats per token that the answer may lose; None for what the tenant allows."""
 
@@ -269,6 +282,7 @@ def parse_options(
         explain=read.boolean("explain", False),
         speculation=read.speculation("speculation"),
         quality_budget=read.optional_number("quality_budget"),
+        relaxed_share=read.relaxed_share("relaxed_share"),
     )
 
 
@@ -309,11 +323,16 @@ class _Reader:
 
     def speculation(self, name: str) -> bool:
         value = self._values.get(name, "exact")
-        if value == "relaxed":
-            raise UnsupportedError("relaxed is not implemented: it changes answers", where=name, hint="exact does not")
-        if value not in ("exact", "off"):
-            raise BadInputError(f"must be exact or off, not {_shown(value)}", where=name)
-        return bool(value == "exact")
+        if value not in ("exact", "off", "relaxed"):
+            raise BadInputError(f"must be exact, off or relaxed, not {_shown(value)}", where=name)
+        return bool(value != "off")
+
+    def relaxed_share(self, name: str) -> float | None:
+        if self._values.get("speculation") == "relaxed":
+            return self.number(name, RELAXED_SHARE)
+        if name in self._values:
+            raise BadInputError("is for relaxed speculation only", where=name)
+        return None
 
     def strings(self, name: str) -> tuple[str, ...]:
         value = self._values.get(name, [])

@@ -10,16 +10,20 @@ from quiltwork.core.names import ModelRef
 PRIOR = 0.7
 """Acceptance assumed of a pair that nothing is known of, with the weight of PRIOR_TOKENS tokens."""
 PRIOR_TOKENS = 4
-WEIGHT = 0.02
-"""Of one drafted token in a pair's acceptance, once many were seen."""
+WEIGHT = 0.01
+"""Of one drafted token in a pair's acceptance, once many were seen: it wanders by 0.035 then. With twice the weight a
+pair that gains a fifth is found useless by chance every few thousand tokens, and off for ten seconds."""
 OWN_WEIGHT = 0.04
 """Of one drafted token in a sequence's own acceptance."""
 RETURN = 0.01
 """How far a sequence that drafts nothing goes back to its pair's acceptance in a step: it may agree again later."""
 TRIAL_TOKENS = 12
 """Drafted tokens that a trial judges before it ends."""
-TRIAL_DRAFT = 2
-"""Tokens that a sequence on trial drafts."""
+HOPELESS_TOKENS = 5
+"""A trial ends after this many already where none of them was right: a draft that is right every second time comes to
+that once in 32 trials, and gets another one."""
+TRIAL_DRAFT = 1
+"""Tokens that a sequence on trial drafts: the second of two says nothing where the first is wrong."""
 DOUBTS = 3
 """Judgements in a row that must find a pair useless before it is off."""
 OFF_SECONDS = 10.0
@@ -48,6 +52,8 @@ class Pairing:
     phase: Phase = Phase.TRIAL
     tested: int = 0
     """Drafted tokens judged since the trial began."""
+    right: int = 0
+    """Those of them that were right."""
     wasted: float = 0.0
     """Seconds that the trial cost."""
     failures: int = 0
@@ -59,6 +65,7 @@ class Pairing:
         """Take in a verification: the first token that is not accepted is the last one it came to."""
         for agreed in [True] * accepted + [False] * (accepted < drafted):
             self.tested += 1
+            self.right += agreed
             weight = max(WEIGHT, 1.0 / (PRIOR_TOKENS + self.tested))
             self.acceptance += weight * (agreed - self.acceptance)
 
@@ -67,8 +74,9 @@ class Pairing:
 
         useful : whether drafting would pay for a sequence that is alone.
         """
-        if self.phase is Phase.TRIAL and self.tested >= TRIAL_TOKENS:
-            if useful:
+        hopeless = self.tested >= HOPELESS_TOKENS and not self.right
+        if self.phase is Phase.TRIAL and (hopeless or self.tested >= TRIAL_TOKENS):
+            if useful and not hopeless:
                 self.phase, self.failures, self.doubts = Phase.ON, 0, 0
             else:
                 self._rest(busy)
@@ -80,9 +88,13 @@ class Pairing:
 
     def wake(self, busy: float) -> None:
         """Begin another trial where it has been off for long enough; what it knew before counts no more."""
-        if self.phase is Phase.OFF and busy >= self.resume_at:
+        if self.phase is Phase.OFF and not self.resting(busy):
             self.phase, self.acceptance = Phase.TRIAL, PRIOR
-            self.tested, self.wasted, self.doubts = 0, 0.0, 0
+            self.tested, self.right, self.wasted, self.doubts = 0, 0, 0.0, 0
+
+    def resting(self, busy: float) -> bool:
+        """Whether it is off, and not due for another trial."""
+        return self.phase is Phase.OFF and busy < self.resume_at
 
     def _rest(self, busy: float) -> None:
         pause = min(OFF_SECONDS * 2**self.failures, MAX_OFF_SECONDS)

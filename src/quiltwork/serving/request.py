@@ -137,6 +137,7 @@ def usage_part(request: Request) -> Part:
             "cached_tokens": request.cached_tokens,
             "accepted_prediction_tokens": accepted,
             "rejected_prediction_tokens": sum(choice.sequence.drafted for choice in request.choices) - accepted,
+            "relaxed_prediction_tokens": sum(choice.sequence.relaxed_tokens for choice in request.choices),
         },
         "served": {
             "model": str(model.ref),
@@ -165,6 +166,8 @@ def _explained(choice: Choice) -> dict[str, Json]:
     told = {"index": choice.index, **sequence.trace.to_json()}
     if sequence.drafted:
         told["speculation"] = {"drafted": sequence.drafted, "accepted": sequence.accepted}
+        if sequence.relaxed is not None:
+            told["speculation"]["relaxed"] = sequence.relaxed_tokens
     return told
 
 

@@ -32,6 +32,16 @@ class Sampled(NamedTuple):
     """None where no log-probabilities were asked for."""
     top: tuple[tuple[int, float], ...] = ()
     """The most likely tokens and their log-probabilities, best first."""
+    relaxed: bool = False
+    """Whether it is one that was offered, where the model itself drew another."""
+
+
+class Offer(NamedTuple):
+    """A token that may be taken in place of the drawn one where the model finds it nearly as likely as any."""
+
+    token: int
+    share: float
+    """Of the most likely token's probability, that the offered one must have at least; in (0, 1]."""
 
 
 class Grammar(Protocol):
@@ -160,7 +170,7 @@ class SamplerState:
 _NO_IDS: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
 
-def sample(logits: Tensor, states: Sequence[SamplerState]) -> list[Sampled]:
+def sample(logits: Tensor, states: Sequence[SamplerState], offers: Sequence[Offer | None] = ()) -> list[Sampled]:
     """Draw one token per row and record it in the row's state.
 
     Parameters
@@ -168,6 +178,7 @@ def sample(logits: Tensor, states: Sequence[SamplerState]) -> list[Sampled]:
     logits : (n, V) float, left as they are.
     states : n states. A row whose logits leave nothing to draw from (NaN, or all masked) gets ``error`` set on its
         state; the other rows are not touched by it.
+    offers : n tokens that may be taken instead, or nothing. The drawn token's number is used up either way.
     """
     if logits.dtype != torch.float32:
         logits = logits.float()
@@ -180,22 +191,54 @@ def sample(logits: Tensor, states: Sequence[SamplerState]) -> list[Sampled]:
     special = [
         row for row, state in enumerate(states) if not (state.plain and state.options.greedy) and state.error is None
     ]
+    work = logits
     if special:
         chosen = [states[row] for row in special]
         every = len(special) == len(states) and all(state.plain for state in chosen)
         work = logits if every else logits[special]
         for row, token in zip(special, _draw(work, chosen), strict=True):
             tokens[row] = token
+    taken: set[int] = set()
+    if any(offers):
+        # Of rows that are drawn from, what they are drawn from: masked, biased and penalised.
+        place = {row: at for at, row in enumerate(special)}
+        rows = [work[place[row]] if row in place else logits[row] for row in range(len(states))]
+        taken = _take_offers(rows, states, offers, tokens)
     for state, token in zip(states, tokens, strict=True):
         state.record(token)
+    result = [Sampled(token, relaxed=row in taken) for row, token in enumerate(tokens)]
     if not shown:
-        return [Sampled(token) for token in tokens]
+        return result
     asked = [states[row].options.logprobs for row in shown]
     reported = logprobs_of(logits[shown], [tokens[row] for row in shown], [count or 0 for count in asked])
-    result = [Sampled(token) for token in tokens]
     for row, item in zip(shown, reported, strict=True):
-        result[row] = item
+        result[row] = item._replace(relaxed=row in taken)
     return result
+
+
+def _take_offers(
+    rows: Sequence[Tensor], states: Sequence[SamplerState], offers: Sequence[Offer | None], tokens: list[int]
+) -> set[int]:
+    """Put offered tokens in the place of drawn ones where they are likely enough; returns where.
+
+    What counts is the distribution that the request draws from; for a greedy one, the model's own at temperature 1.
+    A token that is masked or truncated away has no probability and is never taken.
+    """
+    asked = [
+        (row, offer)
+        for row, offer in enumerate(offers)
+        if offer is not None and offer.token != tokens[row] and states[row].error is None
+    ]
+    if not asked:
+        return set()
+    options = [SamplingOptions() if states[row].options.greedy else states[row].options for row, _ in asked]
+    weights = _weights(torch.stack([rows[row] for row, _ in asked]), options)
+    taken: set[int] = set()
+    for at, (row, offer) in enumerate(asked):
+        if float(weights[at, offer.token]) >= offer.share:
+            tokens[row] = offer.token
+            taken.add(row)
+    return taken
 
 
 def guess(logits: Tensor, states: Sequence[SamplerState], ahead: Sequence[int]) -> list[int | None]:

@@ -86,6 +86,8 @@ class Sequence:
     """How many alternatives to report per prompt token, or None for no report."""
     speculation: bool = True
     """Whether its tokens may be drafted where its model has a draft; they are the same either way."""
+    relaxed: float | None = None
+    """Take drafted tokens that have this share of the most likely one's probability; None takes the model's own."""
     explain: bool = False
     """Whether to keep a trace of what it goes through."""
 
@@ -116,7 +118,9 @@ class Sequence:
     drafted: int = 0
     """Tokens that a draft proposed."""
     accepted: int = 0
-    """Those of them that the model itself came to."""
+    """Those of them that the model itself came to, or let stand."""
+    relaxed_tokens: int = 0
+    """Those of them that it let stand where it drew another."""
     trace: Trace | None = None
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
 
-from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, QuiltworkError
+from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Caller, Hosted, Input, Json, Part, Sample, Stream, TaskSchema
 from quiltwork.serving.admission import most_tokens, new_choices, prompt_ids
@@ -292,6 +292,12 @@ class LanguageModels:
             return self._tokenize(host, input, options)
         language = host.language
         parsed = parse_options(options, vocab_size=host.vocab_size, defaults=language.defaults)
+        if parsed.relaxed_share is not None and not caller.relaxed_speculation:
+            raise UnsupportedError(
+                "relaxed changes answers and is not allowed for this caller",
+                where="speculation",
+                hint="exact does not change any",
+            )
         if parsed.stop and language.codec is None:
             language.need_codec("stop")
         prompt = prompt_ids(language, input, limit=host.max_len, vocab_size=host.vocab_size)

@@ -4,6 +4,10 @@ Each sequence that speculates has a *shadow*: a sequence of the draft chain with
 Shadows advance together, in batches. What they guess travels up the true chain as further rows of the sequence's step,
 beside everybody else's work, and the engine draws every token from the true logits with the sequence's own random
 number. A guess that is right saves a step; one that is wrong costs its rows. Neither changes a token.
+
+Except for a *relaxed* sequence, which lets a guess stand that the true chain finds nearly as likely as any token. What
+it says then depends on what was guessed, so that it gets a guess for every token: one more than there are rows for. How
+many rows those are, which follows from measured times, changes nothing for it either.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ class SpeculationCounters:
     """Verifications of at least one drafted token."""
     draft_tokens: int = 0
     accepted_tokens: int = 0
+    relaxed_tokens: int = 0
+    """Those of them that the model let stand where it drew another, for sequences that allow that."""
 
 
 @dataclass(eq=False)
@@ -55,6 +61,8 @@ class _Shadow:
     """Tokens of the true sequence that it has taken over, virtual ones left out."""
     model: ModelRef
     """The true sequence's."""
+    relaxed: bool
+    """Whether the true sequence wants a guess for every token."""
 
 
 @dataclass(eq=False)
@@ -63,8 +71,13 @@ class _Drafting:
 
     work: Work
     shadow: _Shadow
-    wish: int
+    rows: int
     tokens: list[int] = field(default_factory=list)
+
+    @property
+    def wish(self) -> int:
+        """Tokens to draft."""
+        return self.rows + self.shadow.relaxed
 
 
 class Speculator:
@@ -89,6 +102,8 @@ class Speculator:
         self._drafting_seconds = 0.0
         self._steps = 0
         self._rows: tuple[int, int] | None = None
+        self._resting = True
+        """Whether every pair is off, and none is due for another trial."""
         self._counters = SpeculationCounters()
 
     # --- who has which draft ------------------------------------------------------------------------------------
@@ -118,9 +133,10 @@ class Speculator:
     # --- before the step ----------------------------------------------------------------------------------------
 
     def wishes(self, running: Seq[Sequence]) -> Mapping[int, int]:
-        """Tokens to draft in the next step, by sequence id; absent where none."""
+        """Rows for drafted tokens in the next step, by sequence id; absent where nothing is to be drafted."""
         self._wishes = {}
-        if not self._pairs:
+        self._resting = all(pairing.resting(self._busy) for pairing in self._pairs.values())
+        if self._resting and not any(seq.relaxed is not None for seq in running):
             return self._wishes
         decoding = [seq for seq in running if seq.pending == 1 and seq.generated]
         room = {seq.id: self._room(seq) for seq in decoding}
@@ -131,8 +147,9 @@ class Speculator:
         spare = min(self._config.step_tokens // 2, self._config.step_tokens - len(decoding) - 2 * PAGE_TOKENS)
         share = spare // len(able)
         for seq_id, tokens in self._lengths(able, decoding).items():
-            if (tokens := min(tokens, room[seq_id], share)) > 0:
-                self._wishes[seq_id] = tokens
+            self._wishes[seq_id] = max(min(tokens, room[seq_id], share), 0)
+        relaxed = {seq.id for seq in able if seq.relaxed is not None}
+        self._wishes = {seq_id: rows for seq_id, rows in self._wishes.items() if rows or seq_id in relaxed}
         return self._wishes
 
     def reserved_bytes(self, running: Iterable[Sequence]) -> int:
@@ -179,7 +196,7 @@ class Speculator:
         if self._config.draft_tokens is not None:
             return dict.fromkeys((seq.id for seq in able), self._config.draft_tokens)
         lengths: dict[int, int] = {}
-        on = [seq for seq in able if self._pairs[seq.model].phase is Phase.ON]
+        on = {seq.id for seq in able if seq.relaxed is not None or self._pairs[seq.model].phase is Phase.ON}
         tried: set[ModelRef] = set()
         decided: dict[tuple[ModelRef, int], int] = {}
         verify = self._verify(decoding)
@@ -189,7 +206,7 @@ class Speculator:
             if pairing.phase is Phase.TRIAL and seq.model not in tried:
                 tried.add(seq.model)
                 lengths[seq.id] = TRIAL_DRAFT
-            elif pairing.phase is Phase.ON and not verify.stale(len(decoding)):
+            elif seq.id in on and not verify.stale(len(decoding)):
                 acceptance = round(64 * self._acceptance.setdefault(seq.id, pairing.acceptance))
                 key = (pairing.draft, acceptance)
                 if key not in decided:
@@ -201,8 +218,10 @@ class Speculator:
                         rows=len(decoding),
                     ).tokens
                 lengths[seq.id] = decided[key]
-        for seq in on:
-            if not lengths.get(seq.id):
+            elif seq.relaxed is not None:
+                lengths[seq.id] = 0
+        for seq in able:
+            if seq.id in on and seq.relaxed is None and not lengths.get(seq.id):
                 pair = self._pairs[seq.model].acceptance
                 self._acceptance[seq.id] = own_acceptance(self._acceptance.get(seq.id, pair), pair, 0, 0)
         return lengths
@@ -219,7 +238,8 @@ class Speculator:
 
     def draft(self, works: Seq[Work], use_threads: UseThreads) -> None:
         """Draft for the works of those who wished for it; these works then verify what was drafted."""
-        if not self._pairs:
+        self._rows, self._drafting_seconds = None, 0.0
+        if self._resting and not self._wishes:
             return
         began = self._clock()
         asked = [
@@ -230,20 +250,27 @@ class Speculator:
             and (shadow := self._shadow(work.seq)) is not None
         ]
         active = asked
-        coming: set[bytes] = set()
         while active:
-            active = self._advance(active, coming, use_threads)
+            active = self._advance(active, use_threads)
         plain = sum(work.count for work in works)
         pure = all(work.count == 1 and work.start + 1 == len(work.seq.tokens) for work in works)
         for drafting in asked:
-            if drafting.tokens:
-                self._chunker.stretch(drafting.work, drafting.tokens)
+            work = drafting.work
+            if drafting.tokens and drafting.rows:
+                self._chunker.stretch(work, drafting.tokens[: drafting.rows])
+            if drafting.shadow.relaxed:
+                work.beyond = tuple(drafting.tokens[len(work.drafted) : len(work.drafted) + 1])
         self._rows = (plain, sum(work.count for work in works)) if pure and works else None
         self._drafting_seconds = self._clock() - began
 
-    def _advance(self, active: list[_Drafting], coming: set[bytes], use_threads: UseThreads) -> list[_Drafting]:
-        """One run of the draft chains: a token more for everyone in ``active``. Returns who goes on."""
+    def _advance(self, active: list[_Drafting], use_threads: UseThreads) -> list[_Drafting]:
+        """One run of the draft chains: a token more for everyone in ``active``. Returns who goes on.
+
+        Who has not caught up with its prompt by then goes on in the next step; one that is relaxed, at once.
+        """
         runs: dict[int, _Drafting] = {}
+        coming: set[bytes] = set()
+        late = {drafting.work.seq.id: drafting for drafting in active if drafting.shadow.relaxed}
         works: list[Work] = []
         budget = self._config.step_tokens
         for drafting in active:
@@ -253,6 +280,7 @@ class Speculator:
             work = self._chunker.next_work(seq, min(seq.pending, self._config.prefill_chunk, budget), coming)
             if work is None:
                 self._let_go(drafting.work.seq.id)
+                late.pop(drafting.work.seq.id, None)
             elif work.count:
                 works.append(work)
                 runs[seq.id] = drafting
@@ -270,6 +298,7 @@ class Speculator:
             states = [work.seq.sampler for work in group]
             guesses = guess(logits.float(), states, [len(d.tokens) for d in drafting_here])
             for drafting, token in zip(drafting_here, guesses, strict=True):
+                late.pop(drafting.work.seq.id, None)
                 if token is None:
                     continue
                 drafting.tokens.append(token)
@@ -279,7 +308,7 @@ class Speculator:
         # Catching up with a prompt is no part of what a drafted token costs.
         if all(work.count <= 2 for work in works) and len({work.seq.model for work in works}) == 1:
             self._draft(works[0].seq.model).measured(len(works), self._clock() - began)
-        return going
+        return [*going, *late.values()]
 
     def _shadow(self, seq: Sequence) -> _Shadow | None:
         """A sequence's shadow, brought up to what is verified; None where there is no memory for one."""
@@ -312,7 +341,7 @@ class Speculator:
         mirrored.tokens = [-1 - i for i in range(draft.virtual_tokens)] + known
         mirrored.prompt_len = draft.virtual_tokens + seq.prompt_len - seq.served.virtual_tokens
         self._chunker.start(mirrored)
-        shadow = self._shadows[seq.id] = _Shadow(mirrored, len(known), seq.model)
+        shadow = self._shadows[seq.id] = _Shadow(mirrored, len(known), seq.model, seq.relaxed is not None)
         return shadow
 
     def _follow(self, shadow: _Shadow, known: list[int]) -> None:
@@ -335,14 +364,22 @@ class Speculator:
 
     # --- after the step -----------------------------------------------------------------------------------------
 
-    def judged(self, seq: Sequence, drafted: int, accepted: int) -> None:
-        """Take in what became of a sequence's draft."""
+    def judged(self, seq: Sequence, drafted: int, accepted: int, relaxed: int = 0) -> None:
+        """Take in what became of a sequence's draft.
+
+        relaxed : how many of the accepted tokens are not what the model itself drew.
+        """
         c = self._counters
-        self._counters = SpeculationCounters(c.drafts + 1, c.draft_tokens + drafted, c.accepted_tokens + accepted)
+        self._counters = SpeculationCounters(
+            c.drafts + 1, c.draft_tokens + drafted, c.accepted_tokens + accepted, c.relaxed_tokens + relaxed
+        )
         pairing = self._pairs.get(seq.model)
         if pairing is None:
             return
-        pairing.observe(drafted, accepted)
+        # What others may take as well is what the pair agrees on, not what this sequence lets pass.
+        for _ in range(relaxed):
+            pairing.observe(1, 0)
+        pairing.observe(drafted - relaxed, accepted - relaxed)
         if seq.id in self._acceptance:
             own = self._acceptance[seq.id]
             self._acceptance[seq.id] = own_acceptance(own, pairing.acceptance, drafted, accepted)
@@ -352,6 +389,8 @@ class Speculator:
         if not self._pairs:
             return
         self._busy += seconds
+        if self._resting and not self._wishes:
+            return
         self._steps += 1
         verify = self._verify([work.seq for work in works])
         extra = 0.0
@@ -368,7 +407,7 @@ class Speculator:
             elif self._steps % JUDGED_EVERY:
                 continue
             if pairing.judge(self._promise(pairing, verify).tokens > 0, self._busy):
-                self.release(model)
+                self._rest(model)
 
     def _promise(self, pairing: Pairing, verify: StepCosts) -> Draft:
         """What drafting promises a sequence that is alone."""
@@ -381,6 +420,12 @@ class Speculator:
         """A sequence has ended or gave its pages back: so does its shadow. Harmless where there is none."""
         self._acceptance.pop(sequence_id, None)
         self._let_go(sequence_id)
+
+    def _rest(self, model: ModelRef) -> None:
+        """Free what is held for drafts that will not be made for a while."""
+        for sequence_id, shadow in list(self._shadows.items()):
+            if shadow.model == model and not shadow.relaxed:
+                self._let_go(sequence_id)
 
     def release(self, model: ModelRef) -> None:
         """Free what shadows of a model, or by it as a draft, hold."""

@@ -43,6 +43,7 @@ _PART = {
                     "cached_tokens",
                     "accepted_prediction_tokens",
                     "rejected_prediction_tokens",
+                    "relaxed_prediction_tokens",
                 ),
                 _INTEGER,
             ),
