@@ -53,7 +53,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
 
     from quiltwork.serving.agents.serve import BEAT_S
     from quiltwork.serving.agents.settings import AgentSettings
-    from work.twin import CHUNK, LIMITS, LINK, Policy, fit, of_simulated, poisson, world_of
+    from work.twin import CHUNK, JITTER_S, LIMITS, LINK, Policy, fit, of_real, poisson, simulated, world_of
 
     quick = context.quick
     shape = SMALL_BODY if quick else BODY_30M
@@ -87,10 +87,12 @@ def run(context: Context) -> Mapping[str, Outcome]:
                 real[share].append(crew.replay(requests))
     finally:
         crew.close()
-    rows = [
-        row("default", share, of_simulated(world.simulate(work[share], default, constants)), real[share])
-        for share in work
-    ]
+
+    def both(name: str, policy: Policy, share: float, runs: Sequence[PacedRun]) -> dict[str, Json]:
+        ours = simulated(world, work[share], policy, constants, runs=repeats, seed=f"late/{context.seed}")
+        return row(name, share, ours, [of_real(run) for run in runs], max(run.cpu_s / run.seconds for run in runs))
+
+    rows = [both("default", default, share, real[share]) for share in work]
 
     for name, policy in held_out.items():
         crew = open_crew(zoo, world, policy, kv_bytes=1 << 24 if quick else 1 << 29)
@@ -102,8 +104,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
                 runs.append(crew.replay(work[HELD_OUT_AT]))
         finally:
             crew.close()
-        simulated = of_simulated(world.simulate(work[HELD_OUT_AT], policy, constants))
-        rows.append(row(name, HELD_OUT_AT, simulated, runs))
+        rows.append(both(name, policy, HELD_OUT_AT, runs))
 
     details: dict[str, Json] = {
         "constants_s": {**asdict(constants)},
@@ -115,7 +116,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
         "saturation_requests_per_s": saturation,
         "requests": {str(share): len(requests) for share, requests in work.items()},
         "given": {"beat_s": BEAT_S, "link_latency_s": LINK.latency_s, "link_bytes_per_s": LINK.bytes_per_s,
-                  "horizon": AgentSettings().horizon, "prefill_chunk": CHUNK, **asdict(LIMITS)},
+                  "horizon": AgentSettings().horizon, "late_s": JITTER_S, "prefill_chunk": CHUNK, **asdict(LIMITS)},
         "profile": dict(measured.conditions),
     }  # fmt: skip
     split = {LOADS: rows[: len(work)], POLICIES: rows[len(work) :]}
@@ -193,20 +194,17 @@ def saturated(world: World, models: Sequence[str], constants: Constants, vocab: 
     return world.simulate(flood, Policy(), constants).throughput
 
 
-def row(policy: str, share: float, simulated: Figures, runs: Sequence[PacedRun]) -> dict[str, Json]:
-    """Both sides beside each other, the real one with its spread over runs."""
-    from work.twin import median, of_real
+def row(policy: str, share: float, ours: Sequence[Figures], real: Sequence[Figures], cores: float) -> dict[str, Json]:
+    """Both sides beside each other, medians with their spread over runs; ``cores`` that the real runs kept busy."""
+    from work.twin import median
 
-    real = [of_real(run) for run in runs]
-    middle = median(real)
-    errors = simulated.errors(middle)
+    errors = median(ours).errors(median(real))
     found: dict[str, Json] = {"policy": policy, "of saturation": share}
-    for name in errors:
-        values = [getattr(figures, name) for figures in real]
-        found[f"{name} sim"] = round(getattr(simulated, name), 4)
-        found[f"{name} real"] = round(getattr(middle, name), 4)
-        found[f"{name} real from-to"] = f"{min(values):.4g}-{max(values):.4g}"
-        found[f"{name} error"] = round(errors[name], 4)
+    for name, error in errors.items():
+        for side, figures in (("sim", ours), ("real", real)):
+            values = [getattr(f, name) for f in figures]
+            found[f"{name} {side}"] = f"{statistics.median(values):.4g} [{min(values):.4g}-{max(values):.4g}]"
+        found[f"{name} error"] = round(error, 4)
     found["worst error"] = round(max(errors.values()), 4)
-    found["real cores"] = round(max(run.cpu_s / run.seconds for run in runs), 2)
+    found["real cores"] = round(cores, 2)
     return found

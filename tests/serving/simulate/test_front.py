@@ -88,17 +88,19 @@ def test_a_queue_is_known_elsewhere_from_the_next_sign_of_life_on() -> None:
     assert (before.agent, after.agent) == ("a0", "a1")
 
 
-def test_who_asks_for_keys_and_values_waits_until_their_holder_has_ended_its_step() -> None:
-    """A move costs what is left of the holder's step; without a front it begins at once."""
+def test_keys_and_values_are_given_in_the_middle_of_a_step() -> None:
+    """Who goes away from a busy agent does so because it is busy, and does not wait for it."""
     long_step = SegmentProfile(CostTable((1, 32), (ROW_S, 1.0)), kv_bytes=1000, hidden_bytes=64)
     apps = [App("moves", (piece("moves", profile=FLAT),)), App("long", (piece("long", profile=long_step),))]
     placed = {"a0": [("moves",), ("long",)], "a1": [("moves",)]}
     # The second request fills a0 with prompts; the first, between two of its tokens, is better off on a1.
     wanted = [Arrival(0, "moves", 0.0, 8, 4), Arrival(1, "long", 0.0135, 64, 1)]
-    outcome = simulate(replicas(2), apps, wanted, SETTINGS, placed)
-    moved = next(f for f in outcome.finished if f.id == 0)
-    assert outcome.kv_choices.get("move", 0) >= 1
-    assert moved.latency > 1.0
+    moving, staying = (
+        simulate(replicas(2), apps, wanted, replace(SETTINGS, kv=kv), placed) for kv in ("best", "owner")
+    )
+    assert moving.kv_choices["move"] >= 1
+    assert next(f for f in moving.finished if f.id == 0).latency < 1.0
+    assert next(f for f in staying.finished if f.id == 0).latency > 1.0
 
 
 @settings(max_examples=25, deadline=None)

@@ -87,7 +87,7 @@ class Front:
     """A front as the live agents have one: what has been through its chain goes back to it, and the next token leaves
     from there. It and the agents decide by what they have heard of each other, not by what is.
 
-    Letters to an agent that is in a step wait for its end, those that ask for keys and values too.
+    Letters to an agent that is in a step wait for its end; keys and values that are asked of it are given meanwhile.
     """
 
     token_s: float = 0.0
