@@ -148,6 +148,15 @@ def top_variants(root: Path, *, seed: int, shape: Shape = BODY_30M, depths: Sequ
     return maker.fleet()
 
 
+def three_apps(root: Path, *, seed: int, shape: Shape = BODY_30M) -> Fleet:
+    """The base, one with new top-2 layers, and a full fine-tune."""
+    maker = _Maker(root, shape, seed)
+    maker.base()
+    maker.top("top2-0", layers=2)
+    maker.changed("full-0", "full", lambda name: True)
+    return maker.fleet()
+
+
 def one_model(root: Path, *, seed: int, shape: Shape = BODY_30M) -> Fleet:
     """The base alone."""
     maker = _Maker(root, shape, seed)

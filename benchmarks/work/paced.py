@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quiltwork.core.names import ModelRef
@@ -93,13 +95,38 @@ def instances(zoo: Path, models: Sequence[str]) -> dict[str, tuple[Instance, ...
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A request of a paced run and when its last token came, in seconds after the run's start."""
+
+    asked: Asked
+    end: float
+
+    @property
+    def latency(self) -> float:
+        """From arrival to the last token."""
+        return self.end - self.asked.at
+
+
+@dataclass(frozen=True)
 class PacedRun:
     """What a run of paced agents showed."""
 
-    latencies: Mapping[str, tuple[float, ...]]
-    """Seconds from arrival to the last token, by model."""
+    answered: tuple[Answered, ...]
+    """In order of arrival."""
     seconds: float
+    """From the start to the last answer."""
+    cpu_s: float
+    """Processor time of the front's process and the agents'."""
     beats: Mapping[str, Beat]
+    """The agents' counts since they were started."""
+
+    @property
+    def latencies(self) -> Mapping[str, tuple[float, ...]]:
+        """Seconds from arrival to the last token, by model."""
+        found: dict[str, list[float]] = {}
+        for one in sorted(self.answered, key=lambda one: one.end):
+            found.setdefault(one.asked.model, []).append(one.latency)
+        return {model: tuple(values) for model, values in found.items()}
 
 
 class PacedFleet:
@@ -117,13 +144,12 @@ class PacedFleet:
         *,
         agents: int,
         kv_bytes: int,
+        prefill_chunk: int = 128,
     ) -> None:
-        from dataclasses import replace
-
-        config = EngineConfig(max_num_seqs=256, prefill_chunk=128, step_tokens=256, kv_bytes=kv_bytes)
+        config = EngineConfig(max_num_seqs=256, prefill_chunk=prefill_chunk, step_tokens=256, kv_bytes=kv_bytes)
         chosen = replace(settings, profiles=profiles)
-        self._engine = AgentEngine(config, LocalCrew(agents, str(zoo), config, chosen, paced=True), time.monotonic,
-                                   chosen)  # fmt: skip
+        self._crew = LocalCrew(agents, str(zoo), config, chosen, paced=True)
+        self._engine = AgentEngine(config, self._crew, time.monotonic, chosen)
         with Zoo(zoo) as opened:
             for name in holders:
                 self._engine.install(self._engine.prepare(opened.chain(ModelRef(name)), opened.read))
@@ -134,34 +160,57 @@ class PacedFleet:
     def replay(self, requests: Sequence[Asked]) -> PacedRun:
         """Serve timed requests; returns when all have ended."""
         waiting = sorted(requests, key=lambda asked: asked.at, reverse=True)
-        due: dict[int, tuple[str, float]] = {}
-        latencies: dict[str, list[float]] = {}
+        due: dict[int, Asked] = {}
+        answered: list[Answered] = []
+        cpu = self._cpu_s()
         began = time.monotonic()
-        while waiting or self._engine.has_work:
-            now = time.monotonic() - began
-            while waiting and waiting[-1].at <= now:
-                asked = waiting.pop()
-                self._ids += 1
-                sampler = SamplerState(SamplingOptions(temperature=0.0), list(asked.prompt))
-                due[self._ids] = (asked.model, asked.at)
-                self._engine.add(
-                    TokenSequence(self._ids, ModelRef(asked.model), list(asked.prompt), sampler, asked.new_tokens)
-                )
-            if not self._engine.has_work:
-                time.sleep(max(waiting[-1].at - now, 0.0))
-                continue
-            if waiting and waiting[-1].at - now < 0.05:
-                # The step waits for letters at most so long; an arrival must not wait for it.
-                self._engine.wake()
-            for emission in self._engine.step():
-                if emission.finish_reason is not None:
-                    model, at = due.pop(emission.sequence_id)
-                    latencies.setdefault(model, []).append(time.monotonic() - began - at)
+        over = threading.Event()
+        # A step waits for letters; an arrival must not wait for it.
+        times = [began + asked.at for asked in reversed(waiting)]
+        knocking = threading.Thread(target=_knock, args=(self._engine.wake, times, over))
+        knocking.start()
+        try:
+            while waiting or self._engine.has_work:
+                now = time.monotonic() - began
+                while waiting and waiting[-1].at <= now:
+                    self._ids += 1
+                    due[self._ids] = waiting.pop()
+                    self._add(self._ids, due[self._ids])
+                if not self._engine.has_work:
+                    time.sleep(max(waiting[-1].at - now, 0.0))
+                    continue
+                for emission in self._engine.step():
+                    if emission.finish_reason is not None:
+                        answered.append(Answered(due.pop(emission.sequence_id), time.monotonic() - began))
+        finally:
+            over.set()
+            knocking.join()
         seconds = time.monotonic() - began
+        cpu = self._cpu_s() - cpu
         time.sleep(0.6)  # two signs of life later the agents' own counts are all here
         beats = {name: beat for name, beat in self._engine.agents().items() if beat is not None}
-        return PacedRun({name: tuple(values) for name, values in latencies.items()}, seconds, beats)
+        return PacedRun(tuple(sorted(answered, key=lambda one: one.asked.at)), seconds, cpu, beats)
+
+    def _add(self, id: int, asked: Asked) -> None:
+        sampler = SamplerState(SamplingOptions(temperature=0.0), list(asked.prompt))
+        self._engine.add(TokenSequence(id, ModelRef(asked.model), list(asked.prompt), sampler, asked.new_tokens))
+
+    def _cpu_s(self) -> float:
+        """Seconds of processor time so far, this process and the agents."""
+        agents = 0
+        for name in self._crew.names:
+            fields = Path(f"/proc/{self._crew.pid(name)}/stat").read_text().rpartition(")")[2].split()
+            agents += int(fields[11]) + int(fields[12])  # utime and stime (proc(5))
+        return time.process_time() + agents / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         """End the agents."""
         self._engine.close()
+
+
+def _knock(wake: Callable[[], None], times: Sequence[float], over: threading.Event) -> None:
+    """Wake somebody at given times, until it is over."""
+    for at in times:
+        if over.wait(max(at - time.monotonic(), 0.0)):
+            return
+        wake()

@@ -37,6 +37,8 @@ PROMISED = {
     "serving.kv_policy_near_best": (at_most(1.10), "ours/baseline", False),
     "serving.kv_policy_switch": (at_least(1.0), "ours/baseline", True),
     "serving.flood_p95": (at_most(1.10), "ours/baseline", False),
+    "serving.simulator_error_loads": (at_most(1.10), "ours/baseline", False),
+    "serving.simulator_error_policies": (at_most(1.10), "ours/baseline", False),
     "serving.flat_decode": (at_most(1.5), "ours/baseline", False),
     "serving.speculation_gain": (at_least(1.3), "ours/baseline", False),
     "serving.speculation_bound": (at_least(0.9), "ours/baseline", False),

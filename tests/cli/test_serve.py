@@ -109,6 +109,9 @@ def test_what_is_no_objective_is_refused(text: str) -> None:
         ({"families": []}, "families"),
         ({"settings": {"kv": 3}}, "settings: kv"),
         ({"settings": {"speed": 3}}, "settings: speed"),
+        ({"settings": {"step_us": "slow"}}, "settings: step_us"),
+        ({"settings": {"beat_s": 0.1}}, "settings: front_us"),
+        ({"settings": {"front_us": 100, "horizon": 1.5}}, "settings: horizon"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -116,6 +119,19 @@ def test_a_malformed_description_is_refused_with_the_field(changes: dict[str, ob
     with pytest.raises(BadInputError) as refused:
         described({"servers": [1], "families": [{}]} | changes, Path())
     assert refused.value.where == f"cluster: {named}"
+
+
+def test_a_front_and_what_agents_do_besides_batches_are_read_in_the_units_they_are_named_by(folder: Path) -> None:
+    document = json.loads((folder / "cluster.json").read_text())
+    document["settings"] = {"front_us": 400, "beat_s": 0.5, "horizon": 8, "step_us": 300, "piece_us": 200}
+    document["links"] = {"front": {"gbit_per_s": 8, "latency_us": 100}}
+    read = described(document, folder).settings
+    assert read.front is not None
+    assert (read.front.beat_s, read.front.horizon, read.front.link.bytes_per_s) == (0.5, 8, 1e9)
+    assert (read.front.token_s, read.front.link.latency_s) == pytest.approx((4e-4, 1e-4))
+    assert (read.step_s, read.piece_s) == pytest.approx((3e-4, 2e-4))
+    del document["settings"]["front_us"], document["settings"]["beat_s"], document["settings"]["horizon"]
+    assert described(document, folder).settings.front is None
 
 
 def test_a_missing_or_unreadable_description_is_named(tmp_path: Path) -> None:

@@ -63,8 +63,10 @@ class Paced:
         total = 0.0
         for key, members in batches.items():
             rows = sum(work.count for work in members)
-            context = sum(work.count * work.start + work.count * (work.count + 1) // 2 for work in members)
-            total += self._profiles(key).batch_s(rows, context)
+            pairs = [(work.count > 1, work.count * work.start + work.count * (work.count + 1) / 2) for work in members]
+            context = sum(n for prompt, n in pairs if not prompt)
+            of_prompts = sum(n for prompt, n in pairs if prompt)
+            total += self._profiles(key).batch_s(rows, context, of_prompts)
             self.records.append(BatchRecord(len(key), rows, len(members), len({w.seq.model for w in members})))
         self._wait(total)
         done: Ran = []

@@ -9,9 +9,10 @@ from quiltwork.serving.agents.layout import Cut
 from quiltwork.serving.agents.message import FRONT, Run, Standings
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
-from quiltwork.serving.policy.cost import Link, joined
+from quiltwork.serving.policy.cost import Link, SegmentProfile, joined
 from quiltwork.serving.policy.dispatch import Candidate, Option, choose, weigh
 from quiltwork.serving.policy.kv import KVChoice, KVState, move_seconds
+from quiltwork.serving.policy.queueing import Instance
 
 
 class Dispatcher:
@@ -24,6 +25,8 @@ class Dispatcher:
         self._standings = Standings({}, {})
         self._sent: dict[int, tuple[str, float]] = {}
         """Per request, where work was sent since the last word from there, and how long it takes."""
+        self._joined: dict[tuple[Instance, ...], tuple[list[SegmentProfile], SegmentProfile]] = {}
+        """By the segments, their profiles and what these come to together."""
 
     @property
     def standings(self) -> Standings:
@@ -61,7 +64,7 @@ class Dispatcher:
             if agent in gone:
                 continue
             span = range(segment, self.span(cut, segment, agent, owner, run.visited))
-            profile = joined([self._timing.of(cut, i) for i in span])
+            profile = self._profile(cut, span)
             link = self._settings.link(self._name, agent)
             waiting = self.standings.waiting.get(agent, 0)
             state = KVState(
@@ -90,6 +93,15 @@ class Dispatcher:
                 state = next(option.state for option in options if option.agent == chosen.agent)
                 self._sending_until[owner, chosen.agent] = self._clock() + move_seconds(state)
         return chosen
+
+    def _profile(self, cut: Cut, span: range) -> SegmentProfile:
+        """Of segments that follow each other."""
+        keys = cut.keys[span.start : span.stop]
+        parts = [self._timing.of(cut, i) for i in span]
+        known = self._joined.get(keys)
+        if known is None or known[0] != parts:
+            known = self._joined[keys] = (parts, joined(parts))
+        return known[1]
 
     def _link(self, a: str, b: str) -> Link:
         """The way between two agents, with what is known here to be on it."""

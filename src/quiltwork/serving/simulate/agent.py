@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 from quiltwork.serving.policy.cost import SegmentProfile
 from quiltwork.serving.policy.placement import Resident, evictions
@@ -29,13 +30,17 @@ class Agent:
         """Bytes that requests on their way here will need."""
         self.waiting: dict[int, Running] = {}
         self.busy = False
+        self.began = -1.0
+        """When its last step did."""
+        self.letters: list[Callable[[], None]] = []
+        """What has come in the middle of a step and is read after it."""
         self.used = False
         self.version = 0
         """Changes with what is ready here."""
         self.load_free_at = 0.0
         self.weight_bytes = self.kv_bytes = self.promised_bytes = 0.0
         self.busy_s = self.useful_s = 0.0
-        self.batches = self.rows_run = 0
+        self.batches = self.rows_run = self.steps = self.pieces = 0
         self.work_of: defaultdict[Instance, float] = defaultdict(float)
         """Seconds of well-filled batches that were asked for since the last look at the replicas."""
         self.waits: defaultdict[Instance, list[float]] = defaultdict(list)
@@ -56,6 +61,11 @@ class Agent:
         if self._known_queue_s is None:
             self._known_queue_s = queue_seconds(self._rows, self._profiles, self._step_rows, self._contexts)
         return self._known_queue_s
+
+    @property
+    def left_over(self) -> list[Running]:
+        """What waited when the last step began and did not ride in it: all that a sign of life tells of a queue."""
+        return [seq for seq in self.waiting.values() if seq.work is not None and seq.work.since <= self.began]
 
     def has(self, piece: Piece) -> bool:
         """Whether a segment is here (or being loaded) and takes requests."""

@@ -66,6 +66,8 @@ class Books:
             tokens=sum(f.output_tokens for f in finished),
             batches=sum(a.batches for a in agents),
             rows=sum(a.rows_run for a in agents),
+            steps=sum(a.steps for a in agents),
+            pieces=sum(a.pieces for a in agents),
             loads=self.loads,
             loaded_bytes=self.loaded_bytes,
             evictions=self.evictions,

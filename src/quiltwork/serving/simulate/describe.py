@@ -13,6 +13,12 @@
         top_layers: 8                # of an app of kind ``top``, the upper layers that are its own
     settings: {hop_us: 100, kv: best}
 
+A front as the live agents have one, where ``front_us`` is given (its work for each token), and what agents do besides
+batches, for each step and for each request in it; how often they hear of each other, and the way to the front:
+
+    links: {front: {gbit_per_s: 10, latency_us: 200}}
+    settings: {front_us: 400, beat_s: 0.25, horizon: 32, step_us: 300, piece_us: 200}
+
 Real models instead of ``families``, with block times measured by ``quiltwork serve profile``:
 
     device: {memory_gb: 4, load_gb_per_s: 2}
@@ -35,12 +41,14 @@ from quiltwork.serving.profiles.accelerator import ACCELERATORS, Accelerator, sp
 from quiltwork.serving.profiles.measured import Measured, read_measured
 from quiltwork.serving.profiles.vidur import read_link, read_operators
 from quiltwork.serving.simulate.arms import Arm, Family, Tuning, apps_of, apps_of_chains
-from quiltwork.serving.simulate.world import App, Cluster, Device, Settings
+from quiltwork.serving.simulate.world import App, Cluster, Device, Front, Settings
 from quiltwork.zoo.types import Part
 
 SETTINGS = ("kv", "hysteresis", "by_cost", "priorities", "replicate", "swap", "locality", "provisioning", "fill",
             "kv_share", "attached_share", "prefill_chunk", "period_s", "high", "low")  # fmt: skip
-"""Of ``Settings``, those that a description may set by name; ``hop_us`` besides."""
+"""Of ``Settings``, those that a description may set by name; besides them ``MICROSECONDS`` and those of the front."""
+MICROSECONDS = {"hop_us": "hop_s", "step_us": "step_s", "piece_us": "piece_s"}
+FRONT_SETTINGS = ("front_us", "beat_s", "horizon")
 
 
 @dataclass(frozen=True)
@@ -111,10 +119,13 @@ def described(document: Any, root: Path, where: str = "cluster") -> Described:
     if not isinstance(servers, list) or not servers or not all(type(n) is int and n > 0 for n in servers):
         raise BadInputError("must list how many devices each server has", where=f"{where}: servers")
     device = _device(top.get("device", "a100"), f"{where}: device")
-    links = _fields(top.get("links", {}), f"{where}: links", ("inside", "between"))
+    links = _fields(top.get("links", {}), f"{where}: links", ("inside", "between", "front"))
     inside = _link(links.get("inside", {}), root, True, f"{where}: links.inside")
     between = _link(links.get("between", {}), root, False, f"{where}: links.between")
     settings = _settings(top.get("settings", {}), f"{where}: settings")
+    if settings.front is not None:
+        way = _link(links.get("front", {}), root, False, f"{where}: links.front")
+        settings = replace(settings, front=replace(settings.front, link=way))
     families = top.get("families", [])
     if not isinstance(families, list) or not (families or "zoo" in top):
         raise BadInputError("must list families of models, where there is no zoo", where=f"{where}: families")
@@ -182,17 +193,37 @@ def _link(document: Any, root: Path, inside: bool, where: str) -> Link:
 
 
 def _settings(document: Any, where: str) -> Settings:
-    fields = dict(_fields(document, where, (*SETTINGS, "hop_us")))
-    if "hop_us" in fields:
-        fields["hop_s"] = fields.pop("hop_us") * 1e-6
+    fields = dict(_fields(document, where, (*SETTINGS, *MICROSECONDS, *FRONT_SETTINGS)))
+    given = {name: fields.pop(name) for name in FRONT_SETTINGS if name in fields}
+    for name, own in MICROSECONDS.items():
+        if name in fields:
+            fields[own] = _number(fields.pop(name), f"{where}: {name}") * 1e-6
+    if given:
+        fields["front"] = _front(given, where)
     defaults = Settings()
     for name, value in fields.items():
         kind = type(getattr(defaults, name))
         if kind is float and type(value) is int:
             fields[name] = value = float(value)
-        if type(value) is not kind:
+        if name != "front" and type(value) is not kind:
             raise BadInputError(f"must be of type {kind.__name__}", where=f"{where}: {name}")
     return replace(defaults, **fields)
+
+
+def _front(given: Mapping[str, Any], where: str) -> Front:
+    if "front_us" not in given:
+        raise BadInputError("is missing, and only a front heeds the others", where=f"{where}: front_us")
+    numbers = {name: _number(value, f"{where}: {name}") for name, value in given.items()}
+    horizon = given.get("horizon", Front().horizon)
+    if type(horizon) is not int:
+        raise BadInputError("must be a number of tokens", where=f"{where}: horizon")
+    return Front(numbers["front_us"] * 1e-6, numbers.get("beat_s", Front().beat_s), horizon)
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInputError("must be a number", where=where)
+    return float(value)
 
 
 def _fields(document: Any, where: str, allowed: tuple[str, ...], needed: tuple[str, ...] = ()) -> Mapping[str, Any]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from quiltwork.serving.policy.cost import Link
-from quiltwork.serving.simulate.world import Cluster
+from quiltwork.serving.simulate.world import FRONT, Cluster
 
 CHUNK_BYTES = 1 << 20
 """Long messages go in pieces of this size, so that a short one waits for one piece at the most."""
 
 
 class Network:
-    """Who can send to whom, how fast, and until when each way is taken."""
+    """Who can send to whom, how fast, and until when each way is taken. The front is a server of its own."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._server = {device.agent: device.server for device in cluster.devices}
-        self._inside, self._between = cluster.inside, cluster.between
+    def __init__(self, cluster: Cluster, front: Link | None = None) -> None:
+        self._server = {device.agent: device.server for device in cluster.devices} | {FRONT: FRONT}
+        self._inside, self._between, self._front = cluster.inside, cluster.between, front or _NONE
         self._free: dict[tuple[str, str], float] = {}
         self.fastest = max(link.bytes_per_s for link in (cluster.inside, cluster.between)) * 2
         """Bytes per second that no link reaches."""
@@ -27,6 +27,8 @@ class Network:
         """The idle link; within one agent nothing costs anything."""
         if source == target:
             return _NONE
+        if FRONT in (source, target):
+            return self._front
         return self._inside if self._server[source] == self._server[target] else self._between
 
     def link_now(self, source: str, target: str, now: float) -> Link:

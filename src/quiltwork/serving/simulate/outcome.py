@@ -73,6 +73,10 @@ class Outcome:
     batches: int
     rows: int
     """Rows in these batches, over all segments."""
+    steps: int
+    """Of agents; the batches of one step follow each other."""
+    pieces: int
+    """Requests that rode, over all steps."""
     loads: int
     loaded_bytes: float
     evictions: int

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
+from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.serving.policy.kv import KVChoice
@@ -18,7 +19,10 @@ from quiltwork.serving.simulate.network import Network
 from quiltwork.serving.simulate.outcome import Outcome
 from quiltwork.serving.simulate.request import Batch, Running
 from quiltwork.serving.simulate.scaling import BATCH, changes
-from quiltwork.serving.simulate.world import App, Arrival, Cluster, Piece, Placed, Settings
+from quiltwork.serving.simulate.world import FRONT, App, Arrival, Cluster, Piece, Placed, Settings
+
+if TYPE_CHECKING:
+    from quiltwork.serving.simulate.hearsay import Hearsay
 
 TOKEN_BYTES = 4
 """Of a token's number, which is all that enters a chain."""
@@ -52,7 +56,7 @@ class Simulation:
             d.agent: Agent(d, settings.reserve_share, settings.limits.rows)
             for d in sorted(cluster.devices, key=lambda d: d.agent)
         }
-        self.network = Network(cluster)
+        self.network = Network(cluster, settings.front.link if settings.front is not None else None)
         self.books = Books()
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -68,6 +72,13 @@ class Simulation:
                 if name not in self.apps:
                     raise BadInputError(f"{name!r} is not served and cannot stand in", where=app.name)
         self._chooser = Chooser(self.agents, self.network, settings, self.books)
+        self._front_free_at = 0.0
+        self._hearsay: Hearsay | None = None
+        if settings.front is not None:
+            # Not at the top: torch comes with the live agents' dispatcher, and not every world has a front.
+            from quiltwork.serving.simulate.hearsay import Hearsay
+
+            self._hearsay = Hearsay(self.agents, self.pieces, self.network, settings, settings.front, lambda: self.now)
         for agent, instances in placed.items():
             for instance in instances:
                 if agent not in self.agents or instance not in self.pieces:
@@ -85,6 +96,8 @@ class Simulation:
         """To the last answer."""
         if self._arrivals and self.settings.replicate:
             self._at(self._arrivals[0].at + self.settings.period_s, self._tick)
+        if self._arrivals and self.settings.front is not None:
+            self._at(self._arrivals[0].at, self._beat)
         self._to_come, self._idle_looks, self._stepped = len(self._arrivals), 0, False
         while self._events or self._open:
             if not self._events:
@@ -108,7 +121,31 @@ class Simulation:
             self.books.refuse(seq)
             return
         self._open[arrival.id] = seq
-        self._dispatch(seq, None)
+        self._from_front(partial(self._dispatch, seq, None))
+
+    def _from_front(self, act: Callable[[], None]) -> None:
+        """Do something at the front when it has done with what came before; at once where there is none."""
+        front = self.settings.front
+        if front is None:
+            act()
+            return
+        self._front_free_at = max(self._front_free_at, self.now) + front.token_s
+        self._at(self._front_free_at, act)
+
+    def _beat(self) -> None:
+        """A sign of life of everybody."""
+        assert self._hearsay is not None
+        assert self.settings.front is not None
+        self._hearsay.beat()
+        if self._events:
+            self._at(self.now + self.settings.front.beat_s, self._beat)
+
+    def _choose(self, seq: Running, source: str | None) -> Choice | None:
+        if self._hearsay is not None:
+            found = self._hearsay.choose(seq, source or FRONT)
+            if found is not None:
+                return found
+        return self._chooser.choose(seq, source, self.now)
 
     def _assembled(self, arrival: Arrival) -> App:
         """Whose chain answers a request, from its first token to its last."""
@@ -122,10 +159,13 @@ class Simulation:
         return app
 
     def _dispatch(self, seq: Running, source: str | None) -> None:
-        """Send a request to whoever runs its next segment, or put it aside where nobody can now."""
+        """Send a request to whoever runs its next segment, or put it aside where nobody can now.
+
+        source : the agent that it leaves; None where it comes from the front, or has just arrived.
+        """
         seq.rows = min(seq.pending, self.settings.prefill_chunk)
         seq.again = 0
-        choice = self._chooser.choose(seq, source, self.now)
+        choice = self._choose(seq, source)
         if choice is None:
             self._backlog[seq.arrival.id] = seq
             return
@@ -138,30 +178,58 @@ class Simulation:
             nbytes = seq.rows * (seq.app.route[hop].profile.hidden_bytes if hop else TOKEN_BYTES)
             arrives = self.network.send(source, choice.agent, nbytes, self.now) + self.settings.hop_s
             self.books.hops += 1
+        elif source is None and self._hearsay is not None:
+            arrives = self.network.send(FRONT, choice.agent, seq.rows * TOKEN_BYTES, self.now)
+        enters = partial(self._enqueue, seq, agent)
         if owner is not None and owner != choice.agent:
-            arrives = max(arrives, self._rehome(seq, owner, choice, source or owner))
+            inputs_at = source or (owner if self._hearsay is None else FRONT)
+            arrives = max(arrives, self._rehome(seq, owner, choice, inputs_at, arrives, enters))
         self._claim(seq, agent)
         if not seq.pages[hop]:
             agent.promise(seq.arrival.id, self._page_bytes(seq, agent))
-        self._at(arrives, partial(self._enqueue, seq, agent))
+        if arrives < float("inf"):
+            self._at(arrives, enters)
 
-    def _rehome(self, seq: Running, owner: str, choice: Choice, source: str) -> float:
-        """Another agent takes a request's run of segments over; returns when their keys and values are there."""
-        old, new, end = self.agents[owner], self.agents[choice.agent], seq.run_end(seq.hop)
+    def _rehome(
+        self, seq: Running, owner: str, choice: Choice, source: str, arrives: float, enters: Callable[[], None]
+    ) -> float:
+        """Another agent takes a request's run of segments over; returns when their keys and values are there.
+
+        Infinite where that hangs on when the agents come to read each other's letters: then ``enters`` is done when
+        they are. arrives : when the request is there itself.
+        """
+        old, new = self.agents[owner], self.agents[choice.agent]
+        end, last = seq.hop + 1, seq.run_end(seq.hop)
+        while end < last and new.has(seq.app.route[end]):
+            end += 1
         arrived = self.now
         held = 0.0
         for hop in range(seq.hop, end):
             held += seq.pages[hop] * self._page_size(seq.app.route[hop])
             self._part(seq, hop)
         if choice.kv is KVChoice.MOVE and held:
-            tokens = seq.computed * sum(p.profile.kv_bytes for p in seq.app.route[seq.hop : end])
-            arrived = self.network.send(owner, choice.agent, tokens, self.now)
+            nbytes = seq.computed * sum(p.profile.kv_bytes for p in seq.app.route[seq.hop : end])
             for hop in range(seq.hop, end):
                 seq.owners[hop] = choice.agent
             # Until all has arrived both have it.
             new.hold(seq.arrival.id, held)
-            self._at(arrived, partial(self._give_back, old, seq.arrival.id, held))
             self._enter(seq, new, range(seq.hop, end))
+            gone = partial(self._give_back, old, seq.arrival.id, held)
+            if self._hearsay is None:
+                arrived = self.network.send(owner, choice.agent, nbytes, self.now)
+                self._at(arrived, gone)
+                return arrived
+
+            def give() -> None:
+                there = self.network.send(owner, choice.agent, nbytes, self.now)
+                self._at(there, gone)
+                self._at(there, enters)
+
+            def ask() -> None:
+                self._at(self.network.send(choice.agent, owner, TOKEN_BYTES, self.now), give)
+
+            self._at(arrives, partial(self._read, new, ask))
+            return float("inf")
         elif held:
             old.release(seq.arrival.id, held)
             for hop in range(seq.hop, end):
@@ -170,6 +238,13 @@ class Simulation:
             nbytes = seq.computed * (seq.app.route[seq.hop].profile.hidden_bytes if seq.hop else TOKEN_BYTES)
             arrived = self.network.send(source, choice.agent, nbytes, self.now)
         return arrived
+
+    def _read(self, agent: Agent, letter: Callable[[], None]) -> None:
+        """An agent acts on a letter: now, or after the step that it is in."""
+        if agent.busy:
+            agent.letters.append(letter)
+        else:
+            letter()
 
     def _give_back(self, agent: Agent, id: int, nbytes: float) -> None:
         agent.release(id, nbytes)
@@ -283,7 +358,12 @@ class Simulation:
 
     def _run(self, agent: Agent, batches: Mapping[Instance, Batch], riders: Sequence[Running]) -> None:
         """Run batches one after the other, the lowest first; whoever rode in them leaves after the last."""
-        at = self.now
+        own = self.settings.step_s + self.settings.piece_s * len(riders)
+        at = self.now + own
+        agent.began = self.now
+        agent.busy_s += own
+        agent.steps += 1
+        agent.pieces += len(riders)
         for instance, batch in sorted(batches.items(), key=lambda item: (item[1].start, item[0])):
             rows_s = batch.profile.rows.at(batch.rows)
             seconds = batch.profile.batch_s(batch.rows, batch.context, batch.prompt_context)
@@ -302,6 +382,9 @@ class Simulation:
     def _end_step(self, agent: Agent, riders: Sequence[Running]) -> None:
         self._leave(agent, riders)
         agent.busy = False
+        letters, agent.letters = agent.letters, []
+        for letter in letters:
+            letter()
         # Last of all at this moment: whoever comes straight back rides in the next step, not in the one after.
         self._at(self.now, partial(self._start, agent))
 
@@ -311,21 +394,34 @@ class Simulation:
             seq.again = 0
             if seq.hop < len(seq.owners):
                 self._dispatch(seq, agent.name)
-                continue
-            seq.computed += seq.rows
-            seq.computed_once = max(seq.computed_once, seq.computed)
-            if not seq.pending:
-                seq.generated += 1
-                seq.known += 1
-                seq.lost = False
-                if seq.generated == 1:
-                    seq.first_token = self.now
-                if seq.generated == seq.arrival.output_tokens:
-                    self._finish(seq)
-                    continue
-            self._reweigh(seq)
-            seq.hop = 0
-            self._dispatch(seq, agent.name)
+            elif self._hearsay is None:
+                self._advance(seq, agent.name)
+            else:
+                back = self.network.send(agent.name, FRONT, TOKEN_BYTES, self.now)
+                self._at(back, partial(self._come_back, seq))
+
+    def _come_back(self, seq: Running) -> None:
+        """What a request's work came to is at the front."""
+        assert self._hearsay is not None
+        self._hearsay.back(seq)
+        self._from_front(partial(self._advance, seq, None))
+
+    def _advance(self, seq: Running, source: str | None) -> None:
+        """A request's rows have been through its chain: its next token is drawn, or its next rows are sent."""
+        seq.computed += seq.rows
+        seq.computed_once = max(seq.computed_once, seq.computed)
+        if not seq.pending:
+            seq.generated += 1
+            seq.known += 1
+            seq.lost = False
+            if seq.generated == 1:
+                seq.first_token = self.now
+            if seq.generated == seq.arrival.output_tokens:
+                self._finish(seq)
+                return
+        self._reweigh(seq)
+        seq.hop = 0
+        self._dispatch(seq, source)
 
     def _finish(self, seq: Running) -> None:
         del self._open[seq.arrival.id]

@@ -80,6 +80,36 @@ class Arrival:
             raise BadInputError("a request needs a token in, a token out and a time", where=f"request {self.id}")
 
 
+FRONT = "front"
+"""The name of the place where requests enter and tokens are drawn, as in ``agents.message``."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """A front as the live agents have one: what has been through its chain goes back to it, and the next token leaves
+    from there. It and the agents decide by what they have heard of each other, not by what is.
+
+    Letters to an agent that is in a step wait for its end; keys and values that are asked of it are given meanwhile.
+    """
+
+    token_s: float = 0.0
+    """Its own work for each piece that it sends, one after the other: drawing a token, deciding, writing a letter."""
+    beat_s: float = 0.25
+    """Between two signs of life: between them a place knows of the others' queues only what it sent there itself."""
+    horizon: int = 32
+    """Tokens still to come that a way to keys and values is weighed against, at most (``AgentSettings.horizon``)."""
+    link: Link = field(default_factory=Link)
+    """Between the front and every agent."""
+
+    def __post_init__(self) -> None:
+        if not self.token_s >= 0:
+            raise BadInputError(f"{self.token_s} is negative", where="front.token_s")
+        if not self.beat_s > 0:
+            raise BadInputError(f"{self.beat_s} is not positive", where="front.beat_s")
+        if self.horizon < 1:
+            raise BadInputError(f"{self.horizon} is not positive", where="front.horizon")
+
+
 @dataclass(frozen=True)
 class Settings:
     """How the world is run; every feature can be switched off alone."""
@@ -91,6 +121,12 @@ class Settings:
     hop_s: float = 1e-4
     """What every boundary between two segments costs: on the device for each batch that starts in the middle of a
     chain, and once more on the way where the next segment stands elsewhere."""
+    step_s: float = 0.0
+    """An agent's own work for each step, besides its batches."""
+    piece_s: float = 0.0
+    """And for each request that rides in it: reading its letter, making room for it, sending it on."""
+    front: Front | None = None
+    """None: tokens go straight back to the first segment, and everybody knows the others' queues as they are."""
     attached_share: float = 0.11
     """How much more a row costs that has attachments, as a share of the batch's rows (adapters of low rank)."""
     kv: str = "best"
@@ -129,7 +165,7 @@ class Settings:
                 raise BadInputError(f"{getattr(self, name)} is not positive", where=name)
         if self.kv not in POLICIES:
             raise BadInputError(f"{self.kv!r} is not one of {', '.join(POLICIES)}", where="kv")
-        for name in ("hop_s", "attached_share", "hysteresis"):
+        for name in ("hop_s", "step_s", "piece_s", "attached_share", "hysteresis"):
             if not getattr(self, name) >= 0:
                 raise BadInputError(f"{getattr(self, name)} is negative", where=name)
         if not 0 <= self.kv_share + self.reserve_share < 1:
