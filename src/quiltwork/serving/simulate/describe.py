@@ -39,7 +39,8 @@ from quiltwork.serving.simulate.world import App, Cluster, Device, Settings
 from quiltwork.zoo.types import Part
 
 SETTINGS = ("kv", "hysteresis", "by_cost", "priorities", "replicate", "swap", "locality", "provisioning", "fill",
-            "kv_share", "attached_share", "prefill_chunk", "period_s", "high", "low")  # fmt: skip
+            "kv_share", "attached_share", "prefill_chunk", "period_s", "high", "low", "admission", "slack", "power",
+            "output_tokens")  # fmt: skip
 """Of ``Settings``, those that a description may set by name; ``hop_us`` besides."""
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.serving.policy.kv import KVChoice
-from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch
+from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch, ration
 from quiltwork.serving.simulate.agent import Agent
 from quiltwork.serving.simulate.books import Books
 from quiltwork.serving.simulate.choosing import Choice, Chooser
@@ -107,8 +108,13 @@ class Simulation:
 
     def _dispatch(self, seq: Running, source: str | None) -> None:
         """Send a request to whoever runs its next segment, or put it aside where nobody can now."""
-        seq.rows = min(seq.pending, self.settings.prefill_chunk)
+        if not seq.hop:
+            seq.rows = min(seq.pending, self.settings.prefill_chunk)
         seq.again = 0
+        if source is not None and seq.owners[seq.hop] == source and seq.pages[seq.hop] and self.settings.kv == "owner":
+            self.books.kv[KVChoice.OWNER] += 1
+            self._enqueue(seq, self.agents[source])
+            return
         choice = self._chooser.choose(seq, source, self.now)
         if choice is None:
             self._backlog[seq.arrival.id] = seq
@@ -127,7 +133,10 @@ class Simulation:
         self._claim(seq, agent)
         if not seq.pages[hop]:
             agent.promise(seq.arrival.id, self._page_bytes(seq, agent))
-        self._at(arrives, partial(self._enqueue, seq, agent))
+        if arrives > self.now:
+            self._at(arrives, partial(self._enqueue, seq, agent))
+        else:
+            self._enqueue(seq, agent)
 
     def _rehome(self, seq: Running, owner: str, choice: Choice, source: str) -> float:
         """Another agent takes a request's run of segments over; returns when their keys and values are there."""
@@ -229,17 +238,25 @@ class Simulation:
         seq.waiting_at = agent.name
         agent.waiting[seq.arrival.id] = seq
         if not agent.busy:
-            # After all that happens at this moment, so that what arrives together is run together.
+            self._start_soon(agent)
+
+    def _start_soon(self, agent: Agent) -> None:
+        """Begin a step after all that happens at this moment, so that what arrives together is run together."""
+        if not agent.due:
+            agent.due = True
             self._at(self.now, partial(self._start, agent))
 
     def _start(self, agent: Agent) -> None:
         """Begin a step if there is something to do."""
+        agent.due = False
         if agent.busy or not agent.waiting:
             return
         seqs = agent.waiting.values()
         if agent.ready_at:
             seqs = [s for s in seqs if not self._loading(s, agent)]  # type: ignore[assignment]
         works = [s.work for s in seqs if s.work is not None]
+        if self.settings.slack < float("inf") and any(w.work_class is WorkClass.PREFILL for w in works):
+            works = self._rationed(works, agent)
         ids = next_batch(works, self.settings.limits, self.now, free_kv_bytes=agent.free)
         if not ids:
             if works:
@@ -265,6 +282,15 @@ class Simulation:
         agent.busy = self._stepped = True
         self._run(agent, batches, riders)
 
+    def _rationed(self, works: Sequence[Waiting], agent: Agent) -> list[Waiting]:
+        """The same works; of prompts only as many rows as ride along cheaply."""
+        found = ration(works, agent.profiles, self.settings.slack)
+        # Rows that are on their way up the chain stay together.
+        rations = {id: rows for id, rows in found.items() if not agent.waiting[id].hop}
+        for id, rows in rations.items():
+            agent.waiting[id].rows = rows
+        return [replace(w, rows=rations[w.id]) if w.id in rations else w for w in works]
+
     def _run(self, agent: Agent, batches: Mapping[Instance, Batch], riders: Sequence[Running]) -> None:
         """Run batches one after the other, the lowest first; whoever rode in them leaves after the last."""
         at = self.now
@@ -287,7 +313,7 @@ class Simulation:
         self._leave(agent, riders)
         agent.busy = False
         # Last of all at this moment: whoever comes straight back rides in the next step, not in the one after.
-        self._at(self.now, partial(self._start, agent))
+        self._start_soon(agent)
 
     def _leave(self, agent: Agent, seqs: Sequence[Running]) -> None:
         for seq in seqs:
@@ -329,7 +355,7 @@ class Simulation:
             agent.promise(seq.arrival.id, 0.0)
             self._part(seq, hop)
             if not agent.busy and agent.waiting:
-                self._at(self.now, partial(self._start, agent))
+                self._start_soon(agent)
         seq.weight = 0
 
     def _retry(self) -> None:
@@ -388,7 +414,7 @@ class Simulation:
         else:
             self._backlog[seq.arrival.id] = seq
             self._at(self.now, self._retry)
-        self._at(self.now, partial(self._start, agent))
+        self._start_soon(agent)
 
     def _yield_one(self) -> None:
         """Everybody waits for what another holds: the youngest gives its pages back, or is told no."""
