@@ -50,7 +50,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     quick = context.quick
     world = bed(context, 120 if quick else 1600)
     seeds = [context.seed + i for i in range(1 if quick else 3)]
-    rates = (4.0, 8.0) if quick else (8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 16.0, 18.0, 20.0)
+    rates = (4.0, 8.0) if quick else (7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 16.0, 18.0, 20.0)
     rows: list[dict[str, object]] = []
     settings = {(arm, seed): _tuned(context, world, arm, 10.0, seed, rows) for seed in seeds for arm in Arm}
 
