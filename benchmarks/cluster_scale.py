@@ -1,12 +1,14 @@
 """The paper's cluster, simulated by the serving policies: per-model provisioning, adapters on shared bases, blocks.
 
 Device times are measured operator times; attention and the vocabulary projection are modelled (``serving/profiles``).
-Every arm gets the same provisioning code and the best of the same small sweep of its settings: who runs the cluster
-knows who is popular, so each shuffle is tuned for by itself, on other requests than those that are reported.
+Every arm gets the same policies and the best of the same small sweep of its settings: who runs the cluster knows who is
+popular, so each shuffle is tuned for by itself, on other requests than those that are reported.
 
 Utilisation is ``Outcome.efficiency``: the share of the devices' busy time that was needed. At equal offered work and
 equal devices the *busy* share falls where batches are better filled, so that it could not show a gain; it stands in the
-rows, with the product of both and the devices used.
+rows, with the product of both and the devices used. Rows of the part ``alone`` are what no queueing at all would leave:
+every request by itself on a device. Those of the part ``fewer devices`` show what the time that sharing saves is worth
+where it is not spent on shorter waits.
 """
 
 from __future__ import annotations
@@ -48,9 +50,9 @@ def run(context: Context) -> Mapping[str, Outcome]:
     quick = context.quick
     world = bed(context, 120 if quick else 1600)
     seeds = [context.seed + i for i in range(1 if quick else 3)]
-    rates = (4.0, 8.0) if quick else (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0)
+    rates = (4.0, 8.0) if quick else (7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 16.0, 18.0, 20.0)
     rows: list[dict[str, object]] = []
-    settings = {(arm, seed): _tuned(context, world, arm, 6.0, seed, rows) for seed in seeds for arm in Arm}
+    settings = {(arm, seed): _tuned(context, world, arm, 10.0, seed, rows) for seed in seeds for arm in Arm}
 
     knees: dict[Arm, list[float]] = {arm: [] for arm in Arm}
     for arm in Arm:
@@ -75,9 +77,17 @@ def run(context: Context) -> Mapping[str, Outcome]:
             used[arm].append(found.efficiency)
             tokens.add((found.tokens, len(found.refused)))
             rows.append({"part": "compared", "arm": str(arm), "shuffle": seed, "rate": LOAD * knee} | _figures(found))
+            rows.append({"part": "alone", "arm": str(arm), "shuffle": seed,
+                         "p95": round(world.alone(arm, seed, settings[arm, seed], 0.95), 3)})  # fmt: skip
         if len(tokens) != 1:
             raise QuiltworkError("the arms did not generate the same tokens", where=f"shuffle {seed}")
     rate = LOAD * knees[Arm.MODELS][0]
+    if not quick:
+        context.progress("fewer devices; models without swapping")
+        found, _ = world.run(Arm.BLOCKS, rate, seeds[0], settings[Arm.BLOCKS, seeds[0]], servers=3)
+        rows.append({"part": "fewer devices", "arm": "blocks", "rate": rate} | _figures(found))
+        found, _ = world.run(Arm.MODELS, rate, seeds[0], replace(settings[Arm.MODELS, seeds[0]], swap=False))
+        rows.append({"part": "sensitivity", "arm": "models, no swapping"} | _figures(found))
     for name, changed in _ablation(settings[Arm.BLOCKS, seeds[0]], quick):
         context.progress(f"blocks, {name}")
         rows.append({"part": "sensitivity", "arm": f"blocks, {name}"}
@@ -101,11 +111,18 @@ def run(context: Context) -> Mapping[str, Outcome]:
 
 def _tuned(context: Context, world: Bed, arm: Arm, rate: float, seed: int, rows: list[dict[str, object]]) -> Settings:
     """The settings of an arm with the lowest p95 for a shuffle, on requests that are not reported."""
-    base = world.world.settings
-    candidates = [
-        replace(base, provisioning=how, kv_share=kv, fill=fill)
-        for how in ("chains", "segments") for kv in (0.2, 0.4) for fill in (0.2, 0.5)
-    ]  # fmt: skip
+    from quiltwork.serving.policy.queueing import QueueLimits
+
+    base = replace(world.world.settings, limits=QueueLimits(rows=512, sequences=256), prefill_chunk=256)
+    placings = (
+        {"provisioning": "settled", "power": 1.0, "replicate": False, "kv": "owner"},
+        {"provisioning": "settled", "power": 1.0, "replicate": False, "kv": "best"},
+        {"provisioning": "settled", "power": 3.0, "replicate": False, "kv": "owner"},
+        {"provisioning": "settled", "power": 3.0, "replicate": False, "kv": "best"},
+        {"provisioning": "chains", "fill": 0.2, "kv": "owner"},
+        {"provisioning": "segments", "fill": 0.5, "kv": "owner"},
+    )
+    candidates = [replace(base, admission="steps", slack=0.3, **placing) for placing in placings]  # type: ignore[arg-type]
     measured: list[float] = []
     for candidate in candidates[:2] if context.quick else candidates:
         context.progress(f"settings of {arm}: {_named(candidate)}")
@@ -123,14 +140,15 @@ def _ablation(settings: Settings, quick: bool) -> list[tuple[str, Settings]]:
     if quick:
         return changed
     changed += [(f"adapters cost {share:.0%}", replace(settings, attached_share=share)) for share in (0.0, 0.25, 0.5)]
-    changed += [(f"kv: {kv}", replace(settings, kv=kv)) for kv in ("owner", "move", "recompute")]
+    changed += [(f"kv: {kv}", replace(settings, kv=kv)) for kv in ("owner", "best", "move") if kv != settings.kv]
     changed += [
+        ("admitted by the moment", replace(settings, admission="moment")),
         ("no dispatch by cost", replace(settings, by_cost=False)),
         ("no priorities", replace(settings, priorities=False)),
-        ("no replicas added", replace(settings, replicate=False)),
+        ("prompts in whole chunks", replace(settings, slack=float("inf"))),
         ("no swapping", replace(settings, swap=False)),
+        ("placed chain by chain", replace(settings, provisioning="chains", fill=0.2)),
         ("placed without locality", replace(settings, provisioning="segments", locality=False)),
-        ("prompt chunks of 256", replace(settings, prefill_chunk=256)),
     ]
     return changed
 
@@ -143,7 +161,7 @@ def _scale(
     from work.cluster import bed
 
     rows: list[dict[str, object]] = []
-    for times in (1, 2, 4, 8):
+    for times in (2, 4, 8):
         for arm in (Arm.MODELS, Arm.BLOCKS):
             context.progress(f"{12 * times} devices: {arm}")
             found, _ = paper.run(arm, rate * times, seed, settings[arm], servers=4 * times)
@@ -170,7 +188,7 @@ def _figures(found: Simulated) -> dict[str, object]:
 
 
 def _named(settings: Settings) -> dict[str, object]:
-    return {"provisioning": settings.provisioning, "kv_share": settings.kv_share, "fill": settings.fill}
+    return {"provisioning": settings.provisioning, "power": settings.power, "kv": settings.kv}
 
 
 def _rounded(row: Mapping[str, object]) -> dict[str, object]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from quiltwork.core.bench import Context
 from quiltwork.core.errors import NotFoundError
 from quiltwork.core.traces import Trace, read_azure, read_gentd_popularity, shares_of
+from quiltwork.serving.policy.cost import joined
 from quiltwork.serving.simulate import Arrival, Outcome, Settings
 from quiltwork.serving.simulate.arms import Arm
 from quiltwork.serving.simulate.describe import Described, described
@@ -66,6 +69,24 @@ class Bed:
         arrivals = arrivals_of(self.before if tuning else self.trace, shares, rate, seed=seed + 1000 * tuning)
         outcome = run_world(self.world, arm, arrivals, shares, rate, servers=servers, settings=settings)
         return outcome, arrivals
+
+    def alone(self, arm: Arm, seed: int, settings: Settings, q: float) -> float:
+        """Seconds that the share ``q`` of the requests would take at most, each by itself on a device."""
+        apps = {app.name: app for app in self.world.served(arm)}
+        taken = []
+        for a in arrivals_of(self.trace, self.shares(seed), 1.0, seed=seed):
+            app = apps[a.app]
+            profile = joined([piece.profile for piece in app.route])
+            attached = 1 + settings.attached_share * app.attached
+            chunks, rest = divmod(a.prompt_tokens, settings.prefill_chunk)
+            rows_s = chunks * profile.rows.at(settings.prefill_chunk) + profile.rows.at(rest)
+            steps = a.output_tokens - 1
+            rows_s += steps * profile.rows.at(1)
+            seconds = rows_s * attached + profile.batch_s(0, prompt_context=a.prompt_tokens * (a.prompt_tokens + 1) / 2)
+            seconds += profile.batch_s(0, context=steps * (a.prompt_tokens + (steps + 1) / 2))
+            hops = sum(piece.start > 0 for piece in app.route)
+            taken.append(seconds + hops * settings.hop_s * (steps + chunks + (rest > 0)))
+        return float(np.quantile(taken, q))
 
 
 def bed(context: Context, count: int, *, tenants: int | None = None) -> Bed:

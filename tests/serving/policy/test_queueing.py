@@ -5,12 +5,14 @@ from hypothesis import strategies as st
 
 from quiltwork.serving.policy.cost import CostTable, SegmentProfile
 from quiltwork.serving.policy.queueing import (
+    LEAST_ROWS,
     QueueLimits,
     Waiting,
     WorkClass,
     batch_limit,
     next_batch,
     queue_seconds,
+    ration,
 )
 
 LIMITS = QueueLimits(rows=64, sequences=8, max_wait_s=1.0)
@@ -38,6 +40,30 @@ def test_an_instance_takes_no_more_rows_than_its_profile_allows() -> None:
 def test_work_without_room_for_its_pages_waits_and_others_go_on() -> None:
     queue = [work(1, WorkClass.DECODE, kv=100), work(2, WorkClass.DECODE, kv=10)]
     assert next_batch(queue, LIMITS, now=0.0, free_kv_bytes=50) == (2,)
+
+
+FLAT_TO_64 = {("a",): SegmentProfile(CostTable((1, 64, 128), (0.01, 0.01, 0.02)))}
+
+
+def test_so_many_rows_of_a_prompt_ride_along_as_hardly_make_the_step_longer() -> None:
+    """Four decode in 10 ms; 11 ms are what 70 rows take: 64 and a tenth of what the next 64 cost."""
+    queue = [work(1, WorkClass.PREFILL, 512), *(work(i, WorkClass.DECODE) for i in range(2, 6))]
+    assert ration(queue, FLAT_TO_64, 0.1) == {1: 66}
+    assert ration(queue, FLAT_TO_64, 0.0) == {1: 60}
+    assert ration([work(1, WorkClass.PREFILL, 20), *queue[1:]], FLAT_TO_64, 0.1) == {1: 20}
+
+
+def test_every_prompt_brings_its_own_ration_the_oldest_first() -> None:
+    young, old = work(1, WorkClass.PREFILL, 512, since=1.0), work(2, WorkClass.PREFILL, 512)
+    decoding = work(3, WorkClass.DECODE, rows=4)
+    assert ration([young, old, decoding], FLAT_TO_64, 0.5) == {2: 92, 1: 32}
+    crowded = work(3, WorkClass.DECODE, rows=100)
+    assert ration([young, old, crowded], FLAT_TO_64, 0.0) == {2: LEAST_ROWS, 1: LEAST_ROWS}
+
+
+def test_where_nobody_decodes_and_what_was_lost_is_not_rationed() -> None:
+    prompt, lost = work(1, WorkClass.PREFILL, 512, instance="b"), work(2, WorkClass.VERIFY, 512)
+    assert ration([prompt, lost, work(3, WorkClass.DECODE)], FLAT_TO_64 | {("b",): FLAT_TO_64["a",]}, 0.1) == {}
 
 
 @given(

@@ -45,6 +45,10 @@ def run(count: int = 40, seed: int = 0, rate: float = 20.0, memory: float = 1e6,
     replicate=st.booleans(),
     swap=st.booleans(),
     locality=st.booleans(),
+    provisioning=st.sampled_from(["chains", "segments", "settled"]),
+    admission=st.sampled_from(["steps", "moment"]),
+    slack=st.sampled_from([0.1, float("inf")]),
+    power=st.sampled_from([1.0, 3.0]),
 )
 def test_every_request_ends_exactly_once_with_all_its_tokens(seed: int, memory: float, **changes: object) -> None:
     apps, wanted = shared_apps(), arrivals(shared_apps(), 30, 30.0, seed)
@@ -78,6 +82,38 @@ def test_a_batch_for_several_models_is_one_batch() -> None:
     # Each step: the lower segment once for all three, the upper ones once each.
     assert outcome.batches == steps * 3
     assert outcome.rows == 2 * (3 * 8 + 3 * (steps - 1))
+
+
+def test_a_new_request_joins_who_runs_its_segments_though_another_agent_is_idler_by_the_moment() -> None:
+    """One agent decodes the same app; the other has the app too and decodes a stranger."""
+    apps = [App(n, (piece(n, profile=FLAT),)) for n in ("mine", "strange")]
+    wanted = [Arrival(0, "mine", 0.0, 8, 50), Arrival(1, "strange", 0.0, 8, 50), Arrival(2, "mine", 0.1, 8, 20)]
+    world = Cluster((Device("a", "s", 1e9), Device("b", "s", 1e9)))
+    placed = {"a": [("mine",)], "b": [("mine",), ("strange",)]}
+    rows = {}
+    for admission in ("steps", "moment"):
+        simulation = Simulation(
+            world, apps, wanted, replace(SMALL, admission=admission, replicate=False, kv="owner"), placed
+        )
+        assert len(simulation.run().finished) == 3
+        rows[admission] = simulation.agents["a"].rows_run
+    assert rows["steps"] == (8 + 49) + (8 + 19)
+
+
+def test_rationed_prompts_hold_up_decoding_less_and_are_all_computed() -> None:
+    """Up to 32 rows cost what one costs; the long prompt comes in rows that ride along, not in chunks of 64."""
+    steep = SegmentProfile(CostTable((1, 32, 64), (0.01, 0.01, 0.05)))
+    app = App("app", (piece("app", profile=steep),))
+    wanted = [Arrival(0, "app", 0.0, 1, 60), Arrival(1, "app", 0.05, 640, 1)]
+    chosen = Settings(limits=QueueLimits(rows=65, sequences=64), prefill_chunk=64, replicate=False)
+    world = Cluster((Device("a", "s", 1e9),))
+    whole, rationed = (
+        simulate(world, [app], wanted, replace(chosen, slack=slack), {"a": [("app",)]}) for slack in (float("inf"), 0.1)
+    )
+    assert [f.id for f in rationed.finished] == [0, 1]
+    assert rationed.rows == whole.rows == 1 + 59 + 640
+    assert rationed.finished[0].latency == pytest.approx(0.01 * 60 * 1.1, rel=0.1)
+    assert whole.finished[0].latency > 1.3 * rationed.finished[0].latency
 
 
 def test_one_block_one_server_one_row_waits_as_queueing_theory_says() -> None:

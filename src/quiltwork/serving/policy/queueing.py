@@ -86,6 +86,37 @@ def _urgency(work: Waiting, limits: QueueLimits, now: float) -> tuple[int, float
     return (int(WorkClass.VERIFY) if aged else int(work.work_class), work.since)
 
 
+def ration(waiting: Sequence[Waiting], profiles: Mapping[Instance, SegmentProfile], slack: float) -> dict[int, int]:
+    """Rows of prompts that ride along where sequences decode, by id: as many as hardly make the step longer.
+
+    A batch of few rows takes the time that reading the weights takes, so that some rows of a prompt come for next to
+    nothing; many make all who decode there wait. Each prompt may make its segment's batch longer by ``slack`` of what
+    decoding alone would take, the oldest first: where more of them wait, more ride. At a segment where nobody decodes
+    nothing is rationed, for there the weights have to be read for the prompt's own sake.
+    """
+    decoding: dict[Instance, int] = {}
+    for work in waiting:
+        if work.work_class is not WorkClass.PREFILL:
+            decoding[work.instance] = decoding.get(work.instance, 0) + work.rows
+    riding: dict[Instance, int] = {}
+    prompts: dict[Instance, int] = {}
+    rations: dict[int, int] = {}
+    for work in sorted(waiting, key=lambda w: (w.since, w.id)):
+        i = work.instance
+        if work.work_class is not WorkClass.PREFILL or i not in decoding or i not in profiles:
+            continue
+        prompts[i] = prompts.get(i, 0) + 1
+        table = profiles[i].rows
+        most = int(table.most_within(table.at(decoding[i]) * (1 + slack * prompts[i])))
+        rations[work.id] = min(work.rows, max(most - decoding[i] - riding.get(i, 0), LEAST_ROWS))
+        riding[i] = riding.get(i, 0) + rations[work.id]
+    return rations
+
+
+LEAST_ROWS = 16
+"""Of a prompt in a step, however crowded the step is: it must come to an end."""
+
+
 def batch_limit(profile: SegmentProfile, share_s: float, *, least: int = 1) -> int:
     """Rows that a segment should take at a time: as many as stay within its share of the latency objective."""
     return max(int(profile.rows.most_within(share_s)), least)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
+from quiltwork.serving.policy.admission import InUse
 from quiltwork.serving.policy.cost import SegmentProfile
 from quiltwork.serving.policy.placement import Resident, evictions
 from quiltwork.serving.policy.queueing import Instance, queue_seconds
@@ -34,6 +35,8 @@ class Agent:
         """When its last step did."""
         self.letters: list[Callable[[], None]] = []
         """What has come in the middle of a step and is read after it."""
+        self.due = False
+        """A step is to begin at this moment."""
         self.used = False
         self.version = 0
         """Changes with what is ready here."""
@@ -46,7 +49,8 @@ class Agent:
         self.waits: defaultdict[Instance, list[float]] = defaultdict(list)
         self._rows: dict[Instance, int] = {}
         self._contexts: defaultdict[Instance, int] = defaultdict(int)
-        self._profiles: dict[Instance, SegmentProfile] = {}
+        self.profiles: dict[Instance, SegmentProfile] = {}
+        """Of what is or was here."""
         self._step_rows = step_rows
         self._known_queue_s: float | None = 0.0
 
@@ -59,13 +63,26 @@ class Agent:
     def queue_s(self) -> float:
         """Seconds that one round of everything here takes: waiting prompts in full, a row for each that decodes."""
         if self._known_queue_s is None:
-            self._known_queue_s = queue_seconds(self._rows, self._profiles, self._step_rows, self._contexts)
+            self._known_queue_s = queue_seconds(self._rows, self.profiles, self._step_rows, self._contexts)
         return self._known_queue_s
 
     @property
     def left_over(self) -> list[Running]:
         """What waited when the last step began and did not ride in it: all that a sign of life tells of a queue."""
         return [seq for seq in self.waiting.values() if seq.work is not None and seq.work.since <= self.began]
+
+    @property
+    def sequences(self) -> int:
+        """Requests that have pages here, or are on their way to them."""
+        return len(self.held.keys() | self.promised.keys())
+
+    def use(self) -> dict[Instance, InUse]:
+        """What decodes at each segment here."""
+        return {
+            i: InUse(self.profiles[i], n, self._contexts[i], max(self._rows.get(i, 0) - n, 0))
+            for i, n in self.users.items()
+            if n
+        }
 
     def has(self, piece: Piece) -> bool:
         """Whether a segment is here (or being loaded) and takes requests."""
@@ -74,7 +91,7 @@ class Agent:
     def put(self, piece: Piece, ready_at: float | None = None) -> None:
         """A segment's weights take their place."""
         self.resident[piece.instance] = piece
-        self._profiles[piece.instance] = piece.profile
+        self.profiles[piece.instance] = piece.profile
         self.draining.discard(piece.instance)
         self.weight_bytes += piece.profile.weight_bytes
         self.used = True

@@ -22,6 +22,7 @@ class Books:
         self.kv: Counter[str] = Counter()
         self.hops = self.loads = self.evictions = self.preemptions = self.added = self.retired = self.assembled = 0
         self.loaded_bytes = self.peak_kv = self.peak_weights = 0.0
+        self._generated = 0
         self._asked: Counter[Instance] = Counter()
         self._since: float | None = None
 
@@ -38,9 +39,14 @@ class Books:
         span = now - (self._since if self._since is not None else now) + 1.0
         return {instance: n / span for instance, n in self._asked.items()}
 
+    def output_tokens(self, default: float) -> float:
+        """Tokens that a request generates: the mean of those that have ended, who count the more the more they are."""
+        return (self._generated + default * _FEW) / (len(self.finished) + _FEW)
+
     def finish(self, seq: Running, now: float) -> None:
         """A request got its last token."""
         a = seq.arrival
+        self._generated += a.output_tokens
         self.finished.append(Finished(a.id, a.app, a.at, seq.first_token, now, a.prompt_tokens, a.output_tokens))
 
     def refuse(self, seq: Running) -> None:
@@ -77,3 +83,7 @@ class Books:
             kv_choices={str(choice): n for choice, n in self.kv.items()},
             assembled=self.assembled,
         )
+
+
+_FEW = 16
+"""Requests: so many must have ended before their mean counts as much as what was expected."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from quiltwork.serving.policy.admission import Coming, Spot, admit
 from quiltwork.serving.policy.cost import Link, SegmentProfile, joined
 from quiltwork.serving.policy.dispatch import Candidate, Option, choose, weigh
 from quiltwork.serving.policy.kv import KVChoice, KVState
@@ -177,10 +178,27 @@ class Chooser:
             self._turn += 1
             best: Candidate | None = candidates[self._turn % len(candidates)]
         else:
-            best = choose(candidates, hysteresis=self._settings.hysteresis)
+            best = self._cheapest(seq, candidates)
         if best is None:
             return None
         return loads.get(best.agent) or Choice(best.agent, best.kv)
+
+    def _cheapest(self, seq: Running, candidates: Sequence[Candidate]) -> Candidate | None:
+        if self._settings.admission == "moment":
+            return choose(candidates, hysteresis=self._settings.hysteresis)
+        expected = self._books.output_tokens(self._settings.output_tokens) - seq.generated
+        coming = Coming(
+            [(p.instance, p.profile) for p in seq.app.route[seq.hop :]],
+            rows=seq.pending,
+            tokens=max(expected, 1.0),
+            chunk=self._settings.prefill_chunk,
+        )
+        spots = [
+            Spot(c.agent, self._agents[c.agent].use(), self._agents[c.agent].sequences, c.net_s, c.load_s)
+            for c in candidates
+        ]
+        spot = admit(spots, coming, power=self._settings.power)
+        return None if spot is None else next(c for c in candidates if c.agent == spot.agent)
 
     def _onward_s(self, seq: Running, agent: Agent) -> tuple[float, int]:
         """Seconds to get from an agent to the rest of the chain where it has only a part, and its bytes per token."""

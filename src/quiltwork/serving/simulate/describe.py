@@ -45,7 +45,8 @@ from quiltwork.serving.simulate.world import App, Cluster, Device, Front, Settin
 from quiltwork.zoo.types import Part
 
 SETTINGS = ("kv", "hysteresis", "by_cost", "priorities", "replicate", "swap", "locality", "provisioning", "fill",
-            "kv_share", "attached_share", "prefill_chunk", "period_s", "high", "low")  # fmt: skip
+            "kv_share", "attached_share", "prefill_chunk", "period_s", "high", "low", "admission", "slack", "power",
+            "output_tokens")  # fmt: skip
 """Of ``Settings``, those that a description may set by name; besides them ``MICROSECONDS`` and those of the front."""
 MICROSECONDS = {"hop_us": "hop_s", "step_us": "step_s", "piece_us": "piece_s"}
 FRONT_SETTINGS = ("front_us", "beat_s", "horizon")

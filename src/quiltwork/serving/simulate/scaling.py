@@ -8,6 +8,7 @@ from math import ceil
 
 from quiltwork.serving.policy.placement import Change, Demand, Place, Standing, place, replicas
 from quiltwork.serving.policy.queueing import Instance
+from quiltwork.serving.policy.settling import Lengths, Stream, settle
 from quiltwork.serving.policy.spreading import complete, level, pour, spread
 from quiltwork.serving.simulate.agent import Agent
 from quiltwork.serving.simulate.world import App, Cluster, Piece, Placed, Settings
@@ -60,6 +61,12 @@ def provision(
     free = {p.agent: p.memory_bytes for p in places}
     chains = {app.name: [p.instance for p in app.route] for app in apps}
     order = [chains[name] for name in sorted(chains, key=lambda n: (-chain_load[n], n))]
+    if settings.provisioning == "settled":
+        streams = [Stream(name, tuple(chains[name]), rates[name]) for name in sorted(chains)]
+        lengths = Lengths(prompt_tokens, output_tokens, settings.prefill_chunk)
+        room = [Place(d.agent, d.memory_bytes * (1 - settings.reserve_share), 1.0, d.server) for d in cluster.devices]
+        profiles = {i: p.profile for i, p in pieces.items()}
+        return settle(streams, profiles, room, lengths, kv_share=settings.kv_share, power=settings.power)
     if settings.provisioning == "chains":
         _add(complete(order, agents, nbytes, free), agents, nbytes, free)
         _add(spread(chains, chain_load, agents, nbytes, free, enough=settings.fill), agents, nbytes, free)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.serving.policy.kv import KVChoice
-from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch
+from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch, ration
 from quiltwork.serving.simulate.agent import Agent
 from quiltwork.serving.simulate.assembling import chosen_app
 from quiltwork.serving.simulate.books import Books
@@ -163,8 +164,14 @@ class Simulation:
 
         source : the agent that it leaves; None where it comes from the front, or has just arrived.
         """
-        seq.rows = min(seq.pending, self.settings.prefill_chunk)
+        if not seq.hop:
+            seq.rows = min(seq.pending, self.settings.prefill_chunk)
         seq.again = 0
+        at_once = self.settings.kv == "owner" and self.settings.front is None
+        if source is not None and at_once and seq.owners[seq.hop] == source and seq.pages[seq.hop]:
+            self.books.kv[KVChoice.OWNER] += 1
+            self._enqueue(seq, self.agents[source])
+            return
         choice = self._choose(seq, source)
         if choice is None:
             self._backlog[seq.arrival.id] = seq
@@ -187,8 +194,10 @@ class Simulation:
         self._claim(seq, agent)
         if not seq.pages[hop]:
             agent.promise(seq.arrival.id, self._page_bytes(seq, agent))
-        if arrives < float("inf"):
+        if self.now < arrives < float("inf"):
             self._at(arrives, enters)
+        elif arrives <= self.now:
+            enters()
 
     def _rehome(
         self, seq: Running, owner: str, choice: Choice, source: str, arrives: float, enters: Callable[[], None]
@@ -320,17 +329,25 @@ class Simulation:
         seq.waiting_at = agent.name
         agent.waiting[seq.arrival.id] = seq
         if not agent.busy:
-            # After all that happens at this moment, so that what arrives together is run together.
+            self._start_soon(agent)
+
+    def _start_soon(self, agent: Agent) -> None:
+        """Begin a step after all that happens at this moment, so that what arrives together is run together."""
+        if not agent.due:
+            agent.due = True
             self._at(self.now, partial(self._start, agent))
 
     def _start(self, agent: Agent) -> None:
         """Begin a step if there is something to do."""
+        agent.due = False
         if agent.busy or not agent.waiting:
             return
         seqs = agent.waiting.values()
         if agent.ready_at:
             seqs = [s for s in seqs if not self._loading(s, agent)]  # type: ignore[assignment]
         works = [s.work for s in seqs if s.work is not None]
+        if self.settings.slack < float("inf") and any(w.work_class is WorkClass.PREFILL for w in works):
+            works = self._rationed(works, agent)
         ids = next_batch(works, self.settings.limits, self.now, free_kv_bytes=agent.free)
         if not ids:
             if works:
@@ -355,6 +372,15 @@ class Simulation:
                 batch.add(seq)
         agent.busy = self._stepped = True
         self._run(agent, batches, riders)
+
+    def _rationed(self, works: Sequence[Waiting], agent: Agent) -> list[Waiting]:
+        """The same works; of prompts only as many rows as ride along cheaply."""
+        found = ration(works, agent.profiles, self.settings.slack)
+        # Rows that are on their way up the chain stay together.
+        rations = {id: rows for id, rows in found.items() if not agent.waiting[id].hop}
+        for id, rows in rations.items():
+            agent.waiting[id].rows = rows
+        return [replace(w, rows=rations[w.id]) if w.id in rations else w for w in works]
 
     def _run(self, agent: Agent, batches: Mapping[Instance, Batch], riders: Sequence[Running]) -> None:
         """Run batches one after the other, the lowest first; whoever rode in them leaves after the last."""
@@ -386,7 +412,7 @@ class Simulation:
         for letter in letters:
             letter()
         # Last of all at this moment: whoever comes straight back rides in the next step, not in the one after.
-        self._at(self.now, partial(self._start, agent))
+        self._start_soon(agent)
 
     def _leave(self, agent: Agent, seqs: Sequence[Running]) -> None:
         for seq in seqs:
@@ -441,7 +467,7 @@ class Simulation:
             agent.promise(seq.arrival.id, 0.0)
             self._part(seq, hop)
             if not agent.busy and agent.waiting:
-                self._at(self.now, partial(self._start, agent))
+                self._start_soon(agent)
         seq.weight = 0
 
     def _retry(self) -> None:
@@ -500,7 +526,7 @@ class Simulation:
         else:
             self._backlog[seq.arrival.id] = seq
             self._at(self.now, self._retry)
-        self._at(self.now, partial(self._start, agent))
+        self._start_soon(agent)
 
     def _yield_one(self) -> None:
         """Everybody waits for what another holds: the youngest gives its pages back, or is told no."""

@@ -117,6 +117,9 @@ class Settings:
     limits: QueueLimits = field(default_factory=lambda: QueueLimits(rows=512, sequences=256, max_wait_s=0.05))
     prefill_chunk: int = 512
     """Prompt tokens of one sequence in one step."""
+    slack: float = float("inf")
+    """How much longer a prompt may make the batch that it rides in, as a share (``policy.queueing.ration``); infinite
+    where prompts come in whole chunks."""
     page_tokens: int = 16
     hop_s: float = 1e-4
     """What every boundary between two segments costs: on the device for each batch that starts in the middle of a
@@ -129,11 +132,18 @@ class Settings:
     """None: tokens go straight back to the first segment, and everybody knows the others' queues as they are."""
     attached_share: float = 0.11
     """How much more a row costs that has attachments, as a share of the batch's rows (adapters of low rank)."""
+    power: float = 1.0
+    """Of the times that admission and settling sum: above 1 the slowest are spared rather than the mean."""
+    output_tokens: float = 256.0
+    """That a request is expected to generate before any has ended; then the mean of what was seen counts."""
     kv: str = "best"
     """How work gets at keys and values that another agent holds (``policy.dispatch.weigh``)."""
     hysteresis: float = 0.1
     by_cost: bool = True
     """Dispatch by cost; otherwise in turn."""
+    admission: str = "moment"
+    """Where a new request goes: by what all its ``steps`` cost it and the others there (``policy.admission``), or by
+    what waits there at the ``moment``."""
     priorities: bool = True
     """Decoding before prompts; otherwise first come, first served."""
     replicate: bool = True
@@ -151,7 +161,8 @@ class Settings:
     """Below which a replica goes; at 0 none does before its memory is asked for (a cluster that is all there is)."""
     wait_limit_s: float = float("inf")
     provisioning: str = "chains"
-    """The first placement: ``chains`` (``policy.spreading``) or ``segments`` (``policy.placement`` alone)."""
+    """The first placement: ``settled`` (``policy.settling``), ``chains`` (``policy.spreading``) or ``segments``
+    (``policy.placement`` alone)."""
     fill: float = 0.2
     """Placement adds replicas of what is busier than this, while there is memory."""
     kv_share: float = 0.2
@@ -160,18 +171,19 @@ class Settings:
     """Share that nobody may use: what arithmetic needs in passing."""
 
     def __post_init__(self) -> None:
-        for name in ("prefill_chunk", "page_tokens", "period_s"):
+        for name in ("prefill_chunk", "page_tokens", "period_s", "power", "output_tokens"):
             if not getattr(self, name) > 0:
                 raise BadInputError(f"{getattr(self, name)} is not positive", where=name)
         if self.kv not in POLICIES:
             raise BadInputError(f"{self.kv!r} is not one of {', '.join(POLICIES)}", where="kv")
-        for name in ("hop_s", "step_s", "piece_s", "attached_share", "hysteresis"):
+        for name in ("hop_s", "step_s", "piece_s", "attached_share", "hysteresis", "slack"):
             if not getattr(self, name) >= 0:
                 raise BadInputError(f"{getattr(self, name)} is negative", where=name)
         if not 0 <= self.kv_share + self.reserve_share < 1:
             raise BadInputError("nothing would be left for weights", where="kv_share")
-        if self.provisioning not in ("chains", "segments"):
-            raise BadInputError(f"{self.provisioning!r} is neither chains nor segments", where="provisioning")
+        for name, known in (("provisioning", ("chains", "segments", "settled")), ("admission", ("steps", "moment"))):
+            if getattr(self, name) not in known:
+                raise BadInputError(f"{getattr(self, name)!r} is not one of {', '.join(known)}", where=name)
         if not 0 < self.fill <= 1:
             raise BadInputError(f"{self.fill} is not in (0, 1]", where="fill")
         if self.prefill_chunk > self.limits.rows:
