@@ -263,7 +263,8 @@ class _Bench:
     def useless(self, prompts: list[list[int]]) -> dict[str, Any]:
         """Each repeat begins with a draft that nothing is known of, so that it pays for a whole trial.
 
-        Both sides are one engine with the same weights at the same place, once with the draft and once without.
+        Both sides are one engine, asked in turns: what decides here is smaller than what two places in memory, or a
+        minute on a machine that does other things too, make of the same steps. The side without declines drafts.
         """
         from work.speculating import Mode
 
@@ -271,14 +272,17 @@ class _Bench:
         self.ask(mode, prompts[:1], speculate=False)  # the process warms up; the draft is not tried yet
         rates: dict[str, list[float]] = {"plain": [], "random": []}
         drafted: list[int] = []
-        answers = self._amount.answers
         for turn in range(self._amount.useless):
             self._context.progress(f"useless draft, {turn + 1} of {self._amount.useless}")
-            for name in sorted(rates, reverse=turn % 2 == 1):
-                self._side.call("start_over", mode, drafting=name == "random")
-                done = [self.ask(mode, [prompts[i]]) for i in range(answers)]
-                rates[name].append(answers * self.new_tokens / sum(d.seconds for d in done))
-                if name == "random":
-                    drafted.append(sum(d.drafted for d in done))
+            self._side.call("start_over", mode)
+            seconds = dict.fromkeys(rates, 0.0)
+            drafted.append(0)
+            for at in range(self._amount.answers):
+                for name in sorted(rates, reverse=at % 2 == 1):
+                    done = self.ask(mode, [prompts[at]], speculate=name == "random")
+                    seconds[name] += done.seconds
+                    drafted[-1] += done.drafted
+            for name, taken in rates.items():
+                taken.append(self._amount.answers * self.new_tokens / seconds[name])
         self.useless_notes = {"tokens drafted in each repeat": drafted}
         return {"ours": rates["random"], "baseline": rates["plain"]}

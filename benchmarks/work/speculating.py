@@ -52,12 +52,12 @@ class Speculating:
         self._engines: dict[Mode, Engine] = {}
         self._ids = 0
 
-    def start_over(self, mode: Mode, *, drafting: bool) -> None:
-        """Have the engine of a mode forget what it knows of its draft, and go on with it or without."""
+    def start_over(self, mode: Mode) -> None:
+        """Have the engine of a mode forget what it knows of its draft."""
         engine = self._engine(mode)
         target = ModelRef(self._target)
         engine.draft_with(target, None)
-        if drafting and mode.draft is not None:
+        if mode.draft is not None:
             engine.draft_with(target, ModelRef(mode.draft))
 
     def answer(
