@@ -50,17 +50,23 @@ class Amount:
     lengths: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8)
     """Tokens drafted whose costs make the profile."""
     profiles: int = 3
+    profile_tokens: int = 48
+    """Of an answer, where costs are measured."""
     gains: int = 12
     prompts: int = 16
-    """Over which acceptance is counted, and which every point of the sweep answers."""
+    """Over which the acceptance that the gain is promised for is counted."""
+    sweep: int = 8
+    """Prompts that a point of the sweep answers and counts acceptance over; in larger batches, as many as those."""
     turns: int = 5
     """At every point of the sweep."""
-    useless: int = 6
+    useless: int = 8
     answers: int = 12
     """In each repeat with a useless draft."""
 
 
-QUICK = Amount(16, (1, 2), (0, 1, 4), profiles=1, gains=2, prompts=2, turns=2, useless=2, answers=2)
+QUICK = Amount(
+    16, (1, 2), (0, 1, 4), profiles=1, profile_tokens=8, gains=2, prompts=2, sweep=2, turns=2, useless=2, answers=2
+)
 
 
 def log_text(data: Path | None) -> bytes:
@@ -113,7 +119,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
             ours=[same.compared - bench.differing], baseline=[same.compared], answers_equal=same.equal,
             details=same.summary() | {"drawn": bench.drawn},
         ),
-        USELESS: Outcome(**useless, answers_equal=same.equal, details=details),
+        USELESS: Outcome(**useless, answers_equal=same.equal, details=details | bench.useless_notes),
     }  # fmt: skip
 
 
@@ -127,19 +133,28 @@ class _Bench:
         self.differing = 0
         self.drawn = 0
         self.notes: dict[str, Any] = {}
-        self._plain: dict[tuple[float, bytes], list[int]] = {}
+        self.useless_notes: dict[str, Any] = {}
+        self._plain: dict[tuple[float, int, bytes], list[int]] = {}
 
-    def ask(self, mode: Any, prompts: Sequence[Sequence[int]], temperature: float = 0.0, **more: Any) -> Any:
+    def ask(
+        self,
+        mode: Any,
+        prompts: Sequence[Sequence[int]],
+        temperature: float = 0.0,
+        tokens: int | None = None,
+        **more: Any,
+    ) -> Any:
         """Answer prompts in a mode; the same prompt's answers are compared over all modes."""
+        tokens = tokens or self.new_tokens
         seeds = [self._context.seed + crc32(bytes(prompt)) for prompt in prompts]
-        done = self._side.call("answer", mode, prompts, self.new_tokens, temperature, seeds, **more)
+        done = self._side.call("answer", mode, prompts, tokens, temperature, seeds, **more)
         for prompt, answer, seed in zip(prompts, done.answers, seeds, strict=True):
-            key = (temperature, bytes(prompt))
+            key = (temperature, tokens, bytes(prompt))
             expected = self._plain.setdefault(key, answer)
             if temperature == 0.0:
                 one = self._reference.compare({"": ("target", prompt)}, {"": answer}, {"": expected})
             else:
-                numbers = draws(seed, self.new_tokens)
+                numbers = draws(seed, tokens)
                 one = compare_drawn(answer, expected, numbers, temperature, self._next_logits(prompt))
                 self.drawn += 1
             self.differing += not one.equal
@@ -160,7 +175,7 @@ class _Bench:
                 self._context.progress(f"profile of batch {batch}, {turn} of {self._amount.profiles}")
                 for length in self._amount.lengths:
                     mode = Mode("draft", length) if length else Mode()
-                    steps = self.ask(mode, prompts[:batch], temperature).step_seconds
+                    steps = self.ask(mode, prompts[:batch], temperature, self._amount.profile_tokens).step_seconds
                     if turn and steps:
                         taken[length].append(median(steps))
             costs[batch] = {length: median(seconds) for length, seconds in taken.items() if seconds}
@@ -210,14 +225,18 @@ class _Bench:
         rows: list[dict[str, Any]] = []
         worst: tuple[float, list[float], float] | None = None
         for temperature in TEMPERATURES:
-            brings = {0: 1.0}
-            for length in self._amount.lengths[1:]:
-                done = [
-                    self.ask(Mode("draft", length), prompts[: self._amount.prompts][at : at + 8], temperature)
-                    for at in range(0, self._amount.prompts, 8)
-                ]
-                brings[length] = 1 + sum(d.accepted for d in done) / sum(d.verified for d in done)
+            brought: dict[tuple[int, int], Any] = {}
             for batch, cost in costs[temperature].items():
+                asked = max(self._amount.sweep, batch)
+                brings = {0: 1.0}
+                for length in self._amount.lengths[1:]:
+                    parts = range(0, asked, 8)
+                    for at in parts:
+                        if (length, at) not in brought:
+                            some = prompts[at : min(at + 8, asked)]
+                            brought[length, at] = self.ask(Mode("draft", length), some, temperature)
+                    done = [brought[length, at] for at in parts]
+                    brings[length] = 1 + sum(d.accepted for d in done) / sum(d.verified for d in done)
                 allowed = {length: brings[length] * cost[0] / cost[length] for length in cost}
                 bound = max(allowed.values())
                 speedups: list[float] = []
@@ -225,10 +244,7 @@ class _Bench:
                     self._context.progress(f"sweep, batch {batch}, temperature {temperature}, {turn + 1}")
                     rate = {}
                     for name, mode in (("plain", Mode()), ("draft", Mode("draft"))):
-                        done = [
-                            self.ask(mode, prompts[at : at + batch], temperature)
-                            for at in range(0, self._amount.prompts, batch)
-                        ]
+                        done = [self.ask(mode, prompts[at : at + batch], temperature) for at in range(0, asked, batch)]
                         rate[name] = sum(d.steady_tokens for d in done) / sum(d.steady_seconds for d in done)
                     if turn >= 0:
                         speedups.append(rate["draft"] / rate["plain"])
@@ -245,17 +261,28 @@ class _Bench:
         return {"ours": worst[1], "baseline": [worst[2]] * len(worst[1]), "rows": rows}
 
     def useless(self, prompts: list[list[int]]) -> dict[str, Any]:
-        """Each repeat begins with a draft that nothing is known of, so that it pays for a whole trial."""
+        """Each repeat begins with a draft that nothing is known of, so that it pays for a whole trial.
+
+        Both sides are one engine, asked in turns: what decides here is smaller than what two places in memory, or a
+        minute on a machine that does other things too, make of the same steps. The side without declines drafts.
+        """
         from work.speculating import Mode
 
-        plain, bad = Mode(), Mode("random")
-        self.ask(bad, prompts[:1], speculate=False)  # the process warms up; the draft is not tried yet
+        mode = Mode("random")
+        self.ask(mode, prompts[:1], speculate=False)  # the process warms up; the draft is not tried yet
         rates: dict[str, list[float]] = {"plain": [], "random": []}
-        answers = self._amount.answers
+        drafted: list[int] = []
         for turn in range(self._amount.useless):
             self._context.progress(f"useless draft, {turn + 1} of {self._amount.useless}")
-            self._side.call("start_over", bad)
-            for name, mode in (("plain", plain), ("random", bad)):
-                seconds = sum(self.ask(mode, [prompts[i]]).seconds for i in range(answers))
-                rates[name].append(answers * self.new_tokens / seconds)
+            self._side.call("start_over", mode)
+            seconds = dict.fromkeys(rates, 0.0)
+            drafted.append(0)
+            for at in range(self._amount.answers):
+                for name in sorted(rates, reverse=at % 2 == 1):
+                    done = self.ask(mode, [prompts[at]], speculate=name == "random")
+                    seconds[name] += done.seconds
+                    drafted[-1] += done.drafted
+            for name, taken in rates.items():
+                taken.append(self._amount.answers * self.new_tokens / seconds[name])
+        self.useless_notes = {"tokens drafted in each repeat": drafted}
         return {"ours": rates["random"], "baseline": rates["plain"]}
