@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from assembling import assembled
 from rich.console import Console
 
 MODEL = "web-full"
@@ -32,7 +33,10 @@ def show_substitutions(zoo: Path, models: list[str], scratch: Path, console: Con
     if not done.stdout:
         say(console, f"\n{MODEL} could not be adapted: {done.stderr.strip()}")
         return
-    say(console, told(json.loads(done.stdout)))
+    report = json.loads(done.stdout)
+    say(console, told(report))
+    if report["substitutions"]:
+        say(console, assembled(zoo, report, BUDGET, AGREEMENT))
 
 
 def told(report: dict) -> str:
