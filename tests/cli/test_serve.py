@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from quiltwork.cli.serve import app
-from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.core.errors import BadInputError, NotFoundError, QuiltworkError
 from quiltwork.serving.simulate.arms import Arm
 from quiltwork.serving.simulate.describe import described, read_description
 from quiltwork.serving.simulate.planning import Objective, objective_of
@@ -42,8 +42,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def invoke(folder: Path, command: str, *options: str) -> tuple[int, dict[str, object]]:
-    args = [command, str(folder / "cluster.json"), "--trace", str(folder / "trace.csv"), "--rate", "20", "--json"]
+def described_with(folder: Path, tmp_path: Path, table: dict[str, object]) -> Path:
+    """The folder's cluster and trace beside another table of block times."""
+    made = tmp_path / f"cluster{len(list(tmp_path.iterdir()))}"
+    made.mkdir()
+    cluster = json.loads((folder / "cluster.json").read_text())
+    cluster["zoo"] = {"path": str(folder / "zoo"), "profile": "profile.json", "models": ["base"]}
+    (made / "cluster.json").write_text(json.dumps(cluster))
+    (made / "profile.json").write_text(json.dumps(table))
+    (made / "trace.csv").write_text((folder / "trace.csv").read_text())
+    return made
+
+
+def invoke(folder: Path, command: str, *options: str, rate: str = "20") -> tuple[int, dict[str, object]]:
+    args = [command, str(folder / "cluster.json"), "--trace", str(folder / "trace.csv"), "--rate", rate, "--json"]
     done = CliRunner().invoke(app, [*args, *options], catch_exceptions=False)
     return done.exit_code, json.loads(done.stdout)
 
@@ -61,6 +73,34 @@ def test_a_zoo_of_real_models_is_simulated_in_every_arm_with_the_same_tokens(fol
     lora = next(a for a in weights[Arm.BLOCKS] if a.name == "xml-lora-r8")
     assert base.route == lora.route
     assert (base.attached, lora.attached) == (False, True)
+
+
+def test_a_tenants_model_is_measured_and_simulated_by_its_full_name(folder: Path, tmp_path: Path) -> None:
+    from quiltwork.zoo import Zoo
+
+    with Zoo(tmp_path / "zoo") as zoo:
+        zoo.add(MODELS / "base", name="own", tenant="acme")
+    profile = ["profile", "--zoo", str(tmp_path / "zoo"), "--model", "acme::own", "--rows", "2", "--context", "16",
+               "--repeats", "1", "--out", str(tmp_path / "profile.json"), "--json"]  # fmt: skip
+    assert CliRunner().invoke(app, profile, catch_exceptions=False).exit_code == 0
+    (tmp_path / "cluster.json").write_text((folder / "cluster.json").read_text())
+    (tmp_path / "trace.csv").write_text((folder / "trace.csv").read_text())
+    assert invoke(tmp_path, "simulate")[1]["finished"] == 40
+
+
+def test_simulated_times_are_those_of_the_measured_table(folder: Path, tmp_path: Path) -> None:
+    table = json.loads((folder / "profile.json").read_text())
+    for block in table["blocks"].values():
+        block["rows"] = [[1, 1e-3], [16, 1e-3]]
+        block["context_s"] = block["prompt_context_s"] = 0.0
+    quick = described_with(folder, tmp_path, table)
+    for block in table["blocks"].values():
+        block["rows"] = [[1, 7e-3], [16, 7e-3]]
+    slow = described_with(folder, tmp_path, table)
+    alone = ("--arm", "models", "--servers", "1", "--limit", "2")
+    found = [float(invoke(where, "simulate", *alone, rate="0.001")[1]["tpot_s"]["p50"]) for where in (quick, slow)]
+    # Five layers of two blocks each, the embedding and the head: one token after the other, nothing else to wait for.
+    assert found == pytest.approx([12 * 1e-3, 12 * 7e-3], rel=0.01)
 
 
 def test_the_plan_is_the_fewest_servers_tried_that_hold(folder: Path) -> None:
@@ -113,6 +153,8 @@ def test_what_is_no_objective_is_refused(text: str) -> None:
         ({"settings": {"beat_s": 0.1}}, "settings: front_us"),
         ({"settings": {"front_us": 100, "horizon": 1.5}}, "settings: horizon"),
         ({"colour": "red"}, "colour"),
+        ({"families": [{"name": "x", "layers": 2, "apps": {"base": 1}}]}, "families[0]: operators"),
+        ({"families": [], "zoo": {"path": "zoo"}}, "zoo: profile"),
     ],
 )
 def test_a_malformed_description_is_refused_with_the_field(changes: dict[str, object], named: str) -> None:
@@ -140,6 +182,40 @@ def test_a_missing_or_unreadable_description_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("servers: [1, 2")
     with pytest.raises(BadInputError, match=r"bad\.yaml"):
         read_description(tmp_path / "bad.yaml")
+
+
+def test_without_measured_tables_nothing_is_simulated(folder: Path, tmp_path: Path) -> None:
+    cluster = json.loads((folder / "cluster.json").read_text())
+    for world in (
+        cluster | {"zoo": {"path": str(folder / "zoo"), "profile": "none.json"}},
+        {"servers": [1], "families": [{"name": "x", "operators": "none.csv", "layers": 2, "apps": {"base": 1}}]},
+    ):
+        (tmp_path / "cluster.json").write_text(json.dumps(world))
+        with pytest.raises(QuiltworkError, match=r"none\.(json|csv)") as refused:
+            read_description(tmp_path / "cluster.json")
+        assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("rate", ["1e-300", "1e-9"])
+def test_a_rate_at_which_the_trace_takes_years_is_refused(folder: Path, rate: str) -> None:
+    with pytest.raises(BadInputError, match="more than a year"):
+        invoke(folder, "simulate", rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [(("--threads", "100000"), "--threads"), (("--out", "nowhere/profile.json"), "nowhere")]
+)
+def test_what_a_profile_cannot_use_is_said_before_anything_is_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, str], named: str
+) -> None:
+    def measured(*args: object, **fields: object) -> None:
+        raise AssertionError("nothing is to be measured")
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("quiltwork.serving.profiles.measure.measure", measured)
+    with pytest.raises(BadInputError) as refused:
+        CliRunner().invoke(app, ["profile", "--zoo", "zoo", "--model", "base", *options], catch_exceptions=False)
+    assert refused.value.where == named
 
 
 def test_apps_that_are_not_described_cannot_be_planned_for(folder: Path) -> None:

@@ -253,6 +253,8 @@ def test_a_port_that_is_taken_is_one_line(capsys, zoo):
         (("--max-num-seqs", "-1"), "--max-num-seqs"),
         (("--threads", "0"), "--threads"),
         (("--threads", "1000000"), "--threads"),
+        (("--agents", "0"), "--agents"),
+        (("--agents", "1000000"), "--agents"),
         (("--tenant-requests", "0"), "--tenant-requests"),
         (("--tenant-rate", "nan"), "--tenant-rate"),
         (("--tenant-kv-share", "0"), "--tenant-kv-share"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_kin import make_kin
+from tiny_kin import VALUE, make_kin, noisy
 from tiny_trained import story
 from transformers import AutoModelForCausalLM
 
@@ -215,6 +215,20 @@ def test_what_is_wrong_is_one_line_and_changes_nothing(zoo: Zoo, options, error,
         adapting(zoo, **options)
     assert "\n" not in str(raised.value)
     assert zoo.models() == names
+
+
+def test_a_model_whose_loss_is_no_number_is_refused(zoo: Zoo, tmp_path: Path):
+    zoo.export("tuned", tmp_path / "tuned")
+    zoo.add(noisy(tmp_path / "tuned", tmp_path / "broken", {VALUE: float("nan")}))
+    with pytest.raises(BadInputError, match="broken: its loss on the text is not a number"):
+        adapting(zoo, "broken", say=pytest.fail)
+
+
+@pytest.mark.parametrize("options", [{"name": "base"}, {"asked": Asked("the king", window=1)}, {"asked": Asked("")}])
+def test_what_is_wrong_is_said_before_candidates_are_looked_for(zoo: Zoo, monkeypatch, options):
+    monkeypatch.setattr("quiltwork.serving.adapt.find_candidates", pytest.fail)
+    with pytest.raises((BadInputError, ConflictError)):
+        adapting(zoo, **options)
 
 
 def test_an_adapted_model_is_not_adapted_again(zoo: Zoo):

@@ -132,14 +132,38 @@ def test_tenants_do_not_share_pages_unless_the_prefix_is_public(desk, fleet):
 
 def test_a_reloaded_name_with_other_weights_never_sees_old_pages(desk, family):
     d = desk()
+    prompt = (PROMPT * 4)[:81]
     old, new = family.changed("m", ".", seed=11), family.changed("m", ".", seed=12)
-    d.load(old)
-    d.ask(old, PROMPT)
-    d.finish()
-    d.load(new)
-    d.ask(new, PROMPT)
-    (tokens,) = d.finish().values()
-    assert_greedy(new, PROMPT, tokens)
+    assert old.greedy(prompt, 8)[0] != new.greedy(prompt, 8)[0]
+    for twin, found in ((old, 0), (old, 80), (new, 0)):
+        d.load(twin)
+        d.ask(twin, prompt, 8)
+        seen = []
+        while d.engine.has_work:
+            seen += d.engine.step()
+        assert_greedy(twin, prompt, [emission.token.token for emission in seen])
+        assert seen[0].cached_tokens == found
+
+
+def test_ties_are_too_rare_among_these_models_to_excuse_a_wrong_answer(fleet):
+    margins = [margin for twin in fleet.values() for margin in twin.greedy(PROMPT, 40)[1]]
+    assert sum(margin < 1e-3 for margin in margins) <= len(margins) / 50
+
+
+def test_weights_are_counted_once_and_apart_from_keys_and_values(desk, fleet):
+    d = desk()
+    d.load(fleet["base"], fleet["top1"], fleet["lora4"])
+    chains = [fleet[name].chain for name in ("base", "top1", "lora4")]
+    apart = sum(tensor.nbytes for chain in chains for part in chain.links for tensor in part.block.tensors)
+    before = d.engine.stats()
+    assert before.weight_bytes < apart / 2
+    assert before.kv_used_bytes == 0
+    d.ask(fleet["base"], list(range(24)), 30)
+    d.engine.step()
+    after = d.engine.stats()
+    page, activation = 16 * 4 * 2 * 2 * 8 * 4, 16 * 32 * 4
+    assert after.kv_used_bytes == 2 * page + activation, "4 layers' keys and values of 2 heads of 8; one page's cut"
+    assert after.weight_bytes == before.weight_bytes
 
 
 def test_an_upgrade_under_load_lets_running_requests_finish_on_the_old_version(desk, family):

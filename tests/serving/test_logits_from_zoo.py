@@ -134,6 +134,8 @@ ADAPTERS: dict[str, Callable[[str], Any]] = {
     "rslora": _lora(use_rslora=True, lora_alpha=3),
     "dora": _lora(use_dora=True),
     "patterns": _lora(rank_pattern={"q_proj": 2, "c_attn": 1}, alpha_pattern={r".*1\..*": 32}),
+    "regex": _lora(target_modules=r".*\.(q_proj|up_proj|c_attn)"),
+    "all-linear": _lora(target_modules="all-linear"),
     "bias": _lora(bias="all"),
     "lora-bias": _lora(lora_bias=True),
     "embedding": _embedding_lora,
@@ -159,3 +161,22 @@ def test_attachments(zoo: Zoo, tmp_path: Path, kind: str, adapter: str) -> None:
     added = zoo.add(tmp_path / "adapter", base="base")
     assert added.model.unservable == ()
     assert_equal(zoo, "adapter", PeftModel.from_pretrained(base, tmp_path / "adapter").eval())
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_a_public_adapter_computes_what_peft_makes_of_it(zoo: Zoo, tmp_path: Path, data_dir: Path) -> None:
+    from peft import PeftModel
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    # The shape that it was trained for; the vocabulary is of no concern to it.
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=32)).eval()
+    base.save_pretrained(tmp_path / "gpt2")
+    zoo.add(tmp_path / "gpt2")
+    adapter = data_dir / "llm" / "adapters" / "licensed" / "gpt2-lora-r8-tigrinya-causal"
+    model = zoo.add(adapter, name="adapter").model
+    assert str(model.base) == "gpt2"
+    plain = logprobs(zoo, "gpt2")
+    assert (logprobs(zoo, "adapter") - plain).abs().max() > 10 * TOLERANCE
+    assert_equal(zoo, "adapter", PeftModel.from_pretrained(base, adapter).eval())

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quiltwork.cli.output import emit, narration, table
+from quiltwork.cli.parallel import check_parallel
 from quiltwork.core.errors import BadInputError
+from quiltwork.core.names import parse_ref
 
 if TYPE_CHECKING:
     from quiltwork.serving.simulate import Arrival
@@ -38,8 +40,10 @@ def profile(
     model: Annotated[str, typer.Option(help="A model of the zoo.")],
     zoo: Annotated[Path, typer.Option(envvar="QUILTWORK_ZOO", help="The zoo's folder.")] = Path("zoo"),
     out: Annotated[Path | None, typer.Option(help="Write the profile here.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Measure batches of 1, 2, 4 ... up to so many rows.")] = 256,
-    context: Annotated[int, typer.Option(min=16, help="Tokens of context for attention's share.")] = 256,
+    rows: Annotated[
+        int, typer.Option(min=1, max=1 << 16, help="Measure batches of 1, 2, 4 ... up to so many rows.")
+    ] = 256,
+    context: Annotated[int, typer.Option(min=16, max=1 << 17, help="Tokens of context for attention's share.")] = 256,
     repeats: Annotated[int, typer.Option(min=1, help="The median of so many.")] = 9,
     threads: Annotated[int | None, typer.Option(min=1, help="Compute threads.")] = None,
     dtype: Annotated[str, typer.Option(help="Precision; auto is float32 on the CPU.")] = "auto",
@@ -56,12 +60,16 @@ def profile(
     from quiltwork.serving.roster import placement
     from quiltwork.zoo import Zoo
 
+    check_parallel("--threads", threads)
+    if out is not None and not out.parent.is_dir():
+        # Before an hour's measuring, not after it.
+        raise BadInputError("there is no such folder", where=str(out.parent))
     if threads is not None:
         torch.set_num_threads(threads)
     place = placement(EngineConfig(dtype=dtype, device=device))
     sizes = Sizes(tuple(1 << i for i in range(rows.bit_length())), context, repeats)
     with Zoo(zoo, create=False) as opened, narration("profile") as say:
-        chain = opened.chain(model)
+        chain = opened.chain(parse_ref(model))
         blocks = measure(chain, opened.read, place, clock=time.perf_counter, sizes=sizes, progress=say)
     conditions = {
         "model": str(chain.model.ref),

@@ -11,14 +11,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from quiltwork.cli.parallel import check_parallel
 from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.registry import SERVABLES, find, names
 from quiltwork.core.servable import Json, Latitude, Servable
 from quiltwork.core.units import format_bytes, parse_bytes
 
-THREADS_PER_PROCESSOR = 8
-"""More never helps, and many more than the system can start end the process."""
 EVERY_MODEL = "*"
 """Whom a draft given without a model is for, in the settings of a host; and all adapted models, in ``assemble``."""
 
@@ -98,15 +97,15 @@ def up(
     if door_keys is not None and not door_keys.keys():
         raise BadInputError("has no keys", where=str(keys), hint="quiltwork keys add TENANT")
     positive: dict[str, float | None] = {
-        "--max-model-len": max_model_len, "--max-num-seqs": max_num_seqs, "--threads": threads, "--agents": agents,
+        "--max-model-len": max_model_len, "--max-num-seqs": max_num_seqs, "--agents": agents,
         "--tenant-requests": tenant_requests, "--tenant-rate": tenant_rate,
     }  # fmt: skip
     for option, value in positive.items():
         if value is not None and not value > 0:
             raise BadInputError(f"{value} is not positive", where=option)
-    most = THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
-    if threads is not None and threads > most:
-        raise BadInputError(f"{threads} is more than this machine can use", where="--threads", hint=f"at most {most}")
+    check_parallel("--threads", threads)
+    if ray is None:
+        check_parallel("--agents", agents)
     if tenant_kv_share is not None and not 0 < tenant_kv_share <= 1:
         raise BadInputError(f"{tenant_kv_share} is not in (0, 1]", where="--tenant-kv-share")
     if quality_budget is not None and not 0 <= quality_budget < float("inf"):

@@ -54,6 +54,7 @@ def equivalents(
     """List blocks of other models that might serve in MODEL's parts; with a text, what each costs alone."""
     from quiltwork.serving import adapt as adapting
     from quiltwork.serving.config import EngineConfig
+    from quiltwork.zoo.equivalence import find_candidates
 
     asked = _asked(text, window, tokens)
     config = EngineConfig(device=device, dtype=dtype)
@@ -61,13 +62,13 @@ def equivalents(
         _between(model, between, asked, config, zoo, json)
         return
     with Zoo(zoo, create=False) as opened, narration(f"candidates for {model}") as say:
-        exact, found = adapting.candidates(
-            opened, parse_ref(model), tenant=tenant, seed=seed, per_part=per_part, progress=ignore
-        )
+        exact, owner = adapting.seen(opened, parse_ref(model), tenant)
+        words = None if asked is None else adapting.probe_text(opened, exact, asked)
+        found = find_candidates(opened, exact, tenant=owner, seed=seed, per_part=per_part, progress=ignore)
         swaps = [swap for part in found for swap in part.swaps]
         costs: list[Quality] | None = None
-        if asked is not None:
-            costs = adapting.single_swaps(opened, exact, swaps, asked, config, say)[1]
+        if words is not None:
+            costs = adapting.single_swaps(opened, exact, swaps, words, config, say)
     document = {
         "model": str(exact.ref),
         "version": exact.version,

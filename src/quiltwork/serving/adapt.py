@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quiltwork.core.errors import BadInputError, NotFoundError
-from quiltwork.core.names import ModelRef, visible_to
+from quiltwork.core.names import ModelRef, check_name, visible_to
 from quiltwork.core.progress import Advance, Say
 from quiltwork.core.servable import Json
 from quiltwork.serving.config import EngineConfig
@@ -17,7 +17,6 @@ from quiltwork.zoo.derived import Derived, register, require_free
 from quiltwork.zoo.equivalence import (
     Budget,
     Decision,
-    PartCandidates,
     Quality,
     Swap,
     Taken,
@@ -73,33 +72,31 @@ class AdaptReport:
     """On the half that is only reported."""
 
 
-def candidates(
-    zoo: Zoo, ref: ModelRef | str, *, tenant: str | None, seed: int, per_part: int, progress: Advance
-) -> tuple[Model, tuple[PartCandidates, ...]]:
-    """A model as ``tenant`` (its owner, where None) may see it, and the candidates for its parts.
+def seen(zoo: Zoo, ref: ModelRef | str, tenant: str | None) -> tuple[Model, str]:
+    """A model that can be served, and for whom: ``tenant``, or its owner where None.
 
-    Raises NotFoundError for one that is not there or that the tenant may not see.
+    Raises NotFoundError for one that is not there or that the tenant may not see, BadInputError for no tenant's name.
     """
     model = zoo.model(ref)
-    tenant = model.ref.tenant if tenant is None else tenant
+    tenant = model.ref.tenant if tenant is None else check_name(tenant, where="tenant")
     if not visible_to(model.ref, tenant):
         raise NotFoundError("no such model", where=str(ref), hint="`quiltwork zoo ls` lists them")
     zoo.chain(model.ref)  # says why it cannot be served, if so
-    return model, find_candidates(zoo, model, tenant=tenant, seed=seed, per_part=per_part, progress=progress)
+    return model, tenant
 
 
 def single_swaps(
-    zoo: Zoo, model: Model, swaps: Sequence[Swap], asked: Asked, config: EngineConfig, say: Say
-) -> tuple[str, list[Quality]]:
-    """What each swap costs alone on the deciding half of a text, and the text's sha256."""
-    text = probe_text(zoo, model, asked)
+    zoo: Zoo, model: Model, swaps: Sequence[Swap], text: ProbeText, config: EngineConfig, say: Say
+) -> list[Quality]:
+    """What each swap costs alone on the deciding half of a text."""
     qualities = []
     with Probe(zoo.chain(model.ref), zoo.read, config) as probe:
         probe.require_room(text.deciding)
+        probe.require_finite(text.deciding, text.prefix)
         for number, swap in enumerate(swaps, 1):
             say(f"measuring {swap.part} of {swap.source} ({number} of {len(swaps)})")
             qualities.append(probe.measure(text.deciding, text.prefix, (swap,)))
-    return text.digest, qualities
+    return qualities
 
 
 def probe_text(zoo: Zoo, model: Model, asked: Asked) -> ProbeText:
@@ -135,19 +132,22 @@ def adapt(
     """
     if budget.delta_loss > 0 and asked is None:
         raise BadInputError("is needed where the budget is above 0", where="--text")
-    model, found = candidates(zoo, ref, tenant=tenant, seed=seed, per_part=per_part, progress=progress)
+    model, tenant = seen(zoo, ref, tenant)
     if model.substitutions:
         raise BadInputError(f"is adapted already: adapt {model.base}", where=str(model.ref))
     called = f"{model.ref.name}-adapted" if name is None else name
-    target = ModelRef(called, model.ref.tenant if tenant is None else tenant)
+    target = ModelRef(called, tenant)
     if target == model.ref:
         raise BadInputError("is the exact model's own name, and that stays", where=f"--name {called}")
     require_free(zoo, target, replace=replace_model)
+    text = None if asked is None else probe_text(zoo, model, asked)
+    found = find_candidates(zoo, model, tenant=tenant, seed=seed, per_part=per_part, progress=progress)
     swaps = [swap for part in found for swap in part.swaps]
-    if asked is None:
-        decision, deciding, judging, digest = decide(swaps, budget, _unmeasured), None, None, ""
+    if text is None:
+        decision, deciding, judging = decide(swaps, budget, _unmeasured), None, None
     else:
-        decision, deciding, judging, digest = _measured(zoo, model, swaps, budget, asked, config, say)
+        decision, deciding, judging = _measured(zoo, model, swaps, budget, text, config, say)
+    digest = "" if text is None else text.digest
     report = AdaptReport(model, None, budget, decision, deciding, judging)
     if not decision.taken:
         return report
@@ -172,11 +172,11 @@ def adapt(
 
 
 def _measured(
-    zoo: Zoo, model: Model, swaps: Sequence[Swap], budget: Budget, asked: Asked, config: EngineConfig, say: Say
-) -> tuple[Decision, Figures, Figures, str]:
-    text = probe_text(zoo, model, asked)
+    zoo: Zoo, model: Model, swaps: Sequence[Swap], budget: Budget, text: ProbeText, config: EngineConfig, say: Say
+) -> tuple[Decision, Figures, Figures]:
     with Probe(zoo.chain(model.ref), zoo.read, config) as probe:
         probe.require_room(text.deciding)
+        probe.require_finite(text.deciding, text.prefix)
         count = 0
 
         def measure(chosen: Sequence[Swap]) -> Quality:
@@ -191,7 +191,7 @@ def _measured(
             Figures(text.predicted(half), probe.loss(half, text.prefix), probe.measure(half, text.prefix, taken))
             for half in (text.deciding, text.judging)
         ]
-    return decision, figures[0], figures[1], text.digest
+    return decision, figures[0], figures[1]
 
 
 def _unmeasured(swaps: Sequence[Swap]) -> Quality:

@@ -7,6 +7,7 @@ is told of a decision is on text that had no part in it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -161,6 +162,12 @@ class Probe:
         if windows.shape[1] > self.exact.max_len:
             what = f"{windows.shape[1]} tokens are more than the {self.exact.max_len} that the model reads"
             raise BadInputError(what, where="window")
+
+    def require_finite(self, windows: Tensor, prefix: int) -> None:
+        """Raise BadInputError where the exact model's own loss on (n, tokens) windows is not a number."""
+        if not math.isfinite(self.loss(windows, prefix)):
+            what = "its loss on the text is not a number"
+            raise BadInputError(what, where=str(self.exact.chain.model.ref), hint="are all its weights finite?")
 
     def batches(self, windows: Tensor) -> Iterator[Tensor]:
         """Windows (n, tokens), as many at a time as are run at once, on the model's device."""

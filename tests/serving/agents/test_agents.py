@@ -266,6 +266,21 @@ def test_an_upgrade_under_load_lets_running_requests_finish_on_the_old_version(m
     assert_greedy(new, PROMPT, answers[second])
 
 
+def test_a_reloaded_name_with_other_weights_never_sees_old_pages(make, family):
+    f = make(agents=1)
+    prompt = (PROMPT * 4)[:81]
+    old, new = family.changed("m", ".", seed=11), family.changed("m", ".", seed=12)
+    assert old.greedy(prompt, 8)[0] != new.greedy(prompt, 8)[0]
+    for twin, asked in ((old, 0), (old, 80), (new, 0)):
+        f.load(twin)
+        f.ask(twin, prompt, 8)
+        seen = []
+        while f.engine.has_work:
+            seen += f.engine.step()
+        assert_greedy(twin, prompt, [emission.token.token for emission in seen])
+        assert seen[0].cached_tokens == asked
+
+
 def test_nonsense_is_refused_as_in_one_process(make, fleet):
     f = make()
     f.load(fleet["base"])

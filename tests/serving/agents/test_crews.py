@@ -13,9 +13,11 @@ from tiny_checkpoints import build
 from quiltwork.core.names import ModelRef
 from quiltwork.serving.agents.front import AgentEngine
 from quiltwork.serving.agents.local import LocalCrew
+from quiltwork.serving.agents.scaling import label
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import Engine
+from quiltwork.serving.metrics import Metrics
 from quiltwork.serving.options import SamplingOptions
 from quiltwork.serving.policy.cost import Link
 from quiltwork.serving.sampling import SamplerState
@@ -195,6 +197,39 @@ def test_a_slow_link_changes_no_token(make, alone):
     for id, (name, prompt, count) in requests.items():
         ask(served.engine, id, name, prompt, count)
     assert served.finish() == alone(requests)
+
+
+@pytest.mark.slow
+def test_one_of_four_agents_killed_over_a_slow_link_changes_no_token_and_every_queue_is_told(make, alone):
+    slow = Link(1e-3, 2e6)
+    served = make(agents=4, links={("agent0", "agent1"): slow, ("agent1", "agent0"): slow})
+    served.hold("base", ["agent0"], ["agent1"])
+    served.hold("top", ["agent0"], ["agent2"])
+    served.hold("other", ["agent3"])
+    for id, (name, prompt, count) in REQUESTS.items():
+        ask(served.engine, id, name, prompt, count)
+    victims = ["agent1"]
+
+    def kill(tokens):
+        if victims and sum(map(len, tokens.values())) > 30:
+            os.kill(served.crew.pid(victims.pop()), signal.SIGKILL)
+
+    def figures(name):
+        samples = Metrics().samples(served.engine.stats())
+        return {(s.labels["agent"], s.labels["segment"]): s.value for s in samples if s.name == name}
+
+    assert served.finish(kill) == alone(REQUESTS)
+    assert not victims
+    lowest = label(served.engine.holdings.models[ModelRef("base")].route[0])
+    shared = sum(len(prompt) + count - 1 for name, prompt, count in REQUESTS.values() if name != "other")
+    until = time.monotonic() + 60
+    while figures("quiltwork:segment_rows_total").get(("agent0", lowest), 0) < shared:
+        assert time.monotonic() < until, figures("quiltwork:segment_rows_total")
+        served.engine.step()
+    rows, batches = figures("quiltwork:segment_rows_total"), figures("quiltwork:segment_batches_total")
+    assert {"agent0", "agent2", "agent3"} <= {agent for agent, _ in rows}
+    assert 0 < batches["agent0", lowest] < rows["agent0", lowest], "several requests ride in one batch"
+    assert figures("quiltwork:segment_waiting_rows")["agent0", lowest] == 0
 
 
 @pytest.mark.slow

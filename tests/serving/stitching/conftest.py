@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_kin import GATE, noisy
 from tiny_trained import save_trained
 
 from quiltwork.zoo import Zoo
@@ -28,3 +29,11 @@ def zoo(trained: Path, tmp_path: Path) -> Zoo:
     """``small`` and ``large``, in a copy that a test may change."""
     shutil.copytree(trained, tmp_path / "zoo")
     return Zoo(tmp_path / "zoo")
+
+
+@pytest.fixture
+def broken(zoo: Zoo, tmp_path: Path) -> str:
+    """A model in that zoo with weights that are no numbers."""
+    zoo.export("large", tmp_path / "large")
+    zoo.add(noisy(tmp_path / "large", tmp_path / "broken", {GATE: float("nan")}))
+    return "broken"

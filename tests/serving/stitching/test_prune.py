@@ -186,3 +186,10 @@ def test_recipes_out_of_range_are_named():
     for field, value in (("steps", -1), ("batch", 0), ("window", 1), ("rate", 0.0)):
         with pytest.raises(BadInputError, match=field):
             Recipe(**{field: value})
+
+
+def test_a_model_whose_loss_is_no_number_is_refused_before_any_training(zoo, broken):
+    before = zoo.models()
+    with pytest.raises(BadInputError, match="broken: its loss on the text is not a number"):
+        pruned(zoo, Smaller(None, 0.5), broken, say=pytest.fail)
+    assert zoo.models() == before

@@ -130,6 +130,14 @@ def test_one_that_is_worse_than_both_parents_is_refused_and_leaves_the_zoo_as_it
     assert state(zoo) == before
 
 
+@pytest.mark.parametrize("parents", [("small", "broken"), ("broken", "small")])
+def test_a_parent_whose_loss_is_no_number_is_refused_before_any_training(zoo, broken, parents):
+    before = state(zoo)
+    with pytest.raises(BadInputError, match="broken: its loss on the text is not a number"):
+        stitch(zoo, *parents, at="1", text=TEXT, recipe=RECIPE, say=pytest.fail)
+    assert state(zoo) == before
+
+
 def test_other_tokenizers_are_refused_with_the_reason(zoo, tmp_path):
     words = [word for group in WORDS.values() for word in group] + ["the", "said", "."]
     zoo.add(save_trained("small", tmp_path / "other", steps=0, words=[*words[1:], "emperor"]))

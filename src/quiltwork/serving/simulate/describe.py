@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.core.names import parse_ref
 from quiltwork.serving.policy.cost import Link, SegmentProfile
 from quiltwork.serving.profiles.accelerator import ACCELERATORS, Accelerator, span_profile
 from quiltwork.serving.profiles.measured import Measured, read_measured
@@ -108,7 +109,8 @@ def read_description(path: str | Path) -> Described:
     except FileNotFoundError as error:
         raise NotFoundError("there is no such file", where=str(where)) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInputError(f"cannot be read: {str(error).splitlines()[0]}", where=str(where)) from error
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise BadInputError(f"cannot be read: {reason}", where=str(where)) from error
     return described(document, where.parent, str(where))
 
 
@@ -160,7 +162,7 @@ def _zoo(document: Any, root: Path, where: str) -> tuple[dict[str, Sequence[Part
         names = fields.get("models", [str(ref) for ref in zoo.models()])
         if not isinstance(names, list) or not names:
             raise BadInputError("must list models", where=f"{where}: models")
-        return {str(name): zoo.chain(str(name)).links for name in names}, measured
+        return {str(name): zoo.chain(parse_ref(str(name))).links for name in names}, measured
 
 
 def _family(document: Any, root: Path, device: Accelerator, where: str) -> Family:

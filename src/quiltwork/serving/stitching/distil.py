@@ -139,6 +139,12 @@ def score(chain: PlainChain, teacher: PlainChain, windows: Tensor, prefix: int, 
     return Scores(loss / count, divergence / count, same / count)
 
 
+def require_finite(name: str, scores: Scores) -> None:
+    """Raise BadInputError where a chain's loss is no number: nothing can be learnt from it, nor told of it."""
+    if not math.isfinite(scores.loss):
+        raise BadInputError("its loss on the text is not a number", where=name, hint="are all its weights finite?")
+
+
 def _minimised(scores: Scores, recipe: Recipe) -> float:
     return recipe.ce * scores.loss + recipe.kl * scores.divergence
 

@@ -17,7 +17,7 @@ from quiltwork.core.names import ModelRef
 from quiltwork.core.progress import Say
 from quiltwork.core.servable import Json
 from quiltwork.serving.stitching.chains import PlainChain, PlainLink, read_chain
-from quiltwork.serving.stitching.distil import Recipe, Scores, Trained, score, train
+from quiltwork.serving.stitching.distil import Recipe, Scores, Trained, require_finite, score, train
 from quiltwork.serving.stitching.forward import inner, run
 from quiltwork.serving.stitching.least_squares import ridge
 from quiltwork.serving.stitching.parts import (
@@ -92,8 +92,8 @@ def prune(
 ) -> PruneReport:
     """Make a smaller chain of a model, distil it on a text, and store it as a model with its measured figures.
 
-    Raises BadInputError for layers that are not there or a text that is too short, UnsupportedError for what cannot be
-    trained through, ConflictError where the name is taken.
+    Raises BadInputError for layers that are not there, a text that is too short or a loss that is no number,
+    UnsupportedError for what cannot be trained through, ConflictError where the name is taken.
     """
     chain = zoo.chain(ref)
     model = chain.model
@@ -102,16 +102,19 @@ def prune(
     splits = split_text(text, codec_of(zoo, model), window=recipe.window, where=where)
     require_readable(splits, [model])
     original = read_chain(zoo, chain, torch.device(recipe.device))
+    exact = score(original, original, splits.test, splits.prefix, recipe)
+    require_finite(str(model.ref), exact)
     student = make_smaller(original, smaller, splits, recipe)
     generator = torch.Generator().manual_seed(recipe.seed)
     trained = train(student, original, splits, recipe, say, generator)
     round_to_stored(student)
-    scores = {c: score(c, original, splits.test, splits.prefix, recipe) for c in (original, student)}
+    test = score(student, original, splits.test, splits.prefix, recipe)
+    require_finite(str(target), test)
     report = PruneReport(
         model,
         trained,
-        scores[original],
-        scores[student],
+        exact,
+        test,
         student.parameters / original.parameters,
         splits.predicted(splits.test),
     )

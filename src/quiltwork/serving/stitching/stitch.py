@@ -17,7 +17,7 @@ from quiltwork.core.names import ModelRef
 from quiltwork.core.progress import Say
 from quiltwork.core.servable import Json
 from quiltwork.serving.stitching.chains import LowRankUpdate, PlainChain, PlainLink, read_chain
-from quiltwork.serving.stitching.distil import Recipe, Scores, Trained, score, train
+from quiltwork.serving.stitching.distil import Recipe, Scores, Trained, require_finite, score, train
 from quiltwork.serving.stitching.forward import run
 from quiltwork.serving.stitching.least_squares import ridge
 from quiltwork.serving.stitching.parts import (
@@ -99,8 +99,8 @@ def stitch(
     lora : rank of a LoRA trained on the first attention above the stitch; 0 for none.
     start : ``ridge`` (least squares) or ``random``, to see what the former is worth.
 
-    Raises BadInputError where ``at`` names no cut, the tokenizers differ or the text is too short, UnsupportedError for
-    what cannot be trained through, ConflictError where the name is taken.
+    Raises BadInputError where ``at`` names no cut, the tokenizers differ, the text is too short or a parent's loss is
+    no number, UnsupportedError for what cannot be trained through, ConflictError where the name is taken.
     """
     if start not in STARTS:
         raise BadInputError(f"{start!r} is not one of {', '.join(STARTS)}", where="start")
@@ -127,6 +127,8 @@ def stitch(
         str(model.ref): score(chain, teacher, splits.test, splits.prefix, recipe)
         for model, chain in zip(models, (a, b), strict=True)
     }
+    for parent, scores in tests.items():
+        require_finite(parent, scores)
     worst = max(scores.loss for scores in tests.values())
     made: list[tuple[CutReport, PlainChain]] = []
     for number, cut in enumerate(cuts, 1):
