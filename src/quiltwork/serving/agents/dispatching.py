@@ -104,8 +104,10 @@ class Dispatcher:
             )
             exec_s = profile.batch_s(rows)
             queue_s = self._queue_s(agent) if agent != self._name else 0.0
-            # An owner's usual queue has this sequence in it, which does not wait for itself.
-            usual_s = max(self._usual.get(agent, queue_s) - (exec_s if agent == owner else 0.0), 0.0)
+            usual_s = None  # who holds nothing yet begins where it is served soonest now, and may leave later
+            if owner is not None and tokens:
+                # An owner's usual queue has this sequence in it, which does not wait for itself.
+                usual_s = max(self._usual.get(agent, queue_s) - (exec_s if agent == owner else 0.0), 0.0)
             options.append(
                 Option(
                     agent,
