@@ -3,14 +3,18 @@
 Two agents hold a model, one of them also another that comes in bursts. When the first is busy, going to the other one
 pays if the keys and values come cheaply enough. Agents are paced: real processes, letters and decisions, batches that
 take as long as a profile of the 30 M body says (measured first, one thread), pages that really travel over a link as
-slow as it is set. Latency is the mean over the model's requests, from arrival to the last token.
+slow as it is set. Latency is the mean over the model's requests, from arrival to the last token. Who holds what stays
+as it is laid out: no replicas are added meanwhile.
+
+The prediction has what moving costs beyond the link, per byte, as the fixed policy's moves showed it at all links
+together; ours has to learn it by itself. The table tells what a move took, and what the agents had expected.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
@@ -18,7 +22,8 @@ from work.fleet import BODY_30M, SMALL_BODY, Shape, sixteen_apps
 from work.stock import stock
 
 if TYPE_CHECKING:
-    from quiltwork.serving.policy.cost import SegmentProfile
+    from quiltwork.serving.agents.message import Beat
+    from quiltwork.serving.policy.cost import Handling, SegmentProfile
     from work.paced import Asked
 
 NEAR_BEST = "serving.kv_policy_near_best"
@@ -64,13 +69,13 @@ def run(context: Context) -> Mapping[str, Outcome]:
     work = {seed: requests(model, other, profile, shape, seed, count=4 if quick else 24) for seed in seeds}
 
     latency: dict[tuple[float, str], list[float]] = {}
-    ways: dict[float, dict[str, int]] = {}
+    beats: dict[tuple[float, str], list[Beat]] = {}
     for gbit in gbits:
         link = Link(LATENCY_S, gbit * 1e9 / 8)
         links = {(a, b): link for a in AGENTS for b in AGENTS if a != b}
         for policy in ("best", *FIXED):
             context.progress(f"{gbit} Gb/s: {policy}")
-            settings = AgentSettings(kv_policy=policy, links=links)
+            settings = AgentSettings(kv_policy=policy, links=links, rebalance_s=0)
             crew = PacedFleet(zoo, {model: [AGENTS], other: [AGENTS[:1]]}, profiles, settings, agents=2,
                               kv_bytes=1 << 24 if quick else 1 << 30)  # fmt: skip
             try:
@@ -79,10 +84,9 @@ def run(context: Context) -> Mapping[str, Outcome]:
                     latency.setdefault((gbit, policy), []).append(statistics.fmean(done.latencies[model]))
             finally:
                 crew.close()
-            if policy == "best":
-                ways[gbit] = {"move": sum(b.kv_moves for b in done.beats.values()),
-                              "recompute": sum(b.kv_recomputed for b in done.beats.values())}  # fmt: skip
+            beats[gbit, policy] = list(done.beats.values())
 
+    handling = _handling({gbit: beats[gbit, "move"] for gbit in gbits})
     table = []
     worst: tuple[float, float, str] | None = None
     for gbit in gbits:
@@ -91,13 +95,15 @@ def run(context: Context) -> Mapping[str, Outcome]:
         ratio = means["best"] / means[best]
         worst = max(worst, (ratio, gbit, best)) if worst is not None else (ratio, gbit, best)
         table.append({"link Gb/s": gbit, **{f"{p} s": round(m, 3) for p, m in means.items()}, "best fixed": best,
-                      "ours / best": round(ratio, 3), **ways[gbit],
-                      "predicted": _predicted(profile, gbit)})  # fmt: skip
+                      "ours / best": round(ratio, 3), **_ways(beats[gbit, "best"]),
+                      "predicted": _predicted(profile, gbit, handling),
+                      **_move_seconds(beats[gbit, "best"] + beats[gbit, "move"])})  # fmt: skip
     assert worst is not None
     agreeing = [row for row in table if _agrees(row)]
-    crossover = crossover_bytes_per_s(KVState(PROMPT, profile, Link(), 8, Link())) * 8 / 1e9
+    crossover = crossover_bytes_per_s(KVState(PROMPT, profile, Link(), 8, Link(), handling=handling)) * 8 / 1e9
     details = {"profile_rows": rows.amounts, "profile_s": rows.seconds, "kv_bytes_per_token": kv_bytes,
-               "crossover_gbit": crossover, "worst_link_gbit": worst[1], "seeds": seeds}  # fmt: skip
+               "crossover_gbit": crossover, "handling_s_per_byte": handling.byte_s,
+               "worst_link_gbit": worst[1], "seeds": seeds}  # fmt: skip
     return {
         NEAR_BEST: Outcome(ours=latency[worst[1], "best"], baseline=latency[worst[1], worst[2]], rows=table,
                            details=details),
@@ -131,12 +137,37 @@ def requests(model: str, other: str, profile: SegmentProfile, shape: Shape, seed
     return found
 
 
-def _predicted(profile: SegmentProfile, gbit: float) -> str:
+def _handling(moved: Mapping[float, Sequence[Beat]]) -> Handling:
+    """What moves cost beyond the link, per byte, by what agents said at each rate."""
+    from quiltwork.serving.policy.cost import Handling
+
+    over, nbytes = 0.0, 0
+    for gbit, beats in moved.items():
+        came = sum(beat.kv_moved_bytes for beat in beats)
+        over += sum(beat.kv_move_s - LATENCY_S * beat.kv_moves for beat in beats) - came * 8 / (gbit * 1e9)
+        nbytes += came
+    return Handling(byte_s=max(over, 0.0) / nbytes if nbytes else 0.0)
+
+
+def _ways(beats: Sequence[Beat]) -> dict[str, int]:
+    """How often keys and values were fetched, and how often computed again."""
+    return {"move": sum(b.kv_moves for b in beats), "recompute": sum(b.kv_recomputed for b in beats)}
+
+
+def _move_seconds(beats: Sequence[Beat]) -> dict[str, float | None]:
+    """Of a move on average: what it took, and what it was expected to take; None where there was none."""
+    moves = sum(beat.kv_moves for beat in beats)
+    took, expected = sum(beat.kv_move_s for beat in beats), sum(beat.kv_expected_s for beat in beats)
+    return {"a move s": round(took / moves, 4) if moves else None,
+            "expected s": round(expected / moves, 4) if moves else None}  # fmt: skip
+
+
+def _predicted(profile: SegmentProfile, gbit: float, handling: Handling) -> str:
     """What the formula takes for a prompt's keys and values at an idle agent."""
     from quiltwork.serving.policy.cost import Link
     from quiltwork.serving.policy.kv import KVState, fetch
 
-    return str(fetch(KVState(PROMPT, profile, Link(LATENCY_S, gbit * 1e9 / 8), 8, Link()))[0])
+    return str(fetch(KVState(PROMPT, profile, Link(LATENCY_S, gbit * 1e9 / 8), 8, Link(), handling=handling))[0])
 
 
 def _agrees(row: Mapping[str, object]) -> bool:

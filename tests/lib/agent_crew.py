@@ -58,6 +58,9 @@ class Box:
     def learn(self, born):
         pass
 
+    def wake(self):
+        self.box.put(b"")
+
     def receive(self, timeout):
         found = []
         try:
@@ -65,7 +68,7 @@ class Box:
             while True:
                 found.append(self.box.get_nowait())
         except queue.Empty:
-            return [from_bytes(data) for data in found]
+            return [from_bytes(data) for data in found if data]
 
 
 class ThreadCrew:

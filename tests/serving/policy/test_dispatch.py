@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quiltwork.serving.policy.cost import CostTable, Link, SegmentProfile
+from quiltwork.serving.policy.cost import CostTable, Handling, Link, SegmentProfile
 from quiltwork.serving.policy.dispatch import Candidate, choose
 from quiltwork.serving.policy.kv import (
     KVChoice,
@@ -31,6 +31,17 @@ def test_the_choice_switches_where_the_formula_says() -> None:
     assert at * 8 == pytest.approx(65.5e9, rel=0.01)
     assert fetch(state(at * 1.05))[0] is KVChoice.MOVE
     assert fetch(state(at / 1.05))[0] is KVChoice.RECOMPUTE
+
+
+def test_what_moving_costs_beyond_the_link_shifts_the_crossover() -> None:
+    dear = state(1.0, handling=Handling(fixed_s=1e-4, byte_s=4e-11))
+    at = crossover_bytes_per_s(dear)
+    assert at > 1.2 * crossover_bytes_per_s(state(1.0))
+    for rate, choice in ((at * 1.05, KVChoice.MOVE), (at / 1.05, KVChoice.RECOMPUTE)):
+        assert fetch(replace(dear, from_owner=Link(0.0, rate), from_inputs=Link(0.0, rate)))[0] is choice
+    hopeless = replace(dear, handling=Handling(byte_s=1.0))
+    assert crossover_bytes_per_s(hopeless) == float("inf")
+    assert fetch(replace(hopeless, from_owner=Link(0.0, 1e15)))[0] is KVChoice.RECOMPUTE
 
 
 def test_computing_again_is_charged_for_everybody_it_delays() -> None:
@@ -73,6 +84,17 @@ def test_what_costs_once_is_weighed_against_what_every_token_costs() -> None:
         chosen = choose(candidates(steps))
         assert chosen is not None
         assert chosen.agent == agent
+
+
+def test_a_queue_that_is_long_just_now_is_no_reason_to_move_but_one_that_stays_long_is() -> None:
+    def chosen(usual_s: float | None) -> str | None:
+        owner = Candidate("a", queue_s=0.04, exec_s=0.005, kv=KVChoice.OWNER, steps=32, usual_s=usual_s)
+        other = Candidate("b", kv_s=0.1, exec_s=0.005, kv=KVChoice.MOVE, steps=32, usual_s=0.0)
+        found = choose([owner, other])
+        return found and found.agent
+
+    assert chosen(usual_s=0.001) == "a"
+    assert chosen(usual_s=0.04) == chosen(usual_s=None) == "b"
 
 
 def test_nobody_is_chosen_where_nothing_is_possible() -> None:

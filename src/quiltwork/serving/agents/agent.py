@@ -10,7 +10,7 @@ and values, inputs, a whole agent) is made again by sending the same tokens once
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from quiltwork.core.errors import CapacityError, QuiltworkError
 from quiltwork.layers.protocol import PAGE_TOKENS
-from quiltwork.serving.agents.compute import Compute
+from quiltwork.serving.agents.compute import Compute, Ran
 from quiltwork.serving.agents.dispatching import Dispatcher
 from quiltwork.serving.agents.layout import BlockSource, Layout, lay, let_go
 from quiltwork.serving.agents.message import (
@@ -45,6 +45,7 @@ from quiltwork.serving.agents.message import (
 from quiltwork.serving.agents.pages import put_pages, read_pages
 from quiltwork.serving.agents.scaling import label
 from quiltwork.serving.agents.session import (
+    Move,
     Session,
     allocate,
     copy_prefix,
@@ -55,7 +56,7 @@ from quiltwork.serving.agents.session import (
     take_cached,
 )
 from quiltwork.serving.agents.settings import AgentSettings
-from quiltwork.serving.agents.timing import Timing
+from quiltwork.serving.agents.timing import Handlings, Timing
 from quiltwork.serving.execute import Work, publish
 from quiltwork.serving.kv import KVCache
 from quiltwork.serving.policy.cost import SegmentProfile
@@ -130,8 +131,13 @@ class Agent:
         self._queue: dict[int, _Queued] = {}
         self._ids = count(1)
         self._instances: dict[Instance, _Instance] = {}
+        self._busy_until = 0.0
+        """When what is being computed should be done."""
         self._steps = self._hops = self._moves = self._moved_bytes = self._recomputed = self._dropped = 0
         self._busy_s = 0.0
+        self._handlings = Handlings()
+        self._move_s = self._expected_s = 0.0
+        self._giving: deque[tuple[str, Iterator[Pages]]] = deque()
 
     # --- what comes in ------------------------------------------------------------------------------------------
 
@@ -263,7 +269,11 @@ class Agent:
         segments = range(run.segment, run.fetch_upto)
         session.coming |= dict.fromkeys(segments, 0)
         ask = AskKV(run.request, run.epoch, (segments.start, segments.stop), run.start, self.name)
-        self._send(run.fetch_from or FRONT, ask)
+        owner, now = run.fetch_from or FRONT, self.clock()
+        nbytes = run.start * sum(session.layout.cut.kv_bytes[i] for i in segments)
+        link_s = self.settings.link(owner, self.name).seconds(nbytes)
+        session.move = Move(now, link_s, link_s + self._handlings.now(now).seconds(nbytes))
+        self._send(owner, ask)
         visited = tuple(self.name if i in segments else owner for i, owner in enumerate(run.visited))
         return replace(run, visited=visited)
 
@@ -274,8 +284,22 @@ class Agent:
         if session is not None:
             session.last_used = self.clock()
         for segment in range(*ask.segments):
-            for pages in read_pages(session, ask, segment):
-                self._send(ask.to, pages)
+            self._giving.append((ask.to, read_pages(session, ask, segment)))
+
+    def give(self) -> bool:
+        """Put the next piece of pages that were asked for into the outbox; whether there was one.
+
+        The caller sends it, and calls again until there is none, before the next message: one piece is on its way
+        while the next is read.
+        """
+        while self._giving:
+            to, pieces = self._giving[0]
+            piece = next(pieces, None)
+            if piece is not None:
+                self._send(to, piece)
+                return True
+            self._giving.popleft()
+        return False
 
     def _take_pages(self, pages: Pages) -> None:
         session = self._sessions.get(pages.request)
@@ -297,6 +321,19 @@ class Agent:
                 self._lack(queued.run, pages.segment)
         if complete is None:
             session.coming.pop(pages.segment, None)
+            session.move = None
+        elif session.move is not None:
+            session.move.nbytes += pages.rows.numel() * pages.rows.element_size()
+            if not session.coming:
+                self._moved(session.move)
+                session.move = None
+
+    def _moved(self, move: Move) -> None:
+        """Learn what a move took."""
+        now = self.clock()
+        self._move_s += now - move.asked
+        self._expected_s += move.expected_s
+        self._handlings.learn(move.nbytes, now - move.asked - move.link_s, now)
 
     # --- one step -----------------------------------------------------------------------------------------------
 
@@ -305,15 +342,18 @@ class Agent:
         """Whether a step would run something."""
         return any(queued.ready for queued in self._queue.values())
 
-    def step(self) -> int:
-        """Run the most urgent work as far as it goes here, all of it in common batches; how many pieces were run."""
+    def step(self, run: Callable[[Callable[[], Ran]], Ran] = lambda job: job()) -> int:
+        """Run the most urgent work as far as it goes here, all of it in common batches; how many pieces were run.
+
+        run : does the arithmetic; while it does, ``handle`` may be called for requests for pages, and nothing else.
+        """
         now = self.clock()
         items = self._batch(now)
         if not items:
             return 0
+        self._busy_until = now + self._expected(items)
         try:
-            with torch.inference_mode():
-                outputs = _outputs(self._compute.run([item.work for item in items]))
+            outputs = _outputs(run(lambda: self._arithmetic([item.work for item in items])))
         except Exception as error:  # noqa: BLE001  whoever waits for these must learn of it, and others go on
             for item in items:
                 self._release(item.run.request)
@@ -323,7 +363,7 @@ class Agent:
             return len(items)
         for item in items:
             keep_pages(self.cache, item)
-        ended = self.clock()
+        self._busy_until = ended = self.clock()
         self._account(items, now, ended)
         for item in items:
             end = item.work.start + item.work.count
@@ -335,6 +375,10 @@ class Agent:
             self._send_on(item, outputs.get(id(item.work), torch.empty(0)), hop)
         self._trim_history()
         return len(items)
+
+    @torch.inference_mode()
+    def _arithmetic(self, works: list[Work]) -> Ran:
+        return self._compute.run(works)
 
     def _batch(self, now: float) -> list[_Item]:
         waiting = [w for id, queued in self._queue.items() if queued.ready and (w := self._waiting(id, queued))]
@@ -359,6 +403,18 @@ class Agent:
         need = needs_bytes(session, range(run.segment, self._stop(session, run)), run.start + run.rows.shape[0])
         instance = session.layout.route[run.segment].key
         return Waiting(id, instance, WorkClass(run.work_class), run.rows.shape[0], queued.since, need)
+
+    def _expected(self, items: list[_Item]) -> float:
+        """Seconds that a step of these should take."""
+        rows: dict[Instance, int] = {}
+        profiles: dict[Instance, SegmentProfile] = {}
+        for item in items:
+            cut = item.session.layout.cut
+            for segment in range(item.run.segment, item.work.stop):
+                key = cut.keys[segment]
+                rows[key] = rows.get(key, 0) + item.work.count
+                profiles[key] = self.timing.of(cut, segment)
+        return queue_seconds(rows, profiles, max(rows.values()))
 
     def _stop(self, session: Session, run: Run) -> int:
         """Index behind the last segment that this work runs through here."""
@@ -503,9 +559,11 @@ class Agent:
             key = layout.route[queued.run.segment].key
             waiting[key] = waiting.get(key, 0) + queued.run.rows.shape[0]
             profiles.setdefault(key, self.timing.of(layout.cut, queued.run.segment))
+        now = self.clock()
+        handling = self._handlings.now(now)
         return Beat(
             agent=self.name,
-            queue_s=queue_seconds(waiting, profiles, self.settings.limits.rows),
+            queue_s=max(self._busy_until - now, 0.0) + queue_seconds(waiting, profiles, self.settings.limits.rows),
             waiting=len(self._queue),
             kv_free=self.cache.free_bytes,
             kv_capacity=self.cache.capacity,
@@ -518,6 +576,9 @@ class Agent:
             kv_recomputed=self._recomputed,
             kv_dropped=self._dropped,
             busy_s=self._busy_s,
+            kv_move_s=self._move_s,
+            kv_expected_s=self._expected_s,
+            handling=(handling.fixed_s, handling.byte_s),
             queues={
                 label(key): {
                     "waiting_rows": float(waiting.get(key, 0)),

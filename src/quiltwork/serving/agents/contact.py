@@ -151,6 +151,7 @@ class Contact:
             {name: beat.waiting for name, beat in beats.items()},
             tuple(sorted(self.gone)),
             dict(self._crew.born),
+            {name: beat.handling for name, beat in beats.items()},
         )
 
     def lay(self, message: Lay, asked: Sequence[str]) -> None:

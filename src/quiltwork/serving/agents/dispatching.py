@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from quiltwork.serving.agents.layout import Cut
 from quiltwork.serving.agents.message import FRONT, Run, Standings
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
-from quiltwork.serving.policy.cost import Link, SegmentProfile, joined
+from quiltwork.serving.policy.cost import Handling, Link, SegmentProfile, joined
 from quiltwork.serving.policy.dispatch import Candidate, Option, choose, weigh
 from quiltwork.serving.policy.kv import KVChoice, KVState, move_seconds
-from quiltwork.serving.policy.queueing import Instance
+from quiltwork.serving.policy.queueing import Instance, queue_seconds
+
+USUAL_S = 2.0
+"""Seconds over which an agent's queue is averaged into what it usually is."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Work that was sent to an agent since the last word from there."""
+
+    agent: str
+    rows: int
+    segments: Mapping[Instance, SegmentProfile]
 
 
 class Dispatcher:
@@ -23,10 +36,10 @@ class Dispatcher:
         self._sending_until: dict[tuple[str, str], float] = {}
         """When the pages that work sent from here had moved will have arrived, by link."""
         self._standings = Standings({}, {})
-        self._sent: dict[int, tuple[str, float]] = {}
-        """Per request, where work was sent since the last word from there, and how long it takes."""
-        self._joined: dict[tuple[Instance, ...], tuple[list[SegmentProfile], SegmentProfile]] = {}
-        """By the segments, their profiles and what these come to together."""
+        self._sent: dict[int, _Sent] = {}
+        """By request."""
+        self._heard = clock()
+        self._usual: dict[str, float] = {}
 
     @property
     def standings(self) -> Standings:
@@ -35,7 +48,12 @@ class Dispatcher:
 
     @standings.setter
     def standings(self, standings: Standings) -> None:
-        self._standings = standings
+        now = self._clock()
+        weight = 1 - math.exp(-(now - self._heard) / USUAL_S)
+        for agent, queue_s in standings.queue_s.items():
+            before = self._usual.get(agent, queue_s)
+            self._usual[agent] = before + weight * (queue_s - before)
+        self._standings, self._heard = standings, now
         if self._name != FRONT:
             self._sent.clear()  # what was sent before is in these figures
 
@@ -44,9 +62,16 @@ class Dispatcher:
         self._sent.pop(request, None)
 
     def _queue_s(self, agent: str) -> float:
-        """Seconds of work before an agent: as it said, or what is known here to have been sent there since."""
-        sent = sum(seconds for to, seconds in self._sent.values() if to == agent)
-        return max(self._standings.queue_s.get(agent, 0.0), sent)
+        """Seconds of work before an agent: what it said, less what it has done since, or what was sent there since."""
+        waiting: dict[Instance, int] = {}
+        profiles: dict[Instance, SegmentProfile] = {}
+        for sent in self._sent.values():
+            if sent.agent == agent:
+                for key, profile in sent.segments.items():
+                    waiting[key] = waiting.get(key, 0) + sent.rows
+                    profiles[key] = profile
+        said = self._standings.queue_s.get(agent, 0.0) - (self._clock() - self._heard)
+        return max(said, queue_seconds(waiting, profiles, self._settings.limits.rows))
 
     def next(self, cut: Cut, run: Run, inputs_kept: bool) -> Candidate | None:
         """Who should run ``run.segment``; None where nobody can, so that the sequence has to start afresh.
@@ -59,12 +84,13 @@ class Dispatcher:
         keeps = cut.kv_bytes[segment] > 0
         tokens = run.settled - run.first if keeps else 0
         end = run.start + run.rows.shape[0]
+        rows = end - run.settled
         options: list[Option] = []
         for agent in cut.holders[segment]:
             if agent in gone:
                 continue
             span = range(segment, self.span(cut, segment, agent, owner, run.visited))
-            profile = self._profile(cut, span)
+            profile = joined([self._timing.of(cut, i) for i in span])
             link = self._settings.link(self._name, agent)
             waiting = self.standings.waiting.get(agent, 0)
             state = KVState(
@@ -74,34 +100,35 @@ class Dispatcher:
                 input_bytes=cut.hidden_bytes if segment else 8,
                 from_inputs=link if inputs_kept else None,
                 delayed=waiting,
+                handling=Handling(*self.standings.handling.get(agent, (0.0, 0.0))),
             )
-            rows = end - run.settled
+            exec_s = profile.batch_s(rows)
+            queue_s = self._queue_s(agent) if agent != self._name else 0.0
+            usual_s = None  # who holds nothing yet begins where it is served soonest now, and may leave later
+            if owner is not None and tokens:
+                # An owner's usual queue has this sequence in it, which does not wait for itself.
+                usual_s = max(self._usual.get(agent, queue_s) - (exec_s if agent == owner else 0.0), 0.0)
             options.append(
                 Option(
                     agent,
-                    queue_s=self._queue_s(agent) if agent != self._name else 0.0,
+                    queue_s=queue_s,
                     net_s=link.seconds(rows * (cut.hidden_bytes if segment else 8)) if agent != self._name else 0.0,
-                    exec_s=profile.batch_s(rows),
+                    exec_s=exec_s,
                     state=state,
                     steps=run.steps,
+                    usual_s=usual_s,
                 )
             )
         chosen = choose(weigh(options, owner, self._settings.kv_policy), hysteresis=self._settings.hysteresis)
         if chosen is not None:
-            self._sent[run.request] = (chosen.agent, chosen.exec_s)
+            span = range(segment, self.span(cut, segment, chosen.agent, owner, run.visited))
+            again = tokens if chosen.kv is KVChoice.RECOMPUTE else 0
+            segments = {cut.keys[i]: self._timing.of(cut, i) for i in span}
+            self._sent[run.request] = _Sent(chosen.agent, rows + again, segments)
             if chosen.kv is KVChoice.MOVE and owner is not None:
                 state = next(option.state for option in options if option.agent == chosen.agent)
                 self._sending_until[owner, chosen.agent] = self._clock() + move_seconds(state)
         return chosen
-
-    def _profile(self, cut: Cut, span: range) -> SegmentProfile:
-        """Of segments that follow each other."""
-        keys = cut.keys[span.start : span.stop]
-        parts = [self._timing.of(cut, i) for i in span]
-        known = self._joined.get(keys)
-        if known is None or known[0] != parts:
-            known = self._joined[keys] = (parts, joined(parts))
-        return known[1]
 
     def _link(self, a: str, b: str) -> Link:
         """The way between two agents, with what is known here to be on it."""

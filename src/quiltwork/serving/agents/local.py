@@ -14,19 +14,19 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from quiltwork.core.errors import QuiltworkError
-from quiltwork.serving.agents.message import FRONT, Message, Stop, from_bytes, to_bytes
+from quiltwork.serving.agents.message import FRONT, Message, Pages, Stop, from_bytes, to_parts
 from quiltwork.serving.agents.process import AgentTask
 from quiltwork.serving.agents.ring import Ring
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.policy.cost import Link
 
-RING_BYTES = 1 << 20
+RING_BYTES = 2 << 20
 RETRY_S = 0.001
 """How soon a full ring is looked at again."""
 STOP_SECONDS = 5.0
@@ -45,27 +45,117 @@ class Address:
         return f"{self.name}.{self.born}"
 
 
-class _Outgoing:
-    """Letters to one place that the ring has no room for yet."""
+@dataclass
+class _Parcel:
+    """A letter's bytes, and when it may go on."""
 
-    def __init__(self, ring: Ring, bell: int) -> None:
-        self.ring, self.bell = ring, bell
-        self.pending: deque[tuple[float, memoryview]] = deque()
+    at: float
+    parts: deque[memoryview]
+    nbytes: int
+
+
+class _Outgoing:
+    """Letters to one place: those that wait for the link, and those that it has brought there or is bringing.
+
+    The link carries one letter at a time, pages only where no other letter waits; the latency of one does not hold up
+    the next.
+    """
+
+    def __init__(self, ring: Ring, bell: int, link: Link | None) -> None:
+        self.ring, self.bell, self._link = ring, bell, link
+        self._letters: deque[_Parcel] = deque()
+        self._pages: deque[_Parcel] = deque()
+        self._moving: deque[_Parcel] = deque()
+        self._free_at = 0.0
+
+    def put(self, message: Message, now: float) -> None:
+        """Have a message go to the place, after those of its kind."""
+        parts = to_parts(message)
+        nbytes = sum(len(part) for part in parts)
+        waiting = self._pages if isinstance(message, Pages) else self._letters
+        waiting.append(_Parcel(now, deque([memoryview(_LENGTH.pack(nbytes)), *parts]), nbytes))
+
+    def _next(self) -> tuple[float, deque[_Parcel]] | None:
+        """When the link takes the next waiting letter, and which it is the head of."""
+        if self._letters:
+            start = max(self._free_at, self._letters[0].at)
+            if not self._pages or start <= max(self._free_at, self._pages[0].at):
+                return start, self._letters
+        if self._pages and (self._link is not None or not self._moving):
+            return max(self._free_at, self._pages[0].at), self._pages
+        return None
+
+    def due(self, now: float) -> float | None:
+        """Seconds until there is something to do here; None where there is nothing to send."""
+        found = self._next()
+        times = [] if found is None else [found[0]]
+        if self._moving:
+            times.append(self._moving[0].at if self._moving[0].at > now else now + RETRY_S)
+        return max(min(times) - now, 0.0) if times else None
 
     def flush(self, sender: int, now: float) -> None:
-        """Write what fits of what may go now, and ring."""
+        """Write what fits of what has arrived by now, and ring."""
         before = self.ring.tail
-        while self.pending and self.pending[0][0] <= now:
-            due, data = self.pending[0]
-            written = self.ring.write(data)
-            if written < len(data):
-                self.pending[0] = (due, data[written:])
-                break
-            self.pending.popleft()
+        while self._depart(now) + self._write(now):
+            pass
         if self.ring.tail != before:
             # A full pipe has rung already; a broken one has nobody to ring for.
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self.bell, _BELL.pack(sender, self.ring.tail))
+
+    def _depart(self, now: float) -> int:
+        """Letters that the link has taken."""
+        count = 0
+        while (found := self._next()) is not None and found[0] <= now:
+            start, waiting = found
+            parcel = waiting.popleft()
+            if self._link is not None:
+                seconds = self._link.seconds(parcel.nbytes)
+                parcel.at = start + seconds
+                self._free_at = parcel.at - min(self._link.latency_s, seconds)
+            self._moving.append(parcel)
+            count += 1
+        return count
+
+    def _write(self, now: float) -> int:
+        """Letters that are in the ring as a whole."""
+        count = 0
+        while self._moving and self._moving[0].at <= now:
+            parts = self._moving[0].parts
+            while parts:
+                written = self.ring.write(parts[0])
+                if written < len(parts[0]):
+                    parts[0] = parts[0][written:]
+                    return count
+                parts.popleft()
+            self._moving.popleft()
+            count += 1
+        return count
+
+
+class _Incoming:
+    """Letters from one place, read as they come."""
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self._length, self._letter = bytearray(_LENGTH.size), bytearray()
+        self._got = 0
+        self._inside = False
+        """Whether a letter has begun, so that its bytes come next, not its length."""
+
+    def letters(self, upto: int | None) -> Iterator[Message]:
+        """Those that are complete, up to the byte of that number if given. Raises CorruptionError."""
+        while True:
+            wanted = self._letter if self._inside else self._length
+            self._got += self.ring.read(memoryview(wanted)[self._got :], upto)
+            if self._got < len(wanted):
+                return
+            self._got = 0
+            if self._inside:
+                self._inside = False
+                yield from_bytes(self._letter)
+            else:
+                self._inside, self._letter = True, bytearray(_LENGTH.unpack(self._length)[0])
 
 
 class LocalMailbox:
@@ -87,14 +177,13 @@ class LocalMailbox:
         self._folder, self._me, self._places = folder, me, list(places)
         self._born = dict(born)
         self._links = dict(links or {})
-        self._busy_until: dict[str, float] = {}
         self._lock = threading.Lock()
         """Guards what follows."""
         self._out: dict[str, _Outgoing] = {}
-        self._in: dict[str, tuple[Ring, bytearray]] = {}
+        self._in: dict[str, _Incoming] = {}
         bell = folder / f"{Address(me, self._born[me])}.bell"
         self._bell = os.open(bell, os.O_RDONLY | os.O_NONBLOCK)
-        self._keep_open = os.open(bell, os.O_WRONLY)  # so that the pipe never ends
+        self._keep_open = os.open(bell, os.O_WRONLY | os.O_NONBLOCK)  # so that the pipe never ends
         for place in self._places:
             if place != me:
                 self._attach(place)
@@ -105,8 +194,8 @@ class LocalMailbox:
             bell = os.open(self._folder / f"{other}.bell", os.O_WRONLY | os.O_NONBLOCK)
         except OSError:
             bell = os.open(self._folder / f"{other}.bell", os.O_RDWR | os.O_NONBLOCK)  # it has not opened it yet
-        self._out[place] = _Outgoing(Ring(self._folder / f"{mine}-{other}"), bell)
-        self._in[place] = (Ring(self._folder / f"{other}-{mine}"), bytearray())
+        self._out[place] = _Outgoing(Ring(self._folder / f"{mine}-{other}"), bell, self._links.get((self._me, place)))
+        self._in[place] = _Incoming(Ring(self._folder / f"{other}-{mine}"))
 
     def _detach(self, place: str) -> None:
         outgoing = self._out.pop(place, None)
@@ -115,7 +204,7 @@ class LocalMailbox:
             os.close(outgoing.bell)
         incoming = self._in.pop(place, None)
         if incoming is not None:
-            incoming[0].close()
+            incoming.ring.close()
 
     def learn(self, born: Mapping[str, int]) -> None:
         """Who has been started anew since; letters to the old one are lost."""
@@ -128,20 +217,17 @@ class LocalMailbox:
 
     def send(self, to: str, message: Message) -> None:
         """Send without waiting; to a place that nobody knows it is lost."""
-        data = to_bytes(message)
-        now = due = time.monotonic()
         with self._lock:
             outgoing = self._out.get(to)
-            if outgoing is None:
-                return
-            link = self._links.get((self._me, to))
-            if link is not None:
-                # The link carries one letter at a time; the latency of one does not hold up the next.
-                seconds = link.seconds(len(data))
-                due = max(now, self._busy_until.get(to, 0.0)) + seconds
-                self._busy_until[to] = due - min(link.latency_s, seconds)
-            outgoing.pending.append((due, memoryview(_LENGTH.pack(len(data)) + data)))
-            outgoing.flush(self._places.index(self._me), now)
+            if outgoing is not None:
+                now = time.monotonic()
+                outgoing.put(message, now)
+                outgoing.flush(self._places.index(self._me), now)
+
+    def wake(self) -> None:
+        """Let ``receive`` return; a full pipe wakes it anyway. Any thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._keep_open, _BELL.pack(self._places.index(self._me), 0))
 
     def receive(self, timeout: float) -> list[Message]:
         """What has arrived; waits up to ``timeout`` seconds for the first. Raises CorruptionError."""
@@ -151,14 +237,14 @@ class LocalMailbox:
             wait = max(until - now, 0.0)
             with self._lock:
                 for outgoing in self._out.values():
-                    if outgoing.pending:
-                        outgoing.flush(self._places.index(self._me), now)
-                    if outgoing.pending:
-                        wait = min(wait, max(outgoing.pending[0][0] - now, RETRY_S))
+                    outgoing.flush(self._places.index(self._me), now)
+                    due = outgoing.due(now)
+                    wait = wait if due is None else min(wait, due)
             rung = bool(select.select([self._bell], [], [], wait)[0])
             with self._lock:
-                messages = self._read(self._rung() if rung else None)
-            if messages or time.monotonic() >= until:
+                tails = self._rung() if rung else None
+                messages = self._read(tails)
+            if messages or self._me in (tails or ()) or time.monotonic() >= until:
                 return messages
 
     def _rung(self) -> dict[str, int]:
@@ -172,19 +258,9 @@ class LocalMailbox:
 
     def _read(self, tails: Mapping[str, int] | None) -> list[Message]:
         messages: list[Message] = []
-        for place, (ring, begun) in self._in.items():
-            if tails is not None and place not in tails:
-                continue
-            begun += ring.read(None if tails is None else tails[place])
-            at = 0
-            while len(begun) - at >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(begun, at)
-                if len(begun) - at - _LENGTH.size < length:
-                    break
-                at += _LENGTH.size
-                messages.append(from_bytes(memoryview(begun)[at : at + length].toreadonly()))
-                at += length
-            del begun[:at]
+        for place, incoming in self._in.items():
+            if tails is None or place in tails:
+                messages += incoming.letters(None if tails is None else tails[place])
         return messages
 
     def close(self) -> None:

@@ -6,12 +6,12 @@ A message is a JSON header and the bytes of its tensor. Nothing in it is execute
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -209,6 +209,12 @@ class Beat:
     kv_recomputed: int
     kv_dropped: int
     busy_s: float
+    kv_move_s: float = 0.0
+    """Seconds from asking for pages until all were here, all moves together."""
+    kv_expected_s: float = 0.0
+    """Seconds that these moves had been expected to take."""
+    handling: tuple[float, float] = (0.0, 0.0)
+    """What a move to it costs beyond the link: seconds each, seconds per byte (see ``policy.cost.Handling``)."""
     queues: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Per instance (its first and last block): waiting rows, rows run, batches, p95 of seconds waited."""
     batches: tuple[tuple[int, int, int, int], ...] = ()
@@ -224,6 +230,8 @@ class Standings:
     gone: tuple[str, ...] = ()
     born: Mapping[str, int] = field(default_factory=dict)
     """How often each place was started: whose letters go to a new one."""
+    handling: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """What a move to each costs beyond the link; see ``Beat``."""
 
 
 @dataclass(frozen=True)
@@ -240,11 +248,13 @@ _KINDS: dict[str, type[Any]] = {
 }
 _NO_ROWS = torch.empty(0)
 _HEAD = struct.Struct("<I")
+_ALIGN = 64
+"""A tensor's bytes begin at a multiple of this, so that they can be used where they lie."""
 _DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16, torch.int64)}
 
 
-def to_bytes(message: Message) -> bytes:
-    """A message as bytes."""
+def to_parts(message: Message) -> tuple[memoryview, memoryview]:
+    """A message as two runs of bytes; the second is the memory of its tensor, which must not change any more."""
     rows: Tensor = getattr(message, "rows", _NO_ROWS)
     tensor = rows.detach().to("cpu").contiguous()
     head: dict[str, Any] = {"kind": type(message).__name__}
@@ -255,12 +265,23 @@ def to_bytes(message: Message) -> bytes:
     if hasattr(message, "rows"):
         head["rows"] = [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
     text = json.dumps(head, separators=(",", ":")).encode()
-    body = tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-    return _HEAD.pack(len(text)) + text + body
+    if not tensor.numel():
+        return memoryview(_HEAD.pack(len(text)) + text), memoryview(b"")
+    text += b" " * (-(_HEAD.size + len(text)) % _ALIGN)
+    body: memoryview = tensor.view(-1).view(torch.uint8).numpy().data
+    return memoryview(_HEAD.pack(len(text)) + text), body
 
 
-def from_bytes(data: bytes | bytearray | memoryview) -> Message:
-    """The message in ``data``. Raises CorruptionError where it is none."""
+def to_bytes(message: Message) -> bytes:
+    """A message as bytes."""
+    return b"".join(to_parts(message))
+
+
+def from_bytes(data: bytes | bytearray) -> Message:
+    """The message in ``data``. Its tensor lies in the memory of ``data`` where that is a bytearray, else in its own.
+
+    Raises CorruptionError where it is none.
+    """
     view = memoryview(data)
     try:
         (length,) = _HEAD.unpack_from(view)
@@ -268,18 +289,23 @@ def from_bytes(data: bytes | bytearray | memoryview) -> Message:
         kind = _KINDS[head.pop("kind")]
         values = {name: _tupled(value) for name, value in head.items()}
         if "rows" in head:
-            dtype, shape = head["rows"]
-            rows = torch.empty(shape, dtype=_DTYPES[dtype])
-            if rows.numel():
-                body = np.frombuffer(view[_HEAD.size + length :], dtype=np.uint8)
-                rows.view(-1).view(torch.uint8).numpy()[:] = body
-            values["rows"] = rows
+            values["rows"] = _rows(data, _HEAD.size + length, *head["rows"])
         if "path" in head:
             values["path"] = tuple(Hop(**{**hop, "segments": tuple(hop["segments"])}) for hop in head["path"])
         message: Message = kind(**values)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CorruptionError(f"is not a message: {error}", where="agent link") from error
     return message
+
+
+def _rows(data: bytes | bytearray, at: int, dtype: str, shape: list[int]) -> Tensor:
+    """The tensor whose bytes are those of ``data`` from ``at`` on."""
+    rows, left = torch.empty(0, dtype=_DTYPES[dtype]), len(data) - at
+    if any(size < 0 for size in shape) or math.prod(shape) * rows.element_size() != left:
+        raise ValueError(f"{left} bytes are no {shape} of {dtype}")
+    if left:
+        rows = torch.frombuffer(data if isinstance(data, bytearray) else bytearray(data), dtype=rows.dtype, offset=at)
+    return rows.view(shape)
 
 
 def _tupled(value: Any) -> Any:

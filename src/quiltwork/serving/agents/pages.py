@@ -12,7 +12,7 @@ from quiltwork.serving.agents.message import AskKV, Pages
 from quiltwork.serving.agents.session import Session, allocate
 from quiltwork.serving.kv import KVCache
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 19
 """Bytes of pages in one message at most, so that others' work passes between them."""
 
 
@@ -58,5 +58,5 @@ def put_pages(session: Session, cache: KVCache, pages: Pages) -> bool | None:
 
 
 def _checksum(rows: torch.Tensor) -> str:
-    data = rows.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if rows.numel() else b""
+    data = rows.contiguous().view(-1).view(torch.uint8).numpy().data if rows.numel() else b""
     return blake3(data).hexdigest(length=16)

@@ -40,7 +40,11 @@ class _Inbox:
             found.append(self.letters.get(timeout=timeout) if timeout > 0 else self.letters.get_nowait())
             while True:
                 found.append(self.letters.get_nowait())
-        return [from_bytes(data) for data in found]
+        return [from_bytes(data) for data in found if data]
+
+    def wake(self) -> None:
+        """Let ``receive`` return."""
+        self.letters.put(b"")
 
     def learn(self, born: Mapping[str, int]) -> None:
         """Handles to agents started anew come by ``meet``."""
@@ -118,7 +122,11 @@ class _FrontMailbox:
 
     def receive(self, timeout: float) -> list[Message]:
         """What has arrived; waits for the first."""
-        return [from_bytes(data) for data in self._ray.get(self._box.take.remote(timeout))]
+        return [from_bytes(data) for data in self._ray.get(self._box.take.remote(timeout)) if data]
+
+    def wake(self) -> None:
+        """Let ``receive`` return."""
+        self._box.put.remote(b"")
 
     def learn(self, born: Mapping[str, int]) -> None:
         """The crew hands in the handles."""

@@ -57,15 +57,16 @@ class Ring:
         self._tail[0] = tail + count
         return count
 
-    def read(self, upto: int | None = None) -> bytes:
-        """What is there, up to the byte of that number if given."""
+    def read(self, into: memoryview, upto: int | None = None) -> int:
+        """Fill ``into`` with what is there, up to the byte of that number if given; the bytes read."""
         head = self._head[0]
-        count = max((self._tail[0] if upto is None else upto) - head, 0)
+        count = min(max((self._tail[0] if upto is None else upto) - head, 0), len(into))
         at = head % self.size
         first = min(count, self.size - at)
-        data = bytes(self._data[at : at + first]) + bytes(self._data[: count - first])
+        into[:first] = self._data[at : at + first]
+        into[first:count] = self._data[: count - first]
         self._head[0] = head + count
-        return data
+        return count
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -54,6 +54,20 @@ class History:
         self.rows = self.nbytes = 0
 
 
+@dataclass
+class Move:
+    """Keys and values on their way here."""
+
+    asked: float
+    """When."""
+    link_s: float
+    """Seconds that the link alone takes."""
+    expected_s: float
+    """Seconds that all of it was expected to take."""
+    nbytes: int = 0
+    """Arrived so far."""
+
+
 @dataclass(eq=False)
 class Session:
     """Pages, progress and history of one request at one agent."""
@@ -66,6 +80,8 @@ class Session:
     epoch: int = 0
     coming: dict[int, int] = field(default_factory=dict)
     """Per segment whose pages are on their way, the number of the next one."""
+    move: Move | None = None
+    """What they are on their way by."""
     left: dict[int, History] = field(default_factory=dict)
     """Per segment index that was entered elsewhere next, what was sent there."""
     last_used: float = 0.0

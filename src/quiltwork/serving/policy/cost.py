@@ -117,6 +117,20 @@ class Link:
         return self.busy_s + self.latency_s + nbytes / self.bytes_per_s
 
 
+@dataclass(frozen=True)
+class Handling:
+    """What keys and values cost beyond their way: reading, checking and writing pages, and waiting for whoever does."""
+
+    fixed_s: float = 0.0
+    """Seconds of each move."""
+    byte_s: float = 0.0
+    """Seconds per byte."""
+
+    def seconds(self, nbytes: float) -> float:
+        """Of a move of ``nbytes``."""
+        return self.fixed_s + nbytes * self.byte_s
+
+
 def joined(profiles: Sequence[SegmentProfile]) -> SegmentProfile:
     """One profile of segments that follow each other on one device."""
     amounts = tuple(sorted({a for p in profiles for a in p.rows.amounts}))

@@ -28,11 +28,18 @@ class Candidate:
     kv: KVChoice = KVChoice.NONE
     steps: int = 1
     """How often the sequence will come by, this time included, as far as can be told."""
+    usual_s: float | None = None
+    """What waits there on the whole, where that is known: a queue that is short or long just now need not stay so."""
 
     @property
     def cost(self) -> float:
-        """Seconds that all those times will take: queue, way and batch each time, loading and state once."""
-        return self.steps * (self.queue_s + self.net_s + self.exec_s) + self.load_s + self.kv_s
+        """Seconds that all those times will take: queue, way and batch each time, loading and state once.
+
+        The queue is as it is now this time, and as it usually is from then on.
+        """
+        later = self.queue_s if self.usual_s is None else self.usual_s
+        queues = self.queue_s + (self.steps - 1) * later
+        return queues + self.steps * (self.net_s + self.exec_s) + self.load_s + self.kv_s
 
 
 def choose(
@@ -68,6 +75,7 @@ class Option:
     state: KVState
     load_s: float = 0.0
     steps: int = 1
+    usual_s: float | None = None
     """See ``Candidate``."""
 
 
@@ -88,7 +96,7 @@ def weigh(options: Sequence[Option], owner: str | None, policy: str = "best") ->
                 kv, seconds = KVChoice.MOVE, 0.0
             elif policy == "recompute" and recompute_seconds(o.state) < float("inf"):
                 kv, seconds = KVChoice.RECOMPUTE, 0.0
-        weighed.append(Candidate(o.agent, o.queue_s, o.load_s, o.net_s, seconds, o.exec_s, kv, o.steps))
+        weighed.append(Candidate(o.agent, o.queue_s, o.load_s, o.net_s, seconds, o.exec_s, kv, o.steps, o.usual_s))
     if policy == "owner" and any(c.kv is KVChoice.OWNER for c in weighed):
         return [c for c in weighed if c.kv is KVChoice.OWNER]
     return weighed

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from quiltwork.serving.policy.cost import Link, SegmentProfile
+from quiltwork.serving.policy.cost import Handling, Link, SegmentProfile
+
+NO_HANDLING = Handling()
 
 
 class KVChoice(StrEnum):
@@ -40,13 +42,16 @@ class KVState:
     """From who has those inputs to the instance; None where nobody has."""
     delayed: int = 0
     """Requests that wait at the instance and would wait longer: computing again is charged for each of them."""
+    handling: Handling = NO_HANDLING
+    """What moving costs beyond the link."""
 
 
 def move_seconds(state: KVState) -> float:
-    """``alpha + 2 g d e n L_s / beta``: all pages of the segment over the link from the owner."""
+    """``alpha + 2 g d e n L_s / beta`` and their handling: all pages of the segment over the link from the owner."""
     if state.from_owner is None:
         return float("inf")
-    return state.from_owner.seconds(state.tokens * state.profile.kv_bytes)
+    nbytes = state.tokens * state.profile.kv_bytes
+    return state.from_owner.seconds(nbytes) + state.handling.seconds(nbytes)
 
 
 def recompute_seconds(state: KVState) -> float:
@@ -71,10 +76,11 @@ def fetch(state: KVState) -> tuple[KVChoice, float]:
 def crossover_bytes_per_s(state: KVState) -> float:
     """The link rate above which moving beats computing again, latencies left out; for reports and tests.
 
-    Infinite where computing again always wins (inputs free and computing free).
+    Infinite where computing again always wins (its inputs free, and it is quicker than handling what is moved).
     """
     extra = state.tokens * (state.profile.kv_bytes - state.input_bytes)
     computing = state.profile.prefill_s(state.tokens) * (1 + state.delayed)
+    computing -= state.handling.seconds(state.tokens * state.profile.kv_bytes)
     if extra <= 0:
         return 0.0
     return extra / computing if computing > 0 else float("inf")
