@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import time
@@ -11,6 +12,8 @@ import pytest
 from tiny_checkpoints import build
 
 from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Caller, Input
+from quiltwork.serving import language_servable
 from quiltwork.serving.agents.front import AgentEngine
 from quiltwork.serving.agents.local import LocalCrew
 from quiltwork.serving.agents.settings import AgentSettings
@@ -214,3 +217,37 @@ def test_unloading_frees_the_agents_memory(make, zoo):
     while held() != engine.stats().weight_bytes:
         assert time.monotonic() < until, (held(), engine.stats().weight_bytes)
         served.engine.step()
+
+
+def test_a_host_with_agents_logs_their_batches_and_shows_their_queues(zoo, tmp_path):
+    path = tmp_path / "batches.jsonl"
+    host = language_servable({"zoo": str(zoo), "agents": 2, "threads": 2, "log_batches": str(path), "seed": 1})
+    try:
+        for name in NAMES:
+            host.load(ModelRef(name))
+        streams = [
+            host.submit(
+                ModelRef(name),
+                Input("completion", {"prompt": PROMPT[i:]}),
+                {"max_tokens": 12, "ignore_eos": True, "temperature": 0.0},
+                caller=Caller(),
+            )
+            for i, name in enumerate(NAMES * 3)
+        ]
+        for stream in streams:
+            list(stream)
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            found = {(s.name, *sorted(s.labels.items())): s.value for s in host.samples()}
+            ran = {key: value for key, value in found.items() if key[0] == "quiltwork:agent_segment_rows_total"}
+            if len({dict(key[1:])["agent"] for key in ran if ran[key]}) == 2:
+                break
+        else:
+            pytest.fail(f"both agents' queues have moved: {ran}")
+    finally:
+        host.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {line["agent"] for line in lines} == {"agent0", "agent1"}
+    assert any({"base", "top"} <= set(line["sequences"]) for line in lines), "two models in one executed batch"
+    tokens = sum(line["rows"] for line in lines if line["first"] == "embed")
+    assert tokens == sum(len(PROMPT[i:]) + 11 for i in range(9))

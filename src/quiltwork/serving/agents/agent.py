@@ -19,12 +19,14 @@ from torch import Tensor
 
 from quiltwork.core.errors import CapacityError, QuiltworkError
 from quiltwork.layers.protocol import PAGE_TOKENS
+from quiltwork.serving.agents.batches import Notes
 from quiltwork.serving.agents.compute import Compute
 from quiltwork.serving.agents.dispatching import Dispatcher
 from quiltwork.serving.agents.layout import BlockSource, Layout, lay, let_go
 from quiltwork.serving.agents.message import (
     FRONT,
     AskKV,
+    Batches,
     Beat,
     DropState,
     Failed,
@@ -124,6 +126,9 @@ class Agent:
         self.stopping = False
         self._compute, self._source, self._memory_bytes = compute, source, memory_bytes
         self._dispatcher = Dispatcher(name, self.settings, self.timing, clock)
+        self._notes = Notes(name, clock) if self.settings.log_batches else None
+        if self._notes is not None:
+            compute.watch = self._notes.watch
         self._layouts: dict[int, Layout] = {}
         self._forgotten: set[int] = set()
         self._sessions: dict[int, Session] = {}
@@ -493,6 +498,10 @@ class Agent:
             self._instances[route[item.run.segment].key].waits.append(began - item.since)
         for key in ran:
             self._instances[key].batches += 1
+
+    def batches(self) -> Batches | None:
+        """What the batches since the last call held, where that is logged; None where there were none."""
+        return self._notes.letter() if self._notes is not None else None
 
     def beat(self) -> Beat:
         """A sign of life, and how it stands."""

@@ -14,9 +14,11 @@ import torch
 
 from quiltwork.core.errors import CapacityError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.agents.contact import Back, Crew, Lost
 from quiltwork.serving.agents.dispatching import Dispatcher
+from quiltwork.serving.agents.figures import samples
 from quiltwork.serving.agents.holdings import Holdings, Laying, Placed
 from quiltwork.serving.agents.message import (
     FRONT,
@@ -30,6 +32,7 @@ from quiltwork.serving.agents.message import (
 from quiltwork.serving.agents.serve import BEAT_S
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
+from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.execute import BatchRecord, Work
@@ -81,6 +84,7 @@ class AgentEngine:
     crew : the agents; closed with this.
     clock : seconds.
     restart : whether an agent that died is started anew.
+    log : is told what every batch of every agent holds; the settings must say that agents tell of them.
     """
 
     def __init__(
@@ -91,11 +95,12 @@ class AgentEngine:
         settings: AgentSettings | None = None,
         *,
         restart: bool = True,
+        log: BatchLog | None = None,
     ) -> None:
         self.config, self.clock = config, clock
         self.settings = settings or AgentSettings()
         self.placement = placement(config)
-        self.holdings = Holdings(config, self.settings, crew, clock, restart=restart)
+        self.holdings = Holdings(config, self.settings, crew, clock, restart=restart, log=log)
         self._contact = self.holdings.contact
         self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles), clock)
         self._flights: dict[int, _Flight] = {}
@@ -472,6 +477,10 @@ class AgentEngine:
     def agents(self) -> Mapping[str, Beat | None]:
         """Every agent's last sign of life; None where it is gone."""
         return {name: self._contact.beats.get(name) for name in self._contact.names}
+
+    def samples(self) -> list[Sample]:
+        """How the agents and their segments' queues stand, as metrics. Any thread."""
+        return samples(self.agents())
 
     def stats(self) -> EngineStats:
         """How it stands, agents together, as they said last."""

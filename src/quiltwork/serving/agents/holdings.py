@@ -17,6 +17,7 @@ from quiltwork.serving.agents.message import Beat, Forget, Lay
 from quiltwork.serving.agents.placing import Plan, plan
 from quiltwork.serving.agents.scaling import Lately, between, changed, changes
 from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.policy.placement import Place
 from quiltwork.serving.policy.queueing import Instance
@@ -62,7 +63,7 @@ class Placed:
 class Holdings:
     """The models of a front and their segments on its agents. Any thread may load; the rest belongs to the engine's.
 
-    crew : the agents; closed with this. restart : whether agents that died are started anew.
+    crew : the agents; closed with this. restart : whether agents that died are started anew. log : of their batches.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class Holdings:
         clock: Callable[[], float],
         *,
         restart: bool,
+        log: BatchLog | None = None,
     ) -> None:
         self.models: dict[ModelRef, Placed] = {}
-        self.contact = Contact(crew, clock, reload=self._reload, restart=restart, look=self._look_at_loads)
+        self.contact = Contact(crew, clock, reload=self._reload, restart=restart, look=self._look_at_loads, log=log)
         self._config, self._settings, self._clock = config, settings, clock
         self._width = torch.empty((), dtype=placement(config).dtype).element_size()
         self._lock = threading.RLock()

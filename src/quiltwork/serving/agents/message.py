@@ -210,9 +210,25 @@ class Beat:
     kv_dropped: int
     busy_s: float
     queues: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Per instance (its first and last block): waiting rows, rows run, batches, p95 of seconds waited."""
+    """Per segment id: waiting rows, rows run, batches, p95 of seconds waited."""
     batches: tuple[tuple[int, int, int, int], ...] = ()
     """Of the last step: blocks, rows, sequences, models of each batch."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches that an agent has executed since it told of them last, where a log of them is kept."""
+
+    agent: str
+    segments: tuple[tuple[str, str, str, int], ...]
+    """Those they ran through: id, names of the first and the last link, blocks."""
+    models: tuple[str, ...]
+    """Those whose sequences they held."""
+    batches: tuple[tuple[float, int, int, tuple[tuple[int, int], ...]], ...]
+    """Of each: seconds from its start to this letter, its segment, its rows, and (model, sequences) pairs; segments and
+    models by their place in the lists above."""
+    left_out: int = 0
+    """Batches that there was no room for."""
 
 
 @dataclass(frozen=True)
@@ -232,12 +248,27 @@ class Stop:
 
 
 Message = (
-    Run | Output | Lack | Failed | Release | DropState | AskKV | Pages | Lay | Laid | Forget | Beat | Standings | Stop
+    Run
+    | Output
+    | Lack
+    | Failed
+    | Release
+    | DropState
+    | AskKV
+    | Pages
+    | Lay
+    | Laid
+    | Forget
+    | Beat
+    | Batches
+    | Standings
+    | Stop
 )
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (Run, Output, Lack, Failed, Release, DropState, AskKV, Pages, Lay, Laid, Forget, Beat, Standings, Stop)
-}
+    for kind in (Run, Output, Lack, Failed, Release, DropState, AskKV, Pages, Lay, Laid, Forget, Beat, Batches,
+                 Standings, Stop)
+}  # fmt: skip
 _NO_ROWS = torch.empty(0)
 _HEAD = struct.Struct("<I")
 _DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16, torch.int64)}

@@ -43,6 +43,9 @@ def serve(
         if now >= next_beat:
             if orphaned():
                 return
+            batches = agent.batches()
+            if batches is not None:
+                mailbox.send(FRONT, batches)  # before the beat, so that whoever hears it has had these
             mailbox.send(FRONT, agent.beat())
             next_beat = now + beat_s
         for message in mailbox.receive(0.0 if agent.has_work else max(next_beat - now, 0.0)):
