@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from quiltwork.core.errors import BadInputError, UnsupportedError
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.servable import Json
 from quiltwork.serving.batch_log import BatchLog
@@ -89,6 +89,7 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
         "max_queue": max_queue,
         "chat_template": template,
         "aliases": _references(given.get("aliases", {}), "aliases"),
+        "drafts": _drafts(given.get("drafts", {})),
         "now": datetime.now,
         "seed": _of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
     }
@@ -102,8 +103,6 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
             log.close()
 
     if agents or ray:
-        if given.get("drafts"):
-            raise UnsupportedError("does not go with several agents yet", where="drafts")
         front = _front(path, config, agents or 2, threads, ray, log)
 
         def close() -> None:
@@ -115,7 +114,6 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
         Engine(config, time.monotonic, log),
         open_source,
         **common,
-        drafts=_drafts(given.get("drafts", {})),
         begin=begin,
         end=end,
     )

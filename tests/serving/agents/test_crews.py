@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from tiny_checkpoints import build
@@ -64,9 +65,10 @@ def cluster():
 class Served:
     """A front with its agents, and the few words a test needs."""
 
-    def __init__(self, zoo, crew, settings):
+    def __init__(self, zoo, crew, settings, draft_tokens):
         self.crew = crew
-        self.engine = AgentEngine(CONFIG, crew, time.monotonic, settings)
+        config = replace(CONFIG, draft_tokens=draft_tokens)
+        self.engine = AgentEngine(config, crew, time.monotonic, settings)
         self.ids = itertools.count(1)
         self.zoo = Zoo(zoo)
         for name in NAMES:
@@ -107,13 +109,13 @@ def make(request, zoo):
         request.getfixturevalue("cluster")
         from quiltwork.serving.agents.ray_crew import RayCrew
 
-    def make(agents=2, **settings):
+    def make(agents=2, draft_tokens=None, **settings):
         chosen = AgentSettings(**settings)
         if request.param == "ray":
             crew = RayCrew("auto", agents, str(zoo), CONFIG, chosen)
         else:
             crew = LocalCrew(agents, str(zoo), CONFIG, chosen)
-        made.append(Served(zoo, crew, chosen))
+        made.append(Served(zoo, crew, chosen, draft_tokens))
         return made[-1]
 
     yield make
@@ -175,6 +177,30 @@ def test_kill_9_of_every_agent_in_turn_changes_no_token(make, alone):
     longer = {id: (name, prompt, count + 20) for id, (name, prompt, count) in REQUESTS.items()}
     assert served.finish(kill) == alone(longer)
     assert not victims
+
+
+@pytest.mark.parametrize("options", [None, SamplingOptions(temperature=0.9, top_k=20, seed=7)])
+def test_drafts_change_no_token_though_an_agent_is_killed_meanwhile(make, alone, options):
+    served = make(draft_tokens=3)
+    first, second = served.crew.names
+    served.hold("base", [first], [second])
+    served.hold("top", [second], [first])
+    drafts = {"base": "top", "top": "base", "other": "base"}
+    for name, draft in drafts.items():
+        served.engine.draft_with(ModelRef(name), ModelRef(draft))
+    longer = {id: (name, prompt, count + 10) for id, (name, prompt, count) in REQUESTS.items()}
+    for id, (name, prompt, count) in longer.items():
+        ask(served.engine, id, name, prompt, count, options)
+    victims = [first]
+
+    def kill(tokens):
+        if victims and sum(map(len, tokens.values())) > 60:
+            os.kill(served.crew.pid(victims.pop()), signal.SIGKILL)
+
+    assert served.finish(kill) == alone(longer, sampling=options)
+    assert not victims
+    counted = served.engine.stats().speculation
+    assert 0 < counted.accepted_tokens < counted.draft_tokens
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import torch
 
 from quiltwork.core.errors import NotFoundError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef
+from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.agents.contact import Contact, Crew
 from quiltwork.serving.agents.layout import Cut, cut_of
 from quiltwork.serving.agents.message import Beat, Forget, Lay
@@ -58,6 +59,19 @@ class Placed:
         """How it is laid now; only a prepared model is."""
         assert self.laying is not None
         return self.laying
+
+    @property
+    def kv_at(self) -> dict[str, int]:
+        """Bytes of keys and values of a token, at the first holder of each segment."""
+        found: dict[str, int] = {}
+        for holders, nbytes in zip(self.now.cut.holders, self.now.cut.kv_bytes, strict=True):
+            found[holders[0]] = found.get(holders[0], 0) + nbytes
+        return found
+
+    def needs(self, tokens: int) -> dict[str, int]:
+        """Bytes of pages for so many tokens, at the first holder of each segment."""
+        pages = -(-tokens // PAGE_TOKENS)
+        return {agent: pages * PAGE_TOKENS * nbytes for agent, nbytes in self.kv_at.items()}
 
 
 class Holdings:

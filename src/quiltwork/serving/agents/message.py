@@ -41,6 +41,7 @@ class Run:
     """Compute consecutive tokens of a request from one segment on."""
 
     request: int
+    """Negative for one that drafts for the request of that number: it gives way to all others."""
     epoch: int
     """Raised whenever the front sends the same tokens again: what comes back with a lower one is ignored."""
     layout: int
@@ -75,6 +76,8 @@ class Run:
     fetch_upto: int = 0
     """Index behind the last segment to fetch them for."""
     traced: bool = False
+    certain: int | None = None
+    """Position from which on its tokens are guesses, which the front may refuse; None where none of them is."""
     path: tuple[Hop, ...] = ()
 
 
