@@ -76,9 +76,9 @@ class Run:
     fetch_upto: int = 0
     """Index behind the last segment to fetch them for."""
     traced: bool = False
+    path: tuple[Hop, ...] = ()
     certain: int | None = None
     """Position from which on its tokens are guesses, which the front may refuse; None where none of them is."""
-    path: tuple[Hop, ...] = ()
 
 
 @dataclass(frozen=True)
