@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from quiltwork.core.errors import BadInputError, UnsupportedError
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.servable import Json
 from quiltwork.serving.assembly import StandIns
@@ -92,30 +92,37 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
         "chat_template": template,
         "aliases": _references(given.get("aliases", {}), "aliases"),
         "stand_ins": _stand_ins(given.get("assemble", [])),
+        "drafts": _drafts(given.get("drafts", {})),
         "now": datetime.now,
         "seed": _of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
     }
     ray, agents = _of(given, "ray", str, ""), _of(given, "agents", int, 0)
     if agents < 0:
         raise BadInputError(f"{agents} is not positive", where="agents")
-    if agents or ray:
-        for name in ("log_batches", "drafts"):
-            if given.get(name):
-                raise UnsupportedError("does not go with several agents yet", where=name)
-        front = _front(path, config, agents or 2, threads, ray)
-        return LanguageModels(front, open_source, **common, wake=front.wake, end=front.close)
     log = BatchLog(Path(batches), time.time) if batches else None
+
+    def end() -> None:
+        if log is not None:
+            log.close()
+
+    if agents or ray:
+        front = _front(path, config, agents or 2, threads, ray, log)
+
+        def close() -> None:
+            front.close()
+            end()
+
+        return LanguageModels(front, open_source, **common, wake=front.wake, end=close, samples=front.samples)
     return LanguageModels(
         Engine(config, time.monotonic, log),
         open_source,
         **common,
-        drafts=_drafts(given.get("drafts", {})),
         begin=begin,
-        end=log.close if log is not None else lambda: None,
+        end=end,
     )
 
 
-def _front(zoo: str, config: EngineConfig, agents: int, threads: int, ray: str) -> AgentEngine:
+def _front(zoo: str, config: EngineConfig, agents: int, threads: int, ray: str, log: BatchLog | None) -> AgentEngine:
     """Agents that share this machine's memory and cores evenly, or those of a Ray cluster, and the front of them.
 
     On a cluster the memory is each agent's own.
@@ -123,22 +130,25 @@ def _front(zoo: str, config: EngineConfig, agents: int, threads: int, ray: str) 
     from quiltwork.serving.agents.contact import Crew
     from quiltwork.serving.agents.front import AgentEngine
     from quiltwork.serving.agents.local import LocalCrew
+    from quiltwork.serving.agents.settings import AgentSettings
 
     crew: Crew
     memory = config.memory_bytes
+    settings = AgentSettings(log_batches=log is not None)
     if ray:
         from quiltwork.serving.agents.ray_crew import RayCrew
 
-        crew = RayCrew(ray, agents, zoo, config, threads=threads or 1)
+        crew = RayCrew(ray, agents, zoo, config, settings, threads=threads or 1)
         together = None if memory is None else memory * agents
-        return AgentEngine(replace(config, memory_bytes=together), crew, time.monotonic)
+        return AgentEngine(replace(config, memory_bytes=together), crew, time.monotonic, settings, log=log)
     share = replace(
         config,
         kv_bytes=max(config.kv_bytes // agents, 1),
         memory_bytes=None if memory is None else max(memory // agents, 1),
     )
     each = max((threads or os.cpu_count() or 1) // agents, 1)
-    return AgentEngine(config, LocalCrew(agents, zoo, share, threads=each), time.monotonic)
+    crew = LocalCrew(agents, zoo, share, settings, threads=each)
+    return AgentEngine(config, crew, time.monotonic, settings, log=log)
 
 
 def _engine_config(values: Mapping[str, Json]) -> EngineConfig:

@@ -86,6 +86,7 @@ class LanguageModels:
     seed : of requests that bring none.
     begin : called first in the engine's thread.
     end : called last, when it is closed. wake : called when the engine's thread is asked for something.
+    samples : further metrics; called in any thread.
     """
 
     kind = "language"
@@ -107,6 +108,7 @@ class LanguageModels:
         begin: Callable[[], None] = lambda: None,
         end: Callable[[], None] = lambda: None,
         wake: Callable[[], None] = lambda: None,
+        samples: Callable[[], Sequence[Sample]] = lambda: (),
     ) -> None:
         self._engine = engine
         self._open_source = open_source
@@ -141,7 +143,7 @@ class LanguageModels:
         self._hosts_of: dict[Request, _Host] = {}
         self._stats = engine.stats()
         self._published = clock()
-        self._end_with = end
+        self._end_with, self._further_samples = end, samples
         self._loop = EngineLoop(engine, self._deliver, self._fail_all, begin, wake)
 
     # --- models -------------------------------------------------------------------------------------------------
@@ -503,7 +505,7 @@ class LanguageModels:
 
     def samples(self) -> Sequence[Sample]:
         """Metrics under vLLM's names beside our own."""
-        return self._metrics.samples(self._stats)
+        return [*self._metrics.samples(self._stats), *self._further_samples()]
 
     def status(self) -> Mapping[str, Json]:
         """Models and who shares their blocks, the queue, the last batches, memory."""

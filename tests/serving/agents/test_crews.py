@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from tiny_checkpoints import build
 
 from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Caller, Input
+from quiltwork.serving import language_servable
 from quiltwork.serving.agents.front import AgentEngine
 from quiltwork.serving.agents.local import LocalCrew
 from quiltwork.serving.agents.scaling import label
@@ -63,9 +67,10 @@ def cluster():
 class Served:
     """A front with its agents, and the few words a test needs."""
 
-    def __init__(self, zoo, crew, settings):
+    def __init__(self, zoo, crew, settings, draft_tokens):
         self.crew = crew
-        self.engine = AgentEngine(CONFIG, crew, time.monotonic, settings)
+        config = replace(CONFIG, draft_tokens=draft_tokens)
+        self.engine = AgentEngine(config, crew, time.monotonic, settings)
         self.ids = itertools.count(1)
         self.zoo = Zoo(zoo)
         for name in NAMES:
@@ -106,13 +111,13 @@ def make(request, zoo):
         request.getfixturevalue("cluster")
         from quiltwork.serving.agents.ray_crew import RayCrew
 
-    def make(agents=2, **settings):
+    def make(agents=2, draft_tokens=None, **settings):
         chosen = AgentSettings(**settings)
         if request.param == "ray":
             crew = RayCrew("auto", agents, str(zoo), CONFIG, chosen)
         else:
             crew = LocalCrew(agents, str(zoo), CONFIG, chosen)
-        made.append(Served(zoo, crew, chosen))
+        made.append(Served(zoo, crew, chosen, draft_tokens))
         return made[-1]
 
     yield make
@@ -174,6 +179,30 @@ def test_kill_9_of_every_agent_in_turn_changes_no_token(make, alone):
     longer = {id: (name, prompt, count + 20) for id, (name, prompt, count) in REQUESTS.items()}
     assert served.finish(kill) == alone(longer)
     assert not victims
+
+
+@pytest.mark.parametrize("options", [None, SamplingOptions(temperature=0.9, top_k=20, seed=7)])
+def test_drafts_change_no_token_though_an_agent_is_killed_meanwhile(make, alone, options):
+    served = make(draft_tokens=3)
+    first, second = served.crew.names
+    served.hold("base", [first], [second])
+    served.hold("top", [second], [first])
+    drafts = {"base": "top", "top": "base", "other": "base"}
+    for name, draft in drafts.items():
+        served.engine.draft_with(ModelRef(name), ModelRef(draft))
+    longer = {id: (name, prompt, count + 10) for id, (name, prompt, count) in REQUESTS.items()}
+    for id, (name, prompt, count) in longer.items():
+        ask(served.engine, id, name, prompt, count, options)
+    victims = [first]
+
+    def kill(tokens):
+        if victims and sum(map(len, tokens.values())) > 60:
+            os.kill(served.crew.pid(victims.pop()), signal.SIGKILL)
+
+    assert served.finish(kill) == alone(longer, sampling=options)
+    assert not victims
+    counted = served.engine.stats().speculation
+    assert 0 < counted.accepted_tokens < counted.draft_tokens
 
 
 @pytest.mark.slow
@@ -249,3 +278,37 @@ def test_unloading_frees_the_agents_memory(make, zoo):
     while held() != engine.stats().weight_bytes:
         assert time.monotonic() < until, (held(), engine.stats().weight_bytes)
         served.engine.step()
+
+
+def test_a_host_with_agents_logs_their_batches_and_shows_their_queues(zoo, tmp_path):
+    path = tmp_path / "batches.jsonl"
+    host = language_servable({"zoo": str(zoo), "agents": 2, "threads": 2, "log_batches": str(path), "seed": 1})
+    try:
+        for name in NAMES:
+            host.load(ModelRef(name))
+        streams = [
+            host.submit(
+                ModelRef(name),
+                Input("completion", {"prompt": PROMPT[i:]}),
+                {"max_tokens": 12, "ignore_eos": True, "temperature": 0.0},
+                caller=Caller(),
+            )
+            for i, name in enumerate(NAMES * 3)
+        ]
+        for stream in streams:
+            list(stream)
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            found = {(s.name, *sorted(s.labels.items())): s.value for s in host.samples()}
+            ran = {key: value for key, value in found.items() if key[0] == "quiltwork:agent_segment_rows_total"}
+            if len({dict(key[1:])["agent"] for key in ran if ran[key]}) == 2:
+                break
+        else:
+            pytest.fail(f"both agents' queues have moved: {ran}")
+    finally:
+        host.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {line["agent"] for line in lines} == {"agent0", "agent1"}
+    assert any({"base", "top"} <= set(line["sequences"]) for line in lines), "two models in one executed batch"
+    tokens = sum(line["rows"] for line in lines if line["first"] == "embed")
+    assert tokens == sum(len(PROMPT[i:]) + 11 for i in range(9))

@@ -19,12 +19,14 @@ from torch import Tensor
 
 from quiltwork.core.errors import CapacityError, QuiltworkError
 from quiltwork.layers.protocol import PAGE_TOKENS
+from quiltwork.serving.agents.batches import Notes
 from quiltwork.serving.agents.compute import Compute, Ran
 from quiltwork.serving.agents.dispatching import Dispatcher
 from quiltwork.serving.agents.layout import BlockSource, Layout, lay, let_go
 from quiltwork.serving.agents.message import (
     FRONT,
     AskKV,
+    Batches,
     Beat,
     DropState,
     Failed,
@@ -125,6 +127,9 @@ class Agent:
         self.stopping = False
         self._compute, self._source, self._memory_bytes = compute, source, memory_bytes
         self._dispatcher = Dispatcher(name, self.settings, self.timing, clock)
+        self._notes = Notes(name, clock) if self.settings.log_batches else None
+        if self._notes is not None:
+            compute.watch = self._notes.watch
         self._layouts: dict[int, Layout] = {}
         self._forgotten: set[int] = set()
         self._sessions: dict[int, Session] = {}
@@ -257,11 +262,21 @@ class Agent:
             for id in [id for id, queued in self._queue.items() if queued.run.request == run.request]:
                 del self._queue[id]
         session.last_used = self.clock()
+        session.certain = run.certain
+        if session.guesses:
+            self._settle(session, run)
         if run.fetch_from is not None and session.has(run.segment) < run.start:
             run = self._fetch(session, run)
         self._recomputed += run.kv == KVChoice.RECOMPUTE
         ready = run.segment not in session.coming
         self._queue[next(self._ids)] = _Queued(run, self.clock(), ready)
+
+    def _settle(self, session: Session, run: Run) -> None:
+        """Take in what the front made of guesses that were computed here."""
+        for segment, owner in enumerate(run.visited):
+            if segment >= run.segment or owner != self.name:
+                session.settle(segment, run.settled, mine=owner == self.name)
+        session.guesses = session.ahead != session.computed
 
     def _fetch(self, session: Session, run: Run) -> Run:
         """Ask for the pages of the segments that this agent takes over; the work, with them as its own."""
@@ -284,6 +299,8 @@ class Agent:
         if session is not None:
             session.last_used = self.clock()
         for segment in range(*ask.segments):
+            if session is not None and session.guesses and ask.epoch >= session.epoch:
+                session.settle(segment, ask.tokens, mine=True)
             self._giving.append((ask.to, read_pages(session, ask, segment)))
 
     def give(self) -> bool:
@@ -368,7 +385,7 @@ class Agent:
         for item in items:
             end = item.work.start + item.work.count
             for segment in range(item.run.segment, item.work.stop):
-                item.session.computed[segment] = max(item.session.computed[segment], end)
+                item.session.ran(segment, end)
             hop = Hop(self.name, (item.run.segment, item.work.stop), _choice(item.run), now - item.since, ended - now,
                       sum(other.work.count for other in items), len(items),
                       len({other.run.layout for other in items}))  # fmt: skip
@@ -381,7 +398,10 @@ class Agent:
         return self._compute.run(works)
 
     def _batch(self, now: float) -> list[_Item]:
-        waiting = [w for id, queued in self._queue.items() if queued.ready and (w := self._waiting(id, queued))]
+        waiting = self._ready()
+        free = self.cache.free_bytes
+        if any(w.kv_bytes > free and self._queue[w.id].run.request > 0 for w in waiting) and self._drop_drafts():
+            waiting = self._ready()
         chosen = next_batch(waiting, self.settings.limits, now, free_kv_bytes=self.cache.free_bytes)
         if waiting and not chosen:
             self._make_room()
@@ -396,6 +416,9 @@ class Agent:
             if item is not None:
                 items.append(item)
         return items
+
+    def _ready(self) -> list[Waiting]:
+        return [self._waiting(id, queued) for id, queued in self._queue.items() if queued.ready]
 
     def _waiting(self, id: int, queued: _Queued) -> Waiting:
         run = queued.run
@@ -478,6 +501,8 @@ class Agent:
 
         So the oldest always goes on, and requests do not take pages from each other in turn.
         """
+        if self._drop_drafts():
+            return
         self._dropped += 1
         youngest = max(
             request
@@ -487,6 +512,14 @@ class Agent:
         epoch = self._sessions[youngest].epoch
         self._release(youngest)
         self._send(FRONT, Lack(youngest, epoch, 0, True))
+
+    def _drop_drafts(self) -> bool:
+        """Have all requests that draft for others give their pages back. False where there is none."""
+        drafts = [(id, session.epoch) for id, session in self._sessions.items() if id < 0]
+        for id, epoch in drafts:
+            self._release(id)
+            self._send(FRONT, Lack(id, epoch, 0, True))
+        return bool(drafts)
 
     def _send_on(self, item: _Item, rows: Tensor, hop: Hop) -> None:
         """Rows that left here: to the front at the end of the chain, else to whom the next segment is best run by."""
@@ -550,6 +583,10 @@ class Agent:
         for key in ran:
             self._instances[key].batches += 1
 
+    def batches(self) -> Batches | None:
+        """What the batches since the last call held, where that is logged; None where there were none."""
+        return self._notes.letter() if self._notes is not None else None
+
     def beat(self) -> Beat:
         """A sign of life, and how it stands."""
         waiting: dict[Instance, int] = {}
@@ -606,7 +643,9 @@ def _outputs(done: list[tuple[list[Work], Tensor]]) -> dict[int, Tensor]:
 
 def keep_pages(cache: KVCache, item: _Item) -> None:
     """Make whole pages that this work completed findable for requests that begin alike."""
-    first, end = item.work.start // PAGE_TOKENS, (item.work.start + item.work.count) // PAGE_TOKENS
+    # From the first page on that is new to this work: guesses before its rows have proved right since.
+    first = min(item.work.start // PAGE_TOKENS, item.run.hashes_from)
+    end = (item.work.start + item.work.count) // PAGE_TOKENS
     for segment in range(item.run.segment, item.work.stop):
         publish(cache, item.session.seq, item.session.layout.route[segment], segment, first, end)
 

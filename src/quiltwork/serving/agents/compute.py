@@ -8,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from quiltwork.serving.execute import BatchRecord, Executor, Work
+from quiltwork.serving.execute import BatchRecord, Executor, Watch, Work
 from quiltwork.serving.kv import KVCache
 from quiltwork.serving.policy.cost import SegmentProfile
 from quiltwork.serving.policy.queueing import Instance
+from quiltwork.serving.route import Segment
 
 Ran = list[tuple[list[Work], Tensor]]
 
@@ -21,6 +22,8 @@ class Compute(Protocol):
 
     records: list[BatchRecord]
     """The batches of the last run."""
+    watch: Watch | None
+    """Is told of every batch, where set."""
     prefill_token_layers: int
 
     def run(self, works: Sequence[Work]) -> Ran:
@@ -51,13 +54,16 @@ class Paced:
     ) -> None:
         self._profiles, self._wait, self._width, self._vocab = profiles, wait, width, vocab
         self.records: list[BatchRecord] = []
+        self.watch: Watch | None = None
         self.prefill_token_layers = 0
 
     def run(self, works: Sequence[Work]) -> Ran:
         """As ``Executor.run``: each segment once, all works that pass through it in one batch."""
         batches: dict[Instance, list[Work]] = {}
+        segments: dict[Instance, Segment] = {}
         for work in works:
             for segment in work.route[work.hop : work.stop]:
+                segments.setdefault(segment.key, segment)
                 batches.setdefault(segment.key, []).append(work)
         self.records = []
         total = 0.0
@@ -68,6 +74,8 @@ class Paced:
             of_prompts = sum(n for prompt, n in pairs if prompt)
             total += self._profiles(key).batch_s(rows, context, of_prompts)
             self.records.append(BatchRecord(len(key), rows, len(members), len({w.seq.model for w in members})))
+            if self.watch is not None:
+                self.watch(segments[key], members, self.records[-1])
         self._wait(total)
         done: Ran = []
         for work in works:

@@ -11,8 +11,10 @@ from itertools import count
 from typing import Protocol
 
 from quiltwork.core.errors import CapacityError, QuiltworkError
-from quiltwork.serving.agents.message import Beat, Laid, Lay, Message, Standings
+from quiltwork.serving.agents.batches import executed
+from quiltwork.serving.agents.message import Batches, Beat, Laid, Lay, Message, Standings
 from quiltwork.serving.agents.serve import BEAT_S, Mailbox
+from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.policy.placement import gone
 
 LOAD_SECONDS = 600.0
@@ -82,6 +84,7 @@ class Contact:
         hold, or raises QuiltworkError.
     restart : whether agents that died are started anew.
     look : called now and then in the receiving thread.
+    log : is told, in the receiving thread, what batches agents have run.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Contact:
         reload: Callable[[str], None],
         restart: bool,
         look: Callable[[], None],
+        log: BatchLog | None = None,
     ) -> None:
         self.names = tuple(crew.names)
         self.beats: dict[str, Beat] = {}
@@ -99,6 +103,7 @@ class Contact:
         self.gone: set[str] = set()
         self.complaints: deque[str] = deque(maxlen=100)
         self._crew, self._clock, self._reload, self._restart, self._look = crew, clock, reload, restart, look
+        self._log = log
         self._inbox: queue.SimpleQueue[Letter | None] = queue.SimpleQueue()
         self._laid: dict[tuple[int, int, str], queue.SimpleQueue[Laid]] = {}
         self._asked = count(1)
@@ -113,9 +118,17 @@ class Contact:
 
     def close(self) -> None:
         """End the agents."""
+        if self._log is not None:
+            self._hear_out()
         self._closed.set()
         self._listener.join()
         self._crew.close()
+
+    def _hear_out(self) -> None:
+        """Wait for the next sign of life of everybody who lives: with it comes the last that there is to log."""
+        before, until = dict(self.beats), self._clock() + 4 * BEAT_S
+        while any(self.beats.get(name) is beat for name, beat in before.items()) and self._clock() < until:
+            self._closed.wait(WAIT_SECONDS)
 
     def send(self, to: str, message: Message) -> None:
         """Send to one agent, without waiting."""
@@ -201,6 +214,11 @@ class Contact:
         if isinstance(message, Beat):
             self.beats[message.agent] = message
             self._seen[message.agent] = self._clock()
+        elif isinstance(message, Batches):
+            if self._log is not None:
+                self._log.append(executed(message))
+                if message.left_out:
+                    self._log.left_out(message.agent, message.left_out)
         elif isinstance(message, Laid):
             for (layout, _, agent), waiting in list(self._laid.items()):
                 if (layout, agent) == (message.layout, message.agent):

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 
-from quiltwork.core.errors import CapacityError, QuiltworkError, UnsupportedError
+from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError
 from quiltwork.core.names import ModelRef
+from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.agents.contact import Back, Crew, Lost
 from quiltwork.serving.agents.dispatching import Dispatcher
-from quiltwork.serving.agents.holdings import Holdings, Laying, Placed
+from quiltwork.serving.agents.figures import samples
+from quiltwork.serving.agents.flight import Flight, board
+from quiltwork.serving.agents.holdings import Holdings, Placed
 from quiltwork.serving.agents.message import (
     FRONT,
     Beat,
@@ -30,7 +33,9 @@ from quiltwork.serving.agents.message import (
 from quiltwork.serving.agents.outlook import Outlooks
 from quiltwork.serving.agents.serve import BEAT_S
 from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.agents.speculation import Speculation
 from quiltwork.serving.agents.timing import Timing
+from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.execute import BatchRecord, Work
@@ -53,28 +58,6 @@ from quiltwork.serving.weights import Read
 from quiltwork.zoo.types import Chain
 
 
-@dataclass(eq=False)
-class _Flight:
-    """A sequence on its way through the agents."""
-
-    seq: TokenSequence
-    placed: Placed
-    laying: Laying
-    first: int
-    epoch: int = 1
-    visited: list[str | None] = field(default_factory=list)
-    flying: tuple[int, int] | None = None
-    """First row and the position behind the last one of what is under way."""
-    stalled: bool = False
-    """Whether nobody can take what is to be sent just now."""
-    lacked: int = 0
-    """How often in a row something was missing for what is under way."""
-
-    def awaits(self, output: Output) -> bool:
-        """Whether this is what is under way; nothing that was sent before counts."""
-        return self.flying is not None and (output.epoch, output.end) == (self.epoch, self.flying[1])
-
-
 class AgentEngine:
     """Serves chains through agents. All methods but ``prepare`` and ``wake`` belong to one thread.
 
@@ -83,6 +66,7 @@ class AgentEngine:
     crew : the agents; closed with this.
     clock : seconds.
     restart : whether an agent that died is started anew.
+    log : is told what every batch of every agent holds; the settings must say that agents tell of them.
     """
 
     def __init__(
@@ -93,15 +77,19 @@ class AgentEngine:
         settings: AgentSettings | None = None,
         *,
         restart: bool = True,
+        log: BatchLog | None = None,
     ) -> None:
         self.config, self.clock = config, clock
         self.settings = settings or AgentSettings()
         self.placement = placement(config)
-        self.holdings = Holdings(config, self.settings, crew, clock, restart=restart)
+        self.holdings = Holdings(config, self.settings, crew, clock, restart=restart, log=log)
         self._contact = self.holdings.contact
         self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles), clock)
         self._outlooks = Outlooks(self.settings)
-        self._flights: dict[int, _Flight] = {}
+        self._speculation = Speculation(
+            config, self.settings.limits.rows, self.holdings, self._launch, self._release, clock
+        )
+        self._flights: dict[int, Flight] = {}
         self._waiting = WaitingRoom(self._payer)
         self._ledger = Ledger(config.entitlements)
         self._sequences: dict[int, TokenSequence] = {}
@@ -131,17 +119,27 @@ class AgentEngine:
     def unload(self, ref: ModelRef) -> None:
         """Take no new sequences for a model. Raises NotFoundError."""
         self.holdings.remove(ref)
+        self._speculation.pair(ref, None)
+        self._speculation.release(ref)
         self._forget_layings()
 
     def _forget_layings(self) -> None:
         """Let agents forget layouts that nothing needs any more."""
-        waiting = {placed.now for placed in self._placed_of.values()}
+        waiting = {placed.now for placed in self._placed_of.values()} | self._speculation.layings
         self.holdings.forget(waiting | {flight.laying for flight in self._flights.values()})
 
     def draft_with(self, model: ModelRef, draft: ModelRef | None) -> None:
-        """Raises UnsupportedError for any draft: a chain that is spread over agents does not speculate."""
+        """Speculate for a model with a smaller loaded one from now on; None to stop. Answers stay the same.
+
+        Raises NotFoundError where one of them is not loaded, BadInputError where they differ in vocabulary.
+        """
         if draft is not None:
-            raise UnsupportedError(f"{draft} cannot draft for {model}: agents do not speculate", where="drafts")
+            placed, small = self.holdings.find(model), self.holdings.find(draft)
+            if placed.vocab_size != small.vocab_size:
+                raise BadInputError(
+                    f"{draft} has {small.vocab_size} tokens, {model} has {placed.vocab_size}", where="drafts"
+                )
+        self._speculation.pair(model, draft)
 
     def room(self, ref: ModelRef) -> int:
         """Tokens of prompt and answer that one sequence may have. Raises NotFoundError."""
@@ -151,19 +149,12 @@ class AgentEngine:
     def _fits(self, placed: Placed) -> int:
         """Tokens whose keys and values fit the agents that hold a model, each having only this sequence."""
         most = 1 << 60
-        for agent, per_token in self._kv_at(placed).items():
+        for agent, per_token in placed.kv_at.items():
             beat = self._contact.beats.get(agent)
             capacity = beat.kv_capacity if beat is not None else self.config.kv_bytes // len(self._contact.names)
             if per_token:
                 most = min(most, capacity // (per_token * PAGE_TOKENS) * PAGE_TOKENS)
         return most
-
-    def _kv_at(self, placed: Placed) -> dict[str, int]:
-        """Bytes per token at the first holder of each segment."""
-        found: dict[str, int] = {}
-        for holders, nbytes in zip(placed.now.cut.holders, placed.now.cut.kv_bytes, strict=True):
-            found[holders[0]] = found.get(holders[0], 0) + nbytes
-        return found
 
     # --- sequences ----------------------------------------------------------------------------------------------
 
@@ -203,14 +194,19 @@ class AgentEngine:
         if placed is None:
             return
         seq = self._sequences.pop(sequence_id)
-        self._dispatcher.back(sequence_id)
+        self._speculation.forget(sequence_id)
         flight = self._flights.pop(sequence_id, None)
         if flight is not None:
-            self._contact.broadcast(Release(sequence_id))
+            self._release(sequence_id)
         else:
             self._waiting.remove(seq)
         if self.holdings.surplus:
             self._forget_layings()
+
+    def _release(self, request: int) -> None:
+        """Have all agents forget what they hold for a request."""
+        self._dispatcher.back(request)
+        self._contact.broadcast(Release(request))
 
     @property
     def complaints(self) -> Sequence[str]:
@@ -224,20 +220,20 @@ class AgentEngine:
 
     def step(self) -> list[Emission]:
         """Send what can be sent, wait for a letter, draw tokens from what came back."""
+        began = self.clock() if self._speculation.pairs else 0.0
         self._tell()
         self._admit()
         for stalled in [flight for flight in self._flights.values() if flight.stalled]:
             self._launch(stalled, WorkClass.VERIFY)
-        outputs: list[tuple[_Flight, Output]] = []
+        self._go_on_without_drafts()
+        outputs: list[Output] = []
         emissions: list[Emission] = []
         for message in self._contact.letters():
             if isinstance(message, Output):
-                flight = self._flights.get(message.request)
-                if flight is not None and flight.awaits(message):
-                    outputs.append((flight, message))
+                outputs.append(message)
                 continue
             # What came before it is done with first: it must not be sent again for a loss it has survived.
-            emissions += self._finish(outputs)
+            emissions += self._take(outputs)
             outputs.clear()
             match message:
                 case Lack():
@@ -246,12 +242,37 @@ class AgentEngine:
                     emissions += self._failed(message)
                 case Lost():
                     self._tell(force=True)
+                    self._speculation.miss(message.name)
                     for flying in list(self._flights.values()):
                         self._miss(flying, message.name)
                 case Back():
                     self._tell(force=True)
-        emissions += self._finish(outputs)
+        emissions += self._take(outputs)
+        self._go_on_without_drafts()
+        if self._speculation.pairs:
+            self._speculation.worked(self.clock() - began)
         return emissions
+
+    def _take(self, outputs: list[Output]) -> list[Emission]:
+        """Draw tokens from what has come back, and guesses from what has come back of drafts."""
+        awaited = [
+            (flight, output)
+            for output in outputs
+            if (flight := self._flights.get(output.request)) is not None and flight.awaits(output)
+        ]
+        emissions = self._finish(awaited)
+        drafts = [output for output in outputs if output.request < 0]
+        for output in drafts:
+            self._dispatcher.back(output.request)
+        for flight, drafted in self._speculation.arrived(drafts) if drafts else ():
+            self._send_next(flight, drafted)
+        return emissions
+
+    def _go_on_without_drafts(self) -> None:
+        """Send what waited for drafts that were lost."""
+        for flight in self._speculation.stranded():
+            if self._flights.get(flight.seq.id) is flight:
+                self._send_next(flight)
 
     # --- starting and sending -----------------------------------------------------------------------------------
 
@@ -259,12 +280,12 @@ class AgentEngine:
         """Start waiting sequences while there are seats and pages, in order."""
         held: dict[str, int] = {}
         for flight in self._flights.values():
-            for agent, nbytes in self._needs(flight.placed, len(flight.seq.tokens)).items():
+            for agent, nbytes in flight.placed.needs(len(flight.seq.tokens)).items():
                 held[agent] = held.get(agent, 0) + nbytes
         while len(self._waiting) and len(self._flights) < self.config.max_num_seqs:
             seq = self._next()
             placed = self._placed_of[seq.id]
-            need = self._needs(placed, len(seq.tokens) + PAGE_TOKENS)
+            need = placed.needs(len(seq.tokens) + PAGE_TOKENS)
             beats = self._contact.beats
             if self._flights and any(
                 held.get(agent, 0) + nbytes > beats[agent].kv_capacity
@@ -277,13 +298,7 @@ class AgentEngine:
             self._waiting.remove(seq)
             if seq.trace is not None:
                 seq.trace.enter("prefill")
-            first = placed.virtual_tokens if placed.copies_prefix else 0
-            flight = _Flight(seq, placed, placed.now, first, visited=[None] * len(placed.route))
-            flight.epoch = seq.departures + 1
-            seq.departures += 1
-            seq.computed = first
-            extend_hashes(seq)
-            self._flights[seq.id] = flight
+            flight = self._flights[seq.id] = board(seq, placed)
             self._send_next(flight)
 
     def _next(self) -> TokenSequence:
@@ -300,28 +315,28 @@ class AgentEngine:
     def _job(self, seq: TokenSequence) -> Job:
         return Job(seq.id, seq.pending, seq.computed, 0, self._payer(seq))
 
-    def _needs(self, placed: Placed, tokens: int) -> dict[str, int]:
-        pages = -(-tokens // PAGE_TOKENS)
-        return {agent: pages * PAGE_TOKENS * nbytes for agent, nbytes in self._kv_at(placed).items()}
-
-    def _send_next(self, flight: _Flight) -> None:
-        """Send the tokens that come next: one, or a piece of the prompt."""
+    def _send_next(self, flight: Flight, drafted: tuple[int, ...] = ()) -> None:
+        """Send the tokens that come next: one, and maybe what was drafted after it, or a piece of the prompt."""
         seq = flight.seq
         tokens = min(seq.pending, self.config.prefill_chunk)
         if tokens < seq.pending:
             tokens = max((seq.computed + tokens) // PAGE_TOKENS * PAGE_TOKENS - seq.computed, min(tokens, PAGE_TOKENS))
-        flight.flying = (seq.computed, seq.computed + tokens)
+        flight.drafted = drafted
+        flight.flying = (seq.computed, seq.computed + tokens + len(drafted))
+        flight.wants = 1 + len(drafted) if tokens == seq.pending else 0
+        if seq.prompt_logprobs is not None and not seq.reported:
+            flight.wants = tokens
         flight.lacked = 0
-        self._launch(flight, WorkClass.DECODE if tokens == 1 else WorkClass.PREFILL)
+        if self._speculation.pairs and tokens == 1:
+            self._speculation.depart(flight, self._flights.values())
+        decoding = WorkClass.VERIFY if drafted else WorkClass.DECODE
+        self._launch(flight, decoding if tokens == 1 else WorkClass.PREFILL)
 
-    def _launch(self, flight: _Flight, work_class: WorkClass) -> None:
-        """Send what is under way to the agent where the model begins."""
+    def _launch(self, flight: Flight, work_class: WorkClass) -> bool:
+        """Send what is under way to the agent where the model begins. False where nobody can take it."""
         seq, laying = flight.seq, flight.laying
         assert flight.flying is not None
         start, end = flight.flying
-        wants = 1 if end == len(seq.tokens) else 0
-        if seq.prompt_logprobs is not None and not seq.reported:
-            wants = end - start
         extend_hashes(seq)
         run = Run(
             request=seq.id,
@@ -330,52 +345,54 @@ class AgentEngine:
             segment=0,
             start=start,
             settled=start,
-            rows=torch.tensor(seq.tokens[start:end], dtype=torch.int64),
-            wants=wants,
+            rows=flight.rows(start, end),
+            wants=flight.wants,
             work_class=int(work_class),
             first=flight.first,
             prompt_len=seq.prompt_len,
             traced=seq.trace is not None,
             steps=min(max(seq.max_tokens - seq.generated, 1), self.settings.horizon),
             visited=tuple(flight.visited),
-            hashes=_hashes(seq, start, end),
-            hashes_from=start // PAGE_TOKENS,
+            hashes=_hashes(seq, flight.told, end),
+            hashes_from=flight.told,
             scale=seq.adapter_scale,
             options=dict(seq.state_options),
+            certain=len(seq.tokens) if flight.drafted else None,
         )
         target = self._dispatcher.next(laying.cut, run, True)
         flight.stalled = target is None
         if target is None:
-            return
+            return False
         run = replace(run, kv=str(target.kv))
         if target.kv is KVChoice.RECOMPUTE:
-            rows = torch.tensor(seq.tokens[flight.first : end], dtype=torch.int64)
+            page = flight.first // PAGE_TOKENS
             run = replace(
                 run,
                 start=flight.first,
-                rows=rows,
-                hashes=_hashes(seq, flight.first, end),
-                hashes_from=flight.first // PAGE_TOKENS,
+                rows=flight.rows(flight.first, end),
+                hashes=_hashes(seq, page, end),
+                hashes_from=page,
             )
         elif target.kv is KVChoice.MOVE:
             owner = flight.visited[0]
             upto = self._dispatcher.span(laying.cut, 0, target.agent, owner, run.visited)
             run = replace(run, fetch_from=owner, fetch_upto=upto)
         self._contact.send(target.agent, run)
+        return True
 
     # --- what comes back ----------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _finish(self, outputs: list[tuple[_Flight, Output]]) -> list[Emission]:
+    def _finish(self, outputs: list[tuple[Flight, Output]]) -> list[Emission]:
         """Draw tokens from what has come back, and send what comes next."""
-        rows: list[torch.Tensor] = []
-        asking: list[_Flight] = []
-        emissions: list[Emission] = []
+        asking: list[tuple[Flight, torch.Tensor]] = []
         for flight, output in outputs:
             seq = flight.seq
             assert flight.flying is not None
             start, end = flight.flying
+            end -= len(flight.drafted)
             seq.computed = end
+            flight.told = end // PAGE_TOKENS
             flight.visited = list(output.visited)
             flight.flying = None
             self._dispatcher.back(seq.id)
@@ -390,24 +407,56 @@ class AgentEngine:
             if seq.prompt_logprobs is not None and not seq.reported:
                 report_prompt(Work(seq, (), start, end - start, 0, None, end - start, 0), output.rows)
             if end == len(seq.tokens):
-                rows.append(output.rows[-1])
-                asking.append(flight)
-        if asking:
-            traces = [flight.seq.trace for flight in asking if flight.seq.trace is not None]
-            for trace in traces:
-                trace.enter("sampling")
-            drawn = sample(torch.stack(rows), [flight.seq.sampler for flight in asking])
-            for trace in traces:
-                trace.enter("delivery")
-            emissions += [self._emit(flight, token) for flight, token in zip(asking, drawn, strict=True)]
-        for flight, _ in outputs:
-            if flight.seq.id in self._flights:
-                if flight.seq.trace is not None and flight.seq.trace.stage == "delivery":
-                    flight.seq.trace.enter("decode")
+                asking.append((flight, output.rows))
+                if self._speculation.pairs and seq.generated:
+                    self._speculation.back(flight)
+        emissions = self._draw(asking)
+        going = [flight for flight, _ in outputs if flight.seq.id in self._flights]
+        for flight in going:
+            if flight.seq.trace is not None and flight.seq.trace.stage == "delivery":
+                flight.seq.trace.enter("decode")
+        drafting = self._speculation.begin(going, self._flights.values()) if self._speculation.pairs else ()
+        for flight in going:
+            if flight.seq.id not in drafting:
                 self._send_next(flight)
         return emissions
 
-    def _emit(self, flight: _Flight, token: Sampled) -> Emission:
+    def _draw(self, asking: list[tuple[Flight, torch.Tensor]]) -> list[Emission]:
+        """Draw a token of each from the logits after its own tokens; then, where it is the drafted one, from the next.
+
+        As in one process, what was drafted decides how many tokens come at a time, never which.
+        """
+        emissions: list[Emission] = []
+        verified = [(flight, flight.seq.accepted) for flight, _ in asking if flight.drafted]
+        ahead = 0
+        while asking:
+            rows = [logits[ahead - 1 - len(flight.drafted)] for flight, logits in asking]
+            traces = [flight.seq.trace for flight, _ in asking if flight.seq.trace is not None]
+            for trace in traces:
+                trace.enter("sampling")
+            drawn = sample(torch.stack(rows), [flight.seq.sampler for flight, _ in asking])
+            for trace in traces:
+                trace.enter("delivery")
+            going: list[tuple[Flight, torch.Tensor]] = []
+            for (flight, logits), token in zip(asking, drawn, strict=True):
+                seq = flight.seq
+                guessed = ahead < len(flight.drafted) and token.token == flight.drafted[ahead]
+                agreed = guessed and seq.sampler.error is None
+                if agreed:
+                    seq.computed += 1
+                    seq.accepted += 1
+                emission = self._emit(flight, token)
+                emissions.append(emission)
+                if agreed and emission.finish_reason is None:
+                    going.append((flight, logits))
+            asking, ahead = going, ahead + 1
+        for flight, before in verified:
+            flight.seq.drafted += len(flight.drafted)
+            self._speculation.judged(flight.seq, len(flight.drafted), flight.seq.accepted - before)
+            flight.drafted = ()
+        return emissions
+
+    def _emit(self, flight: Flight, token: Sampled) -> Emission:
         seq = flight.seq
         self._generated += 1
         self._ledger.generated(seq.tenant, self._payer(seq))
@@ -420,6 +469,8 @@ class AgentEngine:
 
     def _failed(self, message: Failed) -> list[Emission]:
         self._contact.complaints.append(f"{message.agent}: {message.what}")
+        if message.request < 0:
+            self._speculation.lacks(message.request, message.epoch, pause=True)
         flight = self._flights.get(message.request)
         if flight is None or flight.epoch != message.epoch:
             return []
@@ -430,6 +481,9 @@ class AgentEngine:
     # --- what was lost ------------------------------------------------------------------------------------------
 
     def _again(self, lack: Lack) -> None:
+        if lack.request < 0:
+            self._speculation.lacks(lack.request, lack.epoch, pause=lack.everything)
+            return
         flight = self._flights.get(lack.request)
         if flight is None or flight.epoch != lack.epoch:
             return
@@ -440,21 +494,22 @@ class AgentEngine:
         flight.visited[lack.segment] = None
         self._resend(flight)
 
-    def _resend(self, flight: _Flight) -> None:
+    def _resend(self, flight: Flight) -> None:
         """The same tokens once more; what the first sending still brings is ignored."""
         flight.seq.departures += 1
         flight.epoch = flight.seq.departures
+        flight.departed = None
         self._resent += 1
         if flight.seq.trace is not None:
             flight.seq.trace.resent += 1
         self._launch(flight, WorkClass.VERIFY)
 
-    def _start_over(self, flight: _Flight) -> None:
+    def _start_over(self, flight: Flight) -> None:
         """Give everything back and wait for room; the tokens drawn so far become part of what is computed."""
         seq = flight.seq
         del self._flights[seq.id]
-        self._dispatcher.back(seq.id)
-        self._contact.broadcast(Release(seq.id))
+        self._speculation.forget(seq.id)
+        self._release(seq.id)
         if not seq.reported:
             seq.cached_tokens = 0
             seq.prompt_report.clear()
@@ -464,7 +519,7 @@ class AgentEngine:
         self._waiting.appendleft(seq)
         self._preemptions += 1
 
-    def _miss(self, flight: _Flight, lost: str) -> None:
+    def _miss(self, flight: Flight, lost: str) -> None:
         """Take a lost agent out of a sequence's way, and send again what may have been lost with it."""
         touched = any(lost in holders for holders in flight.laying.plan.holders)
         flight.visited = [None if owner == lost else owner for owner in flight.visited]
@@ -486,6 +541,10 @@ class AgentEngine:
     def agents(self) -> Mapping[str, Beat | None]:
         """Every agent's last sign of life; None where it is gone."""
         return {name: self._contact.beats.get(name) for name in self._contact.names}
+
+    def samples(self) -> list[Sample]:
+        """How the agents and their segments' queues stand, as metrics. Any thread."""
+        return samples(self.agents())
 
     def stats(self) -> EngineStats:
         """How it stands, agents together, as they said last."""
@@ -513,9 +572,10 @@ class AgentEngine:
             tenants=self._ledger.stats(
                 Counter(flight.seq.tenant for flight in self._flights.values()), self._waiting.counts(), {}, {}
             ),
+            speculation=self._speculation.counters,
         )
 
 
-def _hashes(seq: TokenSequence, start: int, end: int) -> tuple[str, ...]:
-    """Of the pages that are complete with the rows from ``start`` to ``end``."""
-    return tuple(hash.hex() for hash in seq.page_hashes[start // PAGE_TOKENS : end // PAGE_TOKENS])
+def _hashes(seq: TokenSequence, page: int, end: int) -> tuple[str, ...]:
+    """Of the pages from ``page`` on that are complete with ``end`` tokens; none that holds guesses has one."""
+    return tuple(hash.hex() for hash in seq.page_hashes[page : end // PAGE_TOKENS])

@@ -11,12 +11,14 @@ import torch
 
 from quiltwork.core.errors import NotFoundError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef
+from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.agents.contact import Contact, Crew
 from quiltwork.serving.agents.layout import Cut, cut_of
 from quiltwork.serving.agents.message import Beat, Forget, Lay
 from quiltwork.serving.agents.placing import Plan, plan
 from quiltwork.serving.agents.scaling import Lately, between, changed, changes
 from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.policy.placement import Place
 from quiltwork.serving.policy.queueing import Instance
@@ -58,11 +60,24 @@ class Placed:
         assert self.laying is not None
         return self.laying
 
+    @property
+    def kv_at(self) -> dict[str, int]:
+        """Bytes of keys and values of a token, at the first holder of each segment."""
+        found: dict[str, int] = {}
+        for holders, nbytes in zip(self.now.cut.holders, self.now.cut.kv_bytes, strict=True):
+            found[holders[0]] = found.get(holders[0], 0) + nbytes
+        return found
+
+    def needs(self, tokens: int) -> dict[str, int]:
+        """Bytes of pages for so many tokens, at the first holder of each segment."""
+        pages = -(-tokens // PAGE_TOKENS)
+        return {agent: pages * PAGE_TOKENS * nbytes for agent, nbytes in self.kv_at.items()}
+
 
 class Holdings:
     """The models of a front and their segments on its agents. Any thread may load; the rest belongs to the engine's.
 
-    crew : the agents; closed with this. restart : whether agents that died are started anew.
+    crew : the agents; closed with this. restart : whether agents that died are started anew. log : of their batches.
     """
 
     def __init__(
@@ -73,9 +88,10 @@ class Holdings:
         clock: Callable[[], float],
         *,
         restart: bool,
+        log: BatchLog | None = None,
     ) -> None:
         self.models: dict[ModelRef, Placed] = {}
-        self.contact = Contact(crew, clock, reload=self._reload, restart=restart, look=self._look_at_loads)
+        self.contact = Contact(crew, clock, reload=self._reload, restart=restart, look=self._look_at_loads, log=log)
         self._config, self._settings, self._clock = config, settings, clock
         self._width = torch.empty((), dtype=placement(config).dtype).element_size()
         self._lock = threading.RLock()

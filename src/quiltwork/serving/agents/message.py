@@ -41,6 +41,7 @@ class Run:
     """Compute consecutive tokens of a request from one segment on."""
 
     request: int
+    """Negative for one that drafts for the request of that number: it gives way to all others."""
     epoch: int
     """Raised whenever the front sends the same tokens again: what comes back with a lower one is ignored."""
     layout: int
@@ -76,6 +77,8 @@ class Run:
     """Index behind the last segment to fetch them for."""
     traced: bool = False
     path: tuple[Hop, ...] = ()
+    certain: int | None = None
+    """Position from which on its tokens are guesses, which the front may refuse; None where none of them is."""
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,25 @@ class Beat:
     handling: tuple[float, float] = (0.0, 0.0)
     """What a move to it costs beyond the link: seconds each, seconds per byte (see ``policy.cost.Handling``)."""
     queues: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Per instance (its first and last block): waiting rows, rows run, batches, p95 of seconds waited."""
+    """Per segment id: waiting rows, rows run, batches, p95 of seconds waited."""
     batches: tuple[tuple[int, int, int, int], ...] = ()
     """Of the last step: blocks, rows, sequences, models of each batch."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches that an agent has executed since it told of them last, where a log of them is kept."""
+
+    agent: str
+    segments: tuple[tuple[str, str, str, int], ...]
+    """Those they ran through: id, names of the first and the last link, blocks."""
+    models: tuple[str, ...]
+    """Those whose sequences they held."""
+    batches: tuple[tuple[float, int, int, tuple[tuple[int, int], ...]], ...]
+    """Of each: seconds from its start to this letter, its segment, its rows, and (model, sequences) pairs; segments and
+    models by their place in the lists above."""
+    left_out: int = 0
+    """Batches that there was no room for."""
 
 
 @dataclass(frozen=True)
@@ -240,12 +259,27 @@ class Stop:
 
 
 Message = (
-    Run | Output | Lack | Failed | Release | DropState | AskKV | Pages | Lay | Laid | Forget | Beat | Standings | Stop
+    Run
+    | Output
+    | Lack
+    | Failed
+    | Release
+    | DropState
+    | AskKV
+    | Pages
+    | Lay
+    | Laid
+    | Forget
+    | Beat
+    | Batches
+    | Standings
+    | Stop
 )
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (Run, Output, Lack, Failed, Release, DropState, AskKV, Pages, Lay, Laid, Forget, Beat, Standings, Stop)
-}
+    for kind in (Run, Output, Lack, Failed, Release, DropState, AskKV, Pages, Lay, Laid, Forget, Beat, Batches,
+                 Standings, Stop)
+}  # fmt: skip
 _NO_ROWS = torch.empty(0)
 _HEAD = struct.Struct("<I")
 _ALIGN = 64

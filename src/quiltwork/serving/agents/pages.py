@@ -53,7 +53,7 @@ def put_pages(session: Session, cache: KVCache, pages: Pages) -> bool | None:
     if arrived < pages.tokens:
         return False
     del session.coming[pages.segment]
-    session.computed[pages.segment] = max(session.computed[pages.segment], pages.tokens)
+    session.ran(pages.segment, max(pages.tokens, session.ahead[pages.segment]))
     return True
 
 

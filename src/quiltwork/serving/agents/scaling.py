@@ -9,11 +9,12 @@ from quiltwork.serving.agents.message import Beat
 from quiltwork.serving.agents.placing import Plan
 from quiltwork.serving.policy.placement import Change, Standing, replicas
 from quiltwork.serving.policy.queueing import Instance
+from quiltwork.zoo.segments import segment_id
 
 
 def label(instance: Instance) -> str:
-    """A segment's name in an agent's figures: its first and last block."""
-    return f"{instance[0][:12]}..{instance[-1][:12]}"
+    """A segment's name in an agent's figures, as in explanations and in the log of batches."""
+    return segment_id(instance)
 
 
 @dataclass(frozen=True)

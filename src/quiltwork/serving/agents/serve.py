@@ -77,6 +77,9 @@ class _Desk:
         now = self._clock()
         if now < self._next_sign:
             return False
+        batches = self._agent.batches()
+        if batches is not None:
+            self._mailbox.send(FRONT, batches)  # before the beat, so that whoever hears it has had these
         self._mailbox.send(FRONT, self._agent.beat())
         self._next_sign = now + self._beat_s
         return True

@@ -30,12 +30,17 @@ class History:
         if at > self.rows:
             self.clear()
             return
-        if at < self.rows:
-            kept = self.upto(at)
-            self.clear()
-            if kept.shape[0]:
-                self._append(kept)
+        self.cut(at)
         self._append(rows)
+
+    def cut(self, count: int) -> None:
+        """Forget all rows but the first ``count``."""
+        while self.rows > max(count, 0):
+            last = self._pieces.pop()
+            self.rows -= last.shape[0]
+            self.nbytes -= last.numel() * last.element_size()
+            if self.rows < count:
+                self._append(last[: count - self.rows])
 
     def _append(self, rows: Tensor) -> None:
         self._pieces.append(rows)
@@ -77,6 +82,8 @@ class Session:
     first: int
     computed: list[int]
     """Per segment, tokens whose keys and values are here (or were never needed, where a segment keeps none)."""
+    ahead: list[int]
+    """The same with tokens that were only guessed when they were computed; never more after the front refused them."""
     epoch: int = 0
     coming: dict[int, int] = field(default_factory=dict)
     """Per segment whose pages are on their way, the number of the next one."""
@@ -85,12 +92,37 @@ class Session:
     left: dict[int, History] = field(default_factory=dict)
     """Per segment index that was entered elsewhere next, what was sent there."""
     last_used: float = 0.0
+    certain: int | None = None
+    """Position from which on tokens are guesses, as far as is known; None where none is."""
+    guesses: bool = False
+    """Whether anything here was computed of guesses that may yet be refused."""
 
     def has(self, segment: int) -> int:
         """Tokens whose state a segment has here; one that keeps none lacks nothing."""
         if self.layout.cut.kv_bytes[segment] == 0:
             return 1 << 60
-        return max(self.computed[segment], self.first)
+        return max(self.computed[segment], self.ahead[segment], self.first)
+
+    def ran(self, segment: int, end: int) -> None:
+        """All rows up to ``end`` are here now, the last ones maybe of guesses."""
+        self.computed[segment] = max(self.computed[segment], self._without_guesses(end))
+        self.ahead[segment] = max(end, self.computed[segment])
+        self.guesses = self.guesses or self.ahead[segment] > self.computed[segment]
+
+    def settle(self, segment: int, tokens: int, *, mine: bool) -> None:
+        """The front goes on from ``tokens``. What was computed here of guesses before that was right where this is
+        whose state the front goes on with (``mine``); all else of guesses is forgotten. Harmless if repeated."""
+        if mine:
+            right = min(self.ahead[segment], self._without_guesses(tokens))
+            self.computed[segment] = max(self.computed[segment], right)
+            self.ahead[segment] = max(min(self.ahead[segment], tokens), self.computed[segment])
+        else:
+            self.ahead[segment] = self.computed[segment]
+        if segment + 1 in self.left:
+            self.left[segment + 1].cut(self.ahead[segment] - self.first)
+
+    def _without_guesses(self, end: int) -> int:
+        return end if self.certain is None else min(end, self.certain)
 
     @property
     def history_bytes(self) -> int:
@@ -116,7 +148,7 @@ def open_session(run: Run, layout: Layout, opened: int) -> Session:
     seq.take_route(layout.route)
     seq.departures = opened
     seq.prompt_len = run.prompt_len
-    return Session(seq, layout, run.first, [0] * len(layout.route), run.epoch)
+    return Session(seq, layout, run.first, [0] * len(layout.route), [0] * len(layout.route), run.epoch)
 
 
 def allocate(session: Session, cache: KVCache, segments: range, tokens: int) -> bool:
@@ -211,4 +243,4 @@ def drop_segment(session: Session, cache: KVCache, segment: int) -> None:
     for run in reversed(session.seq.runs[segment]):
         cache.release(run)
     session.seq.runs[segment] = []
-    session.computed[segment] = 0
+    session.computed[segment] = session.ahead[segment] = 0

@@ -32,6 +32,8 @@ class AgentSettings:
     """From one place to another; a missing one costs nothing."""
     profiles: Mapping[Instance, SegmentProfile] = field(default_factory=dict)
     """What segments cost, where that is known; the rest is learnt from the batches that are run."""
+    log_batches: bool = False
+    """Whether agents tell the front what every batch held."""
 
     def __post_init__(self) -> None:
         if self.kv_policy not in POLICIES:
