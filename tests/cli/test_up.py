@@ -269,6 +269,7 @@ def test_a_port_that_is_taken_is_one_line(capsys, zoo):
         (("--alias", "x"), "--alias"),
         (("--alias", "x=nobody"), "nobody"),
         (("--model", "nobody"), "nobody"),
+        (("--pin", "nobody"), "nobody"),
         (("--dtype", "int3"), "dtype"),
         (("--device", "tpu"), "device"),
     ],
@@ -292,6 +293,18 @@ def test_memory_for_no_model_at_all_serves_nothing(capsys, zoo):
     assert last == f"quiltwork: {zoo}: none of its models can be served"
     assert len(each) == 2
     assert all("--memory" in line for line in each)
+
+
+def states(url):
+    return {model.id: (model.state, model.info.get("pinned")) for model in client(url).models.list()}
+
+
+def test_a_lazy_server_loads_what_is_asked_for_and_what_is_pinned(zoo, environment):
+    with up(zoo, environment, "--lazy", "--pin", "base", "--memory", "200MB") as (_, url):
+        assert states(url) == {"base": ("ready", True), "asyncio-lora-r4": ("absent", False)}
+        answer = client(url).completions.create(model="asyncio-lora-r4", prompt="def f(", max_tokens=4)
+        assert answer.usage.completion_tokens > 0
+        assert states(url) == {"base": ("ready", True), "asyncio-lora-r4": ("ready", False)}
 
 
 def test_a_draft_speculates_and_replies_tell_of_it(zoo, environment):

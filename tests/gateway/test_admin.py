@@ -199,3 +199,9 @@ def test_requests_that_run_finish_when_their_model_is_unloaded(house, servable):
     assert reply.read().endswith(b"data: [DONE]\n\n")
     assert not servable.cancelled.is_set()
     connection.close()
+
+
+def test_a_kind_that_has_nothing_to_evict_cannot_be_pinned(house):
+    status, _, error = ask(house, "POST", "/models/load", {"model": "base", "pin": True})
+    assert (status, error["error"]["param"]) == (400, "pin")
+    assert ask(house, "POST", "/models/load", {"model": "base", "pin": None})[0] == 200

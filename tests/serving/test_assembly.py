@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 from scripted_engine import ScriptedEngine, Shelf
@@ -32,7 +33,7 @@ def host():
     """A host of ``m`` and of what is made of it, over an engine whose figures say that the adapted one is cheaper."""
     made = []
 
-    def make(stand_ins=EVERY, *, looks=None, tenant="public", load=(EXACT,), load_seconds=lambda ref: 0.0, **told):
+    def make(stand_ins=EVERY, *, looks=None, tenant="public", load=(EXACT,), absent_s=None, **told):
         engine = ScriptedEngine(script={"v1": [5, 6, 7], "v2": [8, 9, 10]})
         shelf = Shelf()
         exact = shelf.model(shelf.put("m"))
@@ -40,8 +41,10 @@ def host():
         shelf.held[ref] = adapted(shelf.held[ref], exact, **told)
         engine.looks = {EXACT: DEAR, ref: CHEAP} if looks is None else looks
         ticks = itertools.count()
+        if absent_s is not None:
+            engine.residency = SimpleNamespace(load_seconds=lambda ref: absent_s, drafts=set(), pinned=frozenset())
         servable = LanguageModels(
-            engine, lambda: shelf, stand_ins=stand_ins, load_seconds=load_seconds,
+            engine, lambda: shelf, stand_ins=stand_ins,
             clock=lambda: float(next(ticks)), now=lambda: datetime(2026, 1, 2),
         )  # fmt: skip
         servable.engine, servable.shelf, servable.adapted = engine, shelf, ref
@@ -103,10 +106,10 @@ def test_a_stand_in_answers_only_where_it_pays(host):
     assert ask(host(looks={}))[0] == [[5, 6, 7]], "nothing has been measured yet"
 
 
-def test_who_is_not_in_memory_is_charged_for_loading(host):
+def test_an_exact_model_that_is_not_in_memory_is_charged_for_loading(host):
     same = {EXACT: DEAR, ADAPTED: DEAR}
-    assert ask(host(looks=same, load_seconds=lambda ref: 3.0 if ref == EXACT else 0.0))[0] == [[8, 9, 10]]
-    assert ask(host(load_seconds=lambda ref: 3.0 if ref == ADAPTED else 0.0))[0] == [[5, 6, 7]]
+    assert ask(host(looks=same, absent_s=0.0))[0] == [[5, 6, 7]]
+    assert ask(host(looks=same, absent_s=3.0))[0] == [[8, 9, 10]]
 
 
 @pytest.mark.parametrize(

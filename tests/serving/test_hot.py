@@ -83,6 +83,18 @@ def test_reloading_and_cancelling_under_load_gives_no_wrong_token_and_keeps_noth
     assert served.models() == []
 
 
+def test_pages_computed_on_another_cut_are_not_taken_for_ones_own(served, family):
+    """With a sibling loaded the chain is two segments, without it one: equal in hash at its end, not in pages."""
+    ref, sibling = served.shelf.put(family.base("m")), served.shelf.put(family.changed("s", "layers.3.", "lm_head"))
+    served.load(ref)
+    alone = tokens(ask(served, ref, PROMPT * 3))
+    for _ in range(2):
+        served.load(sibling)
+        assert tokens(ask(served, ref, PROMPT * 3)) == alone
+        served.unload(sibling)
+        assert tokens(ask(served, ref, PROMPT * 3)) == alone
+
+
 def test_a_stop_token_and_a_length_beyond_memory_and_broken_weights_do_no_harm(served, family):
     twin = family.base("m")
     ref = served.shelf.put(twin)

@@ -12,10 +12,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from quiltwork.cli.parallel import check_parallel
-from quiltwork.core.errors import BadInputError, QuiltworkError
+from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.registry import SERVABLES, find, names
-from quiltwork.core.servable import Json, Latitude, Servable
+from quiltwork.core.servable import Json, Latitude, Offers, Servable
 from quiltwork.core.units import format_bytes, parse_bytes
 
 EVERY_MODEL = "*"
@@ -48,6 +48,10 @@ def up(
     max_model_len: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences computed at once.")] = None,
     memory: Annotated[str | None, typer.Option(help="For weights and KV together: 8GB, 500MiB.")] = None,
+    lazy: Annotated[
+        bool, typer.Option("--lazy", help="Load a model when it is first asked for; idle ones leave memory for others.")
+    ] = False,
+    pin: Annotated[list[str] | None, typer.Option(help="Keep this model in memory; may be repeated.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Compute threads.")] = None,
@@ -140,6 +144,7 @@ def up(
     }
     with Zoo(zoo, create=False) as opened:
         wanted = [parse_ref(name) for name in model] if model else _servable_models(opened)
+        pinned = [opened.model(parse_ref(name)).ref for name in pin or ()]
         for item in alias or ():
             opened.model(parse_ref(_alias(item)[1]))
         for named, small in map(_draft, draft or ()):
@@ -155,7 +160,9 @@ def up(
         servables: dict[str, Servable] = {}
         try:
             servables = {name: find(SERVABLES, name)(settings) for name in names(SERVABLES)}
-            _load(servables, wanted, must=bool(model))
+            for ref in pinned:
+                _pin(servables, ref)
+            _load(servables, [ref for ref in wanted if ref not in pinned], must=bool(model), lazy=lazy)
             local = LOCAL_NAMES | {host.lower()} if door_keys is None else None
             app = create_app(
                 servables,
@@ -201,15 +208,41 @@ def _servable_models(zoo: object) -> list[ModelRef]:
     return [*kept, *(name for name, target in zoo.aliases().items() if target in kept)]
 
 
-def _load(servables: dict[str, Servable], wanted: list[ModelRef], *, must: bool) -> None:
+def _pin(servables: dict[str, Servable], ref: ModelRef) -> None:
+    for servable in servables.values():
+        if not isinstance(servable, Offers):
+            raise UnsupportedError(f"models of kind {servable.kind} cannot be pinned", where="--pin")
+        servable.pin(ref)
+
+
+def _load(servables: dict[str, Servable], wanted: list[ModelRef], *, must: bool, lazy: bool) -> None:
+    """Load all, or as many as fit; what does not, and with ``lazy`` everything, is loaded when it is asked for."""
     for ref in wanted:
         for servable in servables.values():
             try:
-                servable.load(ref)
+                if lazy:
+                    _offer(servable, ref)
+                    continue
+                try:
+                    servable.load(ref)
+                except CapacityError as full:
+                    try:
+                        _offer(servable, ref)
+                    except UnsupportedError:
+                        raise full from None
+                    # Trying each of the others would read all their weights for nothing.
+                    lazy = True
+                    _warn(f"not all models fit at once: {ref} and what follows is loaded when it is asked for")
             except QuiltworkError as error:
                 if must:
                     raise
                 _warn(f"{ref} is not served: {error}")
+
+
+def _offer(servable: Servable, ref: ModelRef) -> None:
+    if not isinstance(servable, Offers):
+        raise UnsupportedError(f"models of kind {servable.kind} are not loaded on demand", where="--lazy")
+    servable.offer(ref)
 
 
 def _alias(item: str) -> tuple[str, str]:

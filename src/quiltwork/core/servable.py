@@ -243,7 +243,7 @@ class Hosted:
 
     ref: ModelRef
     state: str
-    """``ready``, ``loading`` or ``draining``."""
+    """``ready``, ``loading``, ``draining``, or ``absent``: requests are taken, and the first one has it loaded."""
     info: Mapping[str, Json] = field(default_factory=dict)
     """Facts to show: family, parent, context length, tokenizer's origin."""
 
@@ -313,5 +313,24 @@ class Explains(Protocol):
         tenant : who is told: models of others are counted and never named. None for an administrator.
 
         Raises NotFoundError where it is not loaded, or not ``tenant``'s to see.
+        """
+        ...
+
+
+@runtime_checkable
+class Offers(Protocol):
+    """What a Servable may do besides: serve more models than its memory holds."""
+
+    def offer(self, ref: ModelRef) -> None:
+        """Take requests for a model without loading it: the first one has it loaded, and idle ones go for it.
+
+        Raises what ``load`` raises; CapacityError where it does not fit even alone.
+        """
+        ...
+
+    def pin(self, ref: ModelRef, pinned: bool = True) -> None:
+        """Load a model and keep it loaded whatever else is asked for; or let it go again when room is needed.
+
+        Raises what ``load`` raises.
         """
         ...

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from quiltwork.core.errors import BadInputError, NotFoundError, UnsupportedError
 from quiltwork.core.names import ModelRef
-from quiltwork.core.servable import Json
+from quiltwork.core.servable import Json, Offers
 from quiltwork.gateway.body import read_object
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.door import admin_of, house_of
@@ -43,6 +43,14 @@ MODEL: Mapping[str, Json] = {
     "required": ["model"],
     "additionalProperties": False,
 }
+LOAD_MODEL: Mapping[str, Json] = {
+    **MODEL,
+    "properties": {
+        "model": _NAME,
+        "pin": {"type": ["boolean", "null"],
+                "description": "Keep it in memory whatever else is asked for; false lets it go again for others."},
+    },
+}  # fmt: skip
 
 
 async def _fields(request: Request, schema: Mapping[str, Json]) -> dict[str, Json]:
@@ -95,11 +103,11 @@ async def unload_adapter(request: Request) -> Response:
 
 @router.post("/models/load", summary="Serve a model of the zoo")
 async def load_model(request: Request) -> Response:
-    """Bring up a model; one that is served already is brought to its present version."""
+    """Bring up a model; one that is served already is brought to its present version, one on disk into memory."""
     visitor, house = admin_of(request), house_of(request)
-    fields = await _fields(request, MODEL)
+    fields = await _fields(request, LOAD_MODEL)
     ref = house.directory.own_ref(fields["model"], visitor, where="model")
-    await asyncio.to_thread(_load, house.directory, ref)
+    await asyncio.to_thread(_load, house.directory, ref, fields.get("pin"))
     return JSONResponse({"success": True})
 
 
@@ -113,12 +121,17 @@ async def unload_model(request: Request) -> Response:
     return JSONResponse({"success": True})
 
 
-def _load(directory: Directory, ref: ModelRef) -> None:
-    """Load with the first Servable whose kind of model it is."""
+def _load(directory: Directory, ref: ModelRef, pin: bool | None = None) -> None:
+    """Load with the first Servable whose kind of model it is, and pin it or pin it no more."""
     refused: UnsupportedError | None = None
     for servable in directory.servables.values():
         try:
-            servable.load(ref)
+            if pin is None:
+                servable.load(ref)
+            elif isinstance(servable, Offers):
+                servable.pin(ref, pin)
+            else:
+                raise UnsupportedError(f"models of kind {servable.kind} cannot be pinned", where="pin")
             return
         except UnsupportedError as error:
             refused = refused or error

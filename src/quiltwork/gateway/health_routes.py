@@ -26,7 +26,7 @@ async def ready(request: Request) -> JSONResponse:
     if house.draining:
         raise DrainingError("the server is shutting down")
     states = [hosted.state for servable in house.directory.servables.values() for hosted in servable.models()]
-    return JSONResponse({"status": "ready", "models": states.count("ready")})
+    return JSONResponse({"status": "ready", "models": sum(state in ("ready", "absent") for state in states)})
 
 
 @router.get("/metrics", summary="Figures for Prometheus")

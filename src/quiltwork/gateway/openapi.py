@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 
 from quiltwork.core.servable import Json, TaskSchema
-from quiltwork.gateway.admin_routes import LOAD_ADAPTER, MODEL, UNLOAD_ADAPTER
+from quiltwork.gateway.admin_routes import LOAD_ADAPTER, LOAD_MODEL, MODEL, UNLOAD_ADAPTER
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.openai_requests import chat_schema, completion_schema
 from quiltwork.gateway.task_routes import OPENAI_TASKS, PLAIN_PATHS, binary_fields, body_schema
@@ -55,7 +55,7 @@ def _bodies(directory: Directory) -> dict[str, Json]:
         "/v1/chat/completions": json(chat_schema(_first(directory.schemas("chat")))),
         "/v1/load_lora_adapter": json(dict(LOAD_ADAPTER)),
         "/v1/unload_lora_adapter": json(dict(UNLOAD_ADAPTER)),
-        "/models/load": json(dict(MODEL)),
+        "/models/load": json(dict(LOAD_MODEL)),
         "/models/unload": json(dict(MODEL)),
     }
     for task in {task for servable in directory.servables.values() for task in servable.tasks()} - OPENAI_TASKS:

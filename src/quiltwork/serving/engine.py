@@ -25,6 +25,7 @@ from quiltwork.serving.outlook import Outlooks
 from quiltwork.serving.policy.assembly import Outlook
 from quiltwork.serving.prefix import extend_hashes, found_tokens
 from quiltwork.serving.report import report_prompt
+from quiltwork.serving.residency import Residency
 from quiltwork.serving.roster import Roster, placement
 from quiltwork.serving.route import Segment, Served
 from quiltwork.serving.sampling import Offer, Sampled, sample
@@ -93,11 +94,20 @@ class Engine:
             keep=config.prefix_cache,
             entitlements=config.entitlements,
         )
-        self.roster = Roster(config, self.placement, self.cache)
+        self.roster = Roster(config, self.placement, self.cache, clock)
         self._chunker = Chunker(self.cache)
         self._limits = Limits(config.max_num_seqs, config.step_tokens, config.prefill_chunk)
         self._executor = Executor(self.cache)
         self._speculator = Speculator(config, self.cache, self._chunker, self.roster, clock)
+        self.residency = Residency(
+            self.roster,
+            self.cache,
+            config.memory_bytes,
+            config.max_model_len,
+            clock,
+            leaves=lambda ref: self._speculator.pair(ref, None),
+            largest_kv=self._largest_kv,
+        )
         self._sequences: dict[int, Sequence] = {}
         self._running: list[Sequence] = []
         self._waiting = WaitingRoom(self._payer)
@@ -152,6 +162,12 @@ class Engine:
         if served.page_bytes:
             fits = min(fits, self._most_pages(served) * PAGE_TOKENS)
         return fits - served.virtual_tokens
+
+    def _largest_kv(self) -> int:
+        """Bytes of keys and values that the largest sequence here may come to."""
+        return max(
+            (s.served.kv_bytes(len(s.prompt) + s.max_tokens) for s in self._sequences.values() if s.served), default=0
+        )
 
     def _most_pages(self, served: Served) -> int:
         return min(self.cache.capacity // served.page_bytes, served.most_pages)

@@ -256,8 +256,9 @@ def publish(cache: KVCache, seq: Sequence, segment: Segment, hop: int, first: in
 
 
 def chain_key(seq: Sequence, segment: Segment) -> bytes:
-    """What a segment's state depends on besides the tokens: the chain below, and the options that change state."""
-    key = segment.chain_hash
+    """What a segment's state depends on besides the tokens: the chain below, where the segment begins (cut elsewhere, a
+    run holds other blocks' pages) and the options that change state."""
+    key = f"{segment.chain_hash}/{segment.start}"
     if segment.attached_below and seq.adapter_scale != 1.0:
         key += f"|scale={seq.adapter_scale!r}"
     if seq.state_options:

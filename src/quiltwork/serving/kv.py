@@ -191,6 +191,11 @@ class KVCache:
         """Bytes that running sequences hold."""
         return self._used - self._idle_bytes
 
+    @property
+    def standing_bytes(self) -> int:
+        """Bytes of pools that cannot give memory back, whatever of them is in use: those of a GPU."""
+        return 0 if self.device.type == "cpu" else sum(pool.warm_bytes for pool in self._pools.values())
+
     def pool(self, shape: KVShape) -> PagePool:
         """The pool of a shape, made on first use. On a GPU it takes what is left of the capacity, at most half."""
         if shape not in self._pools:

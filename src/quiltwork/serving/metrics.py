@@ -11,6 +11,7 @@ from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.ledger import TenantStats
+from quiltwork.serving.residency import Residency
 
 FIRST_TOKEN_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
                       40.0, 80.0, 160.0)  # fmt: skip
@@ -202,3 +203,22 @@ def _engine_samples(stats: EngineStats) -> list[Sample]:
               max((batch.sequences for batch in stats.last_batches), default=0)),
         gauge("quiltwork:models", "Models loaded.", len(stats.routes)),
     ]  # fmt: skip
+
+
+def residency_samples(residency: Residency, *, offered: int, resident: int) -> list[Sample]:
+    """Which of the models that may be asked for are in memory, and what came and went."""
+    c = residency.counters
+
+    def sample(name: str, kind: str, help: str, value: float) -> Sample:
+        return Sample(f"quiltwork:{name}", kind, help, float(value))
+
+    return [
+        sample("models_offered", "gauge", "Models that may be asked for.", offered),
+        sample("models_resident", "gauge", "Models in memory, of those that may be asked for.", resident),
+        sample("models_pinned", "gauge", "Models that never leave memory.", len(residency.pinned)),
+        sample("model_loads_total", "counter", "Models loaded on demand.", c.loads),
+        sample("model_load_seconds_total", "counter", "Seconds spent loading models on demand.", c.load_seconds),
+        sample("model_load_failures_total", "counter", "Models that could not be loaded on demand.", c.failures),
+        sample("model_evictions_total", "counter", "Models that left memory for others.", c.evictions),
+        sample("evicted_weight_bytes_total", "counter", "Bytes of weights dropped for others.", c.evicted_bytes),
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Json
@@ -10,11 +10,19 @@ from quiltwork.serving.engine import EngineStats
 from quiltwork.zoo.types import Chain
 
 
-def picture(chains: Mapping[ModelRef, Chain], stats: EngineStats, *, outstanding: int, room: int) -> dict[str, Json]:
+def picture(
+    chains: Mapping[ModelRef, Chain],
+    stats: EngineStats,
+    *,
+    outstanding: int,
+    room: int,
+    pinned: Collection[ModelRef] = (),
+) -> dict[str, Json]:
     """What the dashboard shows, as JSON.
 
     ``models`` has a row per model with a cell per place of its chain: the block there, its bytes, how many of the
-    models hold the very same block, and what is attached; and the parts that another model's block serves.
+    models hold the very same block, and what is attached; the parts that another model's block serves; and whether it
+    is in memory and stays there.
     ``segments`` has the models that run through each segment, ``tenants`` how each tenant stands.
     """
     owners: dict[str, set[ModelRef]] = {}
@@ -34,6 +42,8 @@ def picture(chains: Mapping[ModelRef, Chain], stats: EngineStats, *, outstanding
                 "family": chain.model.family,
                 "version": chain.model.version,
                 "parent": str(chain.model.base) if chain.model.base is not None else None,
+                "resident": ref in stats.routes,
+                "pinned": ref in pinned,
                 "segments": len(stats.routes.get(ref, ())),
                 "substituted": [substitution.part for substitution in chain.model.substitutions],
                 "cells": [
@@ -73,7 +83,7 @@ def picture(chains: Mapping[ModelRef, Chain], stats: EngineStats, *, outstanding
         "weights": {
             "bytes": stats.weight_bytes,
             "without_sharing": sum(
-                block.nbytes for chain in chains.values() for part in chain.links
+                block.nbytes for ref, chain in chains.items() if ref in stats.routes for part in chain.links
                 for block in (part.block, *part.attachments)
             ),
         },

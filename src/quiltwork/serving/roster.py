@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
 import torch
 
 from quiltwork.core.errors import BadInputError, CapacityError, NotFoundError, UnsupportedError
@@ -9,7 +13,7 @@ from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import Placement
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.kv import KVCache, KVShape, PagePool
-from quiltwork.serving.route import Link, Served, lay_routes
+from quiltwork.serving.route import Cuts, Link, Served, cut_chains, lay_routes
 from quiltwork.serving.spare import return_freed_memory
 from quiltwork.serving.weights import Library, LoadedBlock, Read
 from quiltwork.zoo.segments import kv_shape
@@ -43,12 +47,53 @@ def _check_widths(chain: Chain) -> None:
         width = arch.get("hidden_size")
 
 
+@dataclass(frozen=True)
+class Dimensions:
+    """What is known of a chain without loading it."""
+
+    max_len: int
+    """Tokens of prompt and answer together, virtual ones included."""
+    virtual_tokens: int
+    vocab_size: int
+
+
+def dimensions(chain: Chain, max_model_len: int | None) -> Dimensions:
+    """The dimensions of a chain. Raises UnsupportedError where it does not run from an embed to a head block."""
+    kinds = [part.block.kind for part in chain.links]
+    if not kinds or kinds[0] != "embed" or kinds[-1] != "head":
+        raise UnsupportedError("a chain runs from an embed block to a head block", where=str(chain.model.ref))
+    virtual = [int(a.arch["num_virtual_tokens"]) for p in chain.links for a in p.attachments
+               if "num_virtual_tokens" in a.arch]  # fmt: skip
+    limit = next((int(chain.model.config[k]) for k in MAX_LEN_KEYS if chain.model.config.get(k)), 1 << 20)
+    return Dimensions(
+        max_len=limit if max_model_len is None else min(limit, max_model_len),
+        virtual_tokens=max(virtual, default=0),
+        vocab_size=int(chain.links[-1].block.arch["vocab_size"]),
+    )
+
+
 class Roster:
     """Who is served, by which version, over which blocks. All methods but ``prepare`` belong to the engine's thread."""
 
-    def __init__(self, config: EngineConfig, placement: Placement, cache: KVCache) -> None:
-        self.library = Library(placement)
+    def __init__(
+        self,
+        config: EngineConfig,
+        placement: Placement,
+        cache: KVCache,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.library = Library(placement, clock)
         self.served: dict[ModelRef, Served] = {}
+        self.retired: set[Served] = set()
+        """Versions out of service that running sequences finish on."""
+        self.offered: dict[ModelRef, Chain] = {}
+        """Chains that are cut with those in service, in memory or not, so that cuts, and with them the keys and values
+        kept, stay what they are when a model comes or goes."""
+        self.reserved_bytes = 0
+        """Of weights on their way in."""
+        self.most_kv_bytes: int | None = None
+        """What keys and values may take, whatever the weights leave; None for all of that."""
+        self._cut: tuple[dict[ModelRef, Chain], Cuts] = ({}, cut_chains({}))
         self._cache = cache
         self._memory_bytes = config.memory_bytes
         self._max_model_len = config.max_model_len
@@ -64,6 +109,7 @@ class Roster:
         """A sequence has ended; the last one of a retired version frees its weights."""
         served.running -= 1
         if served.retired and served.running == 0:
+            self.retired.discard(served)
             self._drop(served)
 
     def prepare(self, chain: Chain, read: Read) -> Served:
@@ -92,26 +138,19 @@ class Roster:
         return served
 
     def _describe(self, chain: Chain, loaded: tuple[LoadedBlock, ...], links: tuple[Link, ...]) -> Served:
-        name = str(chain.model.ref)
-        if not links or links[0].kind != "embed" or links[-1].kind != "head":
-            raise UnsupportedError("a chain runs from an embed block to a head block", where=name)
+        size = dimensions(chain, self._max_model_len)
         _check_widths(chain)
-        virtual = [int(a.arch["num_virtual_tokens"]) for p in chain.links for a in p.attachments
-                   if "num_virtual_tokens" in a.arch]  # fmt: skip
         copied = [link.attached is not None and link.attached.prefix is not None for link in links if link.kv_shape]
         if any(copied) and not all(copied):
-            raise UnsupportedError("prefix keys and values on some layers only", where=name)
-        limit = next((int(chain.model.config[k]) for k in MAX_LEN_KEYS if chain.model.config.get(k)), 1 << 20)
-        if self._max_model_len is not None:
-            limit = min(limit, self._max_model_len)
+            raise UnsupportedError("prefix keys and values on some layers only", where=str(chain.model.ref))
         return Served(
             ref=chain.model.ref,
             chain=chain,
             loaded=loaded,
             links=links,
-            max_len=limit,
-            virtual_tokens=max(virtual, default=0),
-            vocab_size=int(chain.links[-1].block.arch["vocab_size"]),
+            max_len=size.max_len,
+            virtual_tokens=size.virtual_tokens,
+            vocab_size=size.vocab_size,
             weight_bytes=sum(part.block.nbytes for part in chain.links),
             copies_prefix=any(copied),
         )
@@ -119,7 +158,7 @@ class Roster:
     def install(self, served: Served) -> None:
         """Serve a prepared chain under its name from now on; running sequences of an old version finish on it."""
         if self._memory_bytes is not None:
-            room = self._memory_bytes - self.library.nbytes
+            room = self._kv_room()
             if room < self._cache.held_bytes or room <= 0:
                 weights = self.library.nbytes
                 self._drop(served)
@@ -143,8 +182,34 @@ class Roster:
         self._lay_routes()
         self._retire(served)
 
+    def take_out(self, refs: Collection[ModelRef]) -> None:
+        """Serve models no longer, with one look at the cuts."""
+        leaving = [self.served.pop(ref) for ref in refs if ref in self.served]
+        self._lay_routes()
+        for served in leaving:
+            self._retire(served)
+
+    def settle(self) -> None:
+        """Give keys and values what weights, loaded and on their way, leave."""
+        if self._memory_bytes is not None:
+            self._cache.shrink_to(max(self._kv_room(), 0))
+
+    def _kv_room(self) -> int:
+        assert self._memory_bytes is not None
+        room = self._memory_bytes - self.library.nbytes - self.reserved_bytes
+        return room if self.most_kv_bytes is None else min(room, self.most_kv_bytes)
+
+    def _cuts(self) -> Cuts:
+        chains = {**self.offered, **{ref: served.chain for ref, served in self.served.items()}}
+        known, cuts = self._cut
+        # Chains are never changed: the same ones give the same cuts.
+        if len(known) != len(chains) or any(known.get(ref) is not chain for ref, chain in chains.items()):
+            cuts = cut_chains(chains)
+            self._cut = (chains, cuts)
+        return cuts
+
     def _lay_routes(self) -> None:
-        for ref, route in lay_routes(self.served, self._cache).items():
+        for ref, route in lay_routes(self.served, self._cuts(), self._cache).items():
             served = self.served[ref]
             blocks: dict[PagePool, int] = {}
             for segment in route:
@@ -158,10 +223,12 @@ class Roster:
         served.retired = True
         if served.running == 0:
             self._drop(served)
+        else:
+            self.retired.add(served)
 
     def _drop(self, served: Served) -> None:
         for block, part in zip(served.loaded, served.chain.links, strict=True):
             self.library.detach(block, part.attachments)
             self.library.release(block)
         if self._memory_bytes is not None:
-            self._cache.capacity = max(self._memory_bytes - self.library.nbytes, 0)
+            self._cache.capacity = max(self._kv_room(), 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quiltwork.core.names import ModelRef
-from quiltwork.layers.protocol import Executor, LoadedAttachment
+from quiltwork.layers.protocol import PAGE_TOKENS, Executor, LoadedAttachment
 from quiltwork.serving.kv import KVCache, KVShape, PagePool
 from quiltwork.serving.weights import LoadedBlock
 from quiltwork.zoo.segments import chain_hashes, segments
@@ -76,35 +76,55 @@ class Served:
     copies_prefix: bool = False
     """Whether its virtual tokens come as ready keys and values rather than as embeddings."""
 
+    def kv_bytes(self, tokens: int) -> int:
+        """Bytes of keys and values of a sequence of so many tokens, prompt and answer."""
+        return -(-(self.virtual_tokens + tokens) // PAGE_TOKENS) * self.page_bytes
 
-def lay_routes(models: Mapping[ModelRef, Served], cache: KVCache) -> dict[ModelRef, Route]:
-    """The route of every loaded model, given all of them."""
-    cut = segments({ref: served.chain.links for ref, served in models.items()})
-    hashes = {ref: chain_hashes(served.chain.links) for ref, served in models.items()}
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where chains part ways, given all of them."""
+
+    runs: Mapping[ModelRef, tuple[range, ...]]
+    hashes: Mapping[ModelRef, tuple[str, ...]]
+    sharers: Mapping[str, int]
+    """Chains by prefix."""
+    heights: Mapping[tuple[str, ...], int]
+
+
+def cut_chains(chains: Mapping[ModelRef, Chain]) -> Cuts:
+    """Cut all chains where they part ways."""
+    runs = segments({ref: chain.links for ref, chain in chains.items()})
+    hashes = {ref: chain_hashes(chain.links) for ref, chain in chains.items()}
     sharers: dict[str, int] = {}
-    for chain in hashes.values():
-        for prefix in chain:
+    for prefixes in hashes.values():
+        for prefix in prefixes:
             sharers[prefix] = sharers.get(prefix, 0) + 1
+    return Cuts(runs, hashes, sharers, _heights(chains, runs))
 
-    heights = _heights(models, cut)
+
+def lay_routes(models: Mapping[ModelRef, Served], cuts: Cuts, cache: KVCache) -> dict[ModelRef, Route]:
+    """The route of every loaded model; ``cuts`` are of their chains and may be of more."""
     routes: dict[ModelRef, Route] = {}
     for ref, served in models.items():
+        hashes = cuts.hashes[ref]
         route: list[Segment] = []
-        for run in cut[ref]:
+        for run in cuts.runs[ref]:
             links = served.links[run.start : run.stop]
             shapes = [link.kv_shape for link in links if link.kv_shape is not None]
             last = run.stop == len(served.links)
             above = served.links[run.stop :]
-            parts_ways = not last and sharers[hashes[ref][run.stop]] < sharers[hashes[ref][run.stop - 1]]
+            parts_ways = not last and cuts.sharers[hashes[run.stop]] < cuts.sharers[hashes[run.stop - 1]]
+            key = _key(served.chain, run)
             route.append(
                 Segment(
-                    key=_key(served, run),
+                    key=key,
                     start=run.start,
-                    height=heights[_key(served, run)],
+                    height=cuts.heights[key],
                     links=links,
                     kv_blocks=len(shapes),
                     pool=cache.pool(shapes[0]) if shapes else None,
-                    chain_hash=hashes[ref][run.stop - 1],
+                    chain_hash=hashes[run.stop - 1],
                     attached_below=any(part.attachments for part in served.chain.links[: run.stop]),
                     keeps_activation=bool(shapes) and parts_ways and any(link.kv_shape for link in above),
                     last=last,
@@ -114,24 +134,22 @@ def lay_routes(models: Mapping[ModelRef, Served], cache: KVCache) -> dict[ModelR
     return routes
 
 
-def _key(served: Served, run: range) -> tuple[str, ...]:
-    return tuple(part.block.id for part in served.chain.links[run.start : run.stop])
+def _key(chain: Chain, run: range) -> tuple[str, ...]:
+    return tuple(part.block.id for part in chain.links[run.start : run.stop])
 
 
-def _heights(
-    models: Mapping[ModelRef, Served], cut: Mapping[ModelRef, tuple[range, ...]]
-) -> dict[tuple[str, ...], int]:
+def _heights(chains: Mapping[ModelRef, Chain], cut: Mapping[ModelRef, tuple[range, ...]]) -> dict[tuple[str, ...], int]:
     """Where each segment stands in the order of execution, so that whoever can join a batch there has arrived.
 
     The highest link index at which it starts in any chain; more where a chain needs it, so that heights rise along
     every chain. A stitched chain reaches the upper blocks it shares with another model after a longer way up.
     """
     heights: dict[tuple[str, ...], int] = {}
-    for ref, served in models.items():
+    for ref, chain in chains.items():
         for run in cut[ref]:
-            key = _key(served, run)
+            key = _key(chain, run)
             heights[key] = max(run.start, heights.get(key, 0))
-    keys = {ref: [_key(served, run) for run in cut[ref]] for ref, served in models.items()}
+    keys = {ref: [_key(chain, run) for run in cut[ref]] for ref, chain in chains.items()}
     for _ in range(len(heights)):  # no more rounds than segments: chains that disagree about the order never settle
         before = dict(heights)
         for way in keys.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -21,13 +21,16 @@ from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.fairness import admits
 from quiltwork.serving.hosting import Language, LanguageLoader, ModelSource
 from quiltwork.serving.loop import EngineLoop
-from quiltwork.serving.metrics import Metrics
+from quiltwork.serving.metrics import Metrics, residency_samples
+from quiltwork.serving.on_demand import OnDemand
 from quiltwork.serving.options import check_token_id, parse_options
 from quiltwork.serving.picture import picture
 from quiltwork.serving.policy.assembly import Outlook
 from quiltwork.serving.request import Choice, Request, advance, empty_choice, failure, usage_part
+from quiltwork.serving.residency import Crowded, Residency
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
+from quiltwork.serving.spare import return_freed_memory
 from quiltwork.serving.tasks import TASKS, check_fields
 from quiltwork.zoo.explain import describe
 from quiltwork.zoo.types import Chain
@@ -57,7 +60,7 @@ class TokenEngine(Protocol):
 
 @dataclass(eq=False)
 class _Host:
-    """One version of a model, loaded."""
+    """One version of a model that may be asked for, in memory or not."""
 
     language: Language
     chain: Chain
@@ -81,7 +84,6 @@ class LanguageModels:
     aliases : further names -> models.
     drafts : models that speculate for others (see ``Drafts``).
     stand_ins : adapted models that may answer for exact ones (see ``assembly``).
-    load_seconds : how long it takes until a model is in memory; 0 for one that is.
     clock : seconds, for latencies. now : the time chat templates may ask for.
     seed : of requests that bring none.
     begin : called first in the engine's thread.
@@ -101,7 +103,6 @@ class LanguageModels:
         aliases: Mapping[ModelRef, ModelRef] | None = None,
         drafts: Drafts | None = None,
         stand_ins: StandIns | None = None,
-        load_seconds: Callable[[ModelRef], float] = lambda ref: 0.0,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], Any],
         seed: int = 0,
@@ -115,7 +116,7 @@ class LanguageModels:
         self._chat_template = chat_template
         self._aliases = dict(aliases or {})
         self._drafts = drafts or Drafts()
-        self._stand_ins, self._load_seconds = stand_ins or StandIns(), load_seconds
+        self._stand_ins = stand_ins or StandIns()
         self._clock, self._now = clock, now
         self._seeds = random.Random(seed)
         self._room = engine.config.max_num_seqs + max_queue
@@ -145,6 +146,9 @@ class LanguageModels:
         self._published = clock()
         self._end_with, self._further_samples = end, samples
         self._loop = EngineLoop(engine, self._deliver, self._fail_all, begin, wake)
+        self._residency: Residency | None = getattr(engine, "residency", None)
+        self._demand: OnDemand | None = None
+        """From the first model that is offered without being loaded."""
 
     # --- models -------------------------------------------------------------------------------------------------
 
@@ -157,14 +161,97 @@ class LanguageModels:
         with self._lock:
             hosts, draining, loading = dict(self._hosts), list(self._draining), set(self._loading)
             aliases = dict(self._aliases)
-        shown = [Hosted(ref, "ready", _info(host)) for ref, host in hosts.items()]
+        shown = [Hosted(ref, self._state(ref, loading), self._told(host)) for ref, host in hosts.items()]
         shown += [Hosted(ref, "loading") for ref in loading - set(hosts)]
         known = set(hosts) | loading
         shown += [Hosted(h.language.ref, "draining", _info(h)) for h in draining if h.language.ref not in known]
         for alias, target in aliases.items():
             if target in hosts and alias not in hosts:
-                shown.append(Hosted(alias, "ready", {**_info(hosts[target]), "alias_of": str(target)}))
+                told = {**self._told(hosts[target]), "alias_of": str(target)}
+                shown.append(Hosted(alias, self._state(target, loading), told))
         return sorted(shown, key=lambda hosted: hosted.ref)
+
+    def is_resident(self, ref: ModelRef) -> bool:
+        """Whether a model is in memory, so that a request for it need not wait for a load. Any thread."""
+        ref = self._aliases.get(ref, ref)
+        with self._lock:
+            if ref not in self._hosts:
+                return False
+        return self._is_in_memory(ref)
+
+    def _is_in_memory(self, ref: ModelRef) -> bool:
+        return self._demand is None or self._residency is None or self._residency.is_resident(ref)
+
+    def _state(self, ref: ModelRef, loading: Collection[ModelRef]) -> str:
+        return "ready" if self.is_resident(ref) else "loading" if ref in loading else "absent"
+
+    def _told(self, host: _Host) -> dict[str, Json]:
+        if self._demand is None or self._residency is None:
+            return _info(host)
+        return {**_info(host), "pinned": host.language.ref in self._residency.pinned}
+
+    def offer(self, ref: ModelRef) -> None:
+        """Take requests for a model without loading it: the first one has it loaded. From then on models that are idle
+        may leave memory for others, those loaded before included.
+
+        Raises what ``load`` raises, and UnsupportedError where the engine is made of several agents.
+        """
+        with self._load_lock:
+            self._open()
+            assert self._source is not None
+            residency = self._residency
+            if residency is None:
+                raise UnsupportedError("models are loaded on demand by one engine only, not by agents", where="lazy")
+            chain = self._source.chain(self._aliases.get(ref, ref))
+            ref = self._named(ref, chain)
+            with self._lock:
+                hosts = dict(self._hosts)
+            if ref in hosts and hosts[ref].chain.model.version == chain.model.version:
+                return
+            assert self._loader is not None
+            self._stand_ins.check(chain.model)
+            language = self._loader.load(chain.model)
+
+            def offer() -> None:
+                host = self._hosted(residency, chain, language)
+                if self._demand is None:
+                    for loaded in hosts.values():
+                        residency.offer(loaded.chain)
+                if residency.is_resident(ref):
+                    self._engine.unload(ref)  # its present version comes with the next request
+                with self._lock:
+                    if self._demand is None:
+                        self._demand = OnDemand(
+                            residency, self._loop.call, self._begin, self._fail, self._bring, self._clock
+                        )
+                    if ref in self._hosts:
+                        self._retire(self._hosts[ref])
+                    self._keep(host)
+                self._publish()
+
+            self._loop.call(offer)
+
+    def pin(self, ref: ModelRef, pinned: bool = True) -> None:
+        """Load a model and keep it in memory whatever else is asked for, or let it go again when room is needed.
+
+        Raises what ``load`` raises.
+        """
+        ref = self._aliases.get(ref, ref)
+        residency = self._residency
+        if residency is None:
+            raise UnsupportedError("models are pinned in one engine only, not over agents", where="pin")
+        if pinned:
+            self._loop.call(lambda: residency.pin(ref))
+            try:
+                self.load(ref)
+            except BaseException:
+                self._loop.call(lambda: residency.unpin(ref))
+                raise
+        named = self._aliases.get(ref, ref)  # loading may have told that it is an alias
+        if not pinned or named != ref:
+            self._loop.call(lambda: residency.unpin(ref))
+        if pinned:
+            self._loop.call(lambda: residency.pin(named))
 
     def load(self, ref: ModelRef) -> None:
         """Make a model ready, or bring it to the zoo's present version; blocks, while running requests go on.
@@ -176,47 +263,149 @@ class LanguageModels:
             if self._closing:
                 raise _shutting_down()
             self._loading.add(ref)
+            new = self._demand is not None and ref not in self._hosts
         try:
+            if new:
+                self.offer(ref)  # so that requests may wait for it already
+            self._until_there_is_room(lambda: self._load(ref))
+        except BaseException:
+            if new:
+                with suppress(NotFoundError):
+                    self.unload(ref)
+            raise
+        finally:
+            with self._lock:
+                self._loading.discard(ref)
+            if self._demand is not None:
+                self._demand.let_go_on()
+
+    def _until_there_is_room(self, load: Callable[[], Crowded | None]) -> None:
+        """Load, again and again until it is not crowded out by models that are running."""
+        since = self._clock()
+        while True:
+            seen = self._demand.changes if self._demand is not None else 0
             with self._load_lock:
-                self._load(ref)
+                crowded = load()
+            if crowded is None:
+                break
+            assert self._demand is not None
+            self._demand.wait_for_room(crowded, since, seen)
+
+    def _open(self) -> None:
+        if self._source is None or self._loader is None:
+            self._source = self._open_source()
+            self._loader = LanguageLoader(self._source, self._chat_template, self._now)
+
+    def _named(self, asked: ModelRef, chain: Chain) -> ModelRef:
+        """A chain's own name; the zoo may know it by the one that was asked for as well."""
+        ref = chain.model.ref
+        with self._lock:
+            if asked != ref:
+                self._aliases[asked] = ref
+        return ref
+
+    def _load(self, ref: ModelRef) -> Crowded | None:
+        self._open()
+        assert self._source is not None
+        assert self._loader is not None
+        chain = self._source.chain(ref)
+        ref = self._named(ref, chain)
+        with self._lock:
+            present = self._hosts.get(ref)
+        if present is not None and present.chain.model.version == chain.model.version:
+            return None if self.is_resident(ref) else self._place(present)
+        self._stand_ins.check(chain.model)
+        language = self._loader.load(chain.model)
+        if self._demand is not None and self._residency is not None:
+            residency = self._residency
+            return self._place(self._loop.call(lambda: self._hosted(residency, chain, language)))
+        draft = self._draft_for(chain, language)
+        host, served = self._prepare(chain, language)
+        self._loop.call(lambda: self._install(host, served, draft))
+        return None
+
+    def _install(self, host: _Host, served: Any, draft: ModelRef | None) -> None:
+        ref = host.language.ref
+        self._engine.install(served)
+        self._engine.draft_with(ref, draft)
+        with self._lock:
+            if ref in self._draft_hosts:
+                self._draft_hosts[ref] = host
+            old = self._hosts.get(ref)
+            self._keep(host)
+            if old is not None and old is not host:
+                self._retire(old)
+            # At once, so that nobody sees the new version with the old one's segments.
+            self._publish()
+
+    def _keep(self, host: _Host) -> None:
+        """Take requests for a model, and where it may stand in for another for that one too."""
+        ref = host.language.ref
+        self._hosts[ref] = host
+        if (exact := self._stand_ins.exact_of(host.chain.model)) is not None:
+            self._adapted.setdefault(exact, set()).add(ref)
+
+    # --- models on demand ---------------------------------------------------------------------------------------
+
+    def _hosted(self, residency: Residency, chain: Chain, language: Language) -> _Host:
+        size = residency.offer(chain)
+        return _Host(language, chain, size.max_len - size.virtual_tokens, size.vocab_size)
+
+    def _bring(self, ref: ModelRef) -> None:
+        """Bring an offered model into memory; blocks until there is room for it."""
+
+        def place() -> Crowded | None:
+            with self._lock:
+                host = self._hosts.get(ref)
+            if host is None:
+                raise _not_loaded(ref)
+            return None if self.is_resident(ref) else self._place(host)
+
+        with self._lock:
+            self._loading.add(ref)
+        try:
+            self._until_there_is_room(place)
         finally:
             with self._lock:
                 self._loading.discard(ref)
 
-    def _load(self, ref: ModelRef) -> None:
-        if self._source is None or self._loader is None:
-            self._source = self._open_source()
-            self._loader = LanguageLoader(self._source, self._chat_template, self._now)
-        chain = self._source.chain(ref)
-        asked, ref = ref, chain.model.ref
-        with self._lock:
-            if asked != ref:
-                # The zoo knows the model by this name as well.
-                self._aliases[asked] = ref
-            present = self._hosts.get(ref)
-        if present is not None and present.chain.model.version == chain.model.version:
-            return
-        self._stand_ins.check(chain.model)
-        language = self._loader.load(chain.model)
-        draft = self._draft_for(chain, language)
-        host, served = self._prepare(chain, language)
+    def _place(self, host: _Host) -> Crowded | None:
+        """Load a host and serve it, if there is room now."""
+        residency = self._residency
+        assert residency is not None
+        assert self._source is not None
+        began = self._clock()
+        chains = [host.chain, *self._draft_chains(host.chain)]
+        crowded = self._loop.call(lambda: residency.make_room(chains))
+        if crowded is not None:
+            return crowded
+        try:
+            return_freed_memory()
+            draft = self._draft_for(host.chain, host.language)
+            served = self._engine.prepare(host.chain, self._source.read)
+        except BaseException:
+            self._loop.call(residency.failed)
+            raise
+        seconds = self._clock() - began
 
         def install() -> None:
-            self._engine.install(served)
-            self._engine.draft_with(ref, draft)
-            with self._lock:
-                if ref in self._draft_hosts:
-                    self._draft_hosts[ref] = host
-                old = self._hosts.get(ref)
-                self._hosts[ref] = host
-                if (exact := self._stand_ins.exact_of(chain.model)) is not None:
-                    self._adapted.setdefault(exact, set()).add(ref)
-                if old is not None:
-                    self._retire(old)
-                # At once, so that nobody sees the new version with the old one's segments.
-                self._publish()
+            residency.came()
+            try:
+                self._install(host, served, draft)
+            except BaseException:
+                residency.failed()
+                raise
+            residency.loaded(seconds)
 
         self._loop.call(install)
+        return None
+
+    def _draft_chains(self, chain: Chain) -> list[Chain]:
+        """Of a draft that may have to be loaded with a model."""
+        assert self._source is not None
+        wanted = self._drafts.named_for(chain.model, self._source.model) or self._drafts.general
+        small = self._source.chain(wanted) if wanted is not None else None
+        return [small] if small is not None and small.model.ref not in self._draft_hosts else []
 
     def _prepare(self, chain: Chain, language: Language) -> tuple[_Host, Any]:
         """A chain loaded, and what the engine is to serve."""
@@ -247,9 +436,14 @@ class LanguageModels:
             return None
         with self._lock:
             present = self._draft_hosts.get(ref) or self._hosts.get(ref)
-        if present is None or present.chain.model.version != small.model.version:
+        stands = present is not None and present.chain.model.version == small.model.version
+        if present is None or not stands or not self._is_in_memory(ref):
             present, served = self._prepare(small, small_language)
+
             self._loop.call(lambda: self._engine.install(served))
+        if self._residency is not None:
+            residency = self._residency
+            self._loop.call(lambda: residency.drafts.add(ref))
         with self._lock:
             self._draft_hosts[ref] = present
         return ref
@@ -265,10 +459,16 @@ class LanguageModels:
                 self._retire(host)
 
             def unload() -> None:
+                if self._demand is not None:
+                    self._demand.drop(ref, _not_loaded(ref))
                 if ref in self._draft_hosts:
                     self._engine.draft_with(ref, None)  # others still draft with it
-                else:
+                elif self._demand is None or self._residency is None:
                     self._engine.unload(ref)
+                else:
+                    if self._residency.is_resident(ref):
+                        self._engine.unload(ref)
+                    self._residency.withdraw(ref)
                 self._publish()
 
             self._loop.call(unload)
@@ -374,6 +574,14 @@ class LanguageModels:
             return
         try:
             self._assemble(host, request)
+        except Exception as error:  # noqa: BLE001  the reader is told
+            self._fail(request, error)
+            return
+        if self._demand is None or self._demand.admits(self._hosts_of[request].language.ref, request):
+            self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        try:
             for choice in request.choices:
                 if request.options.max_tokens is None:
                     # What fits the model may be more than ever fits the memory.
@@ -393,6 +601,7 @@ class LanguageModels:
             # An upgrade may have come in between: the engine serves what is loaded now.
             now = self._hosts.get(ref, exact)
             others = [self._hosts[each] for each in self._adapted.get(ref, ()) if each in self._hosts]
+            others = [host for host in others if self._is_in_memory(host.language.ref)]
         model = now.chain.model
         hosts = {
             host.language.ref: host
@@ -407,7 +616,7 @@ class LanguageModels:
             [host.chain.model for host in hosts.values()],
             request.allowed,
             self._engine.outlooks(first, chains),
-            {each: self._load_seconds(each) for each in chains},
+            {ref: self._residency.load_seconds(ref) if self._residency is not None else 0.0},
         )
         chosen = hosts.get(request.assembled.ref)
         if chosen is None:
@@ -472,6 +681,8 @@ class LanguageModels:
         if request.ended or host is None:
             return
         request.ended = True
+        if self._demand is not None:
+            self._demand.ended(host.language.ref, request)
         seconds = self._clock() - request.arrived
         self._metrics.finished(request.model, reason, seconds)
         with self._lock:
@@ -505,14 +716,21 @@ class LanguageModels:
 
     def samples(self) -> Sequence[Sample]:
         """Metrics under vLLM's names beside our own."""
-        return [*self._metrics.samples(self._stats), *self._further_samples()]
+        samples = [*self._metrics.samples(self._stats), *self._further_samples()]
+        if self._demand is not None and self._residency is not None:
+            with self._lock:
+                refs = list(self._hosts)
+            resident = sum(map(self._residency.is_resident, refs))
+            samples += residency_samples(self._residency, offered=len(refs), resident=resident)
+        return samples
 
     def status(self) -> Mapping[str, Json]:
         """Models and who shares their blocks, the queue, the last batches, memory."""
         with self._lock:
             chains = {ref: host.chain for ref, host in self._hosts.items()}
             outstanding = self._outstanding
-        return picture(chains, self._stats, outstanding=outstanding, room=self._room)
+        pinned = self._residency.pinned if self._residency is not None else frozenset()
+        return picture(chains, self._stats, outstanding=outstanding, room=self._room, pinned=pinned)
 
     def explain(self, model: ModelRef, *, tenant: str | None) -> Mapping[str, Json]:
         """A loaded model's parts and segments as they are now, and which loaded models share them. Reads no weights.
@@ -537,8 +755,14 @@ class LanguageModels:
                 return
             self._closing = True
             self._lock.wait_for(lambda: self._outstanding == 0, timeout=drain_seconds)
+        if self._demand is not None:
+            demand = self._demand
+            self._loop.call(lambda: demand.fail_all(_shutting_down()))
         self._loop.call(lambda: self._fail_all(_shutting_down()))
         self._loop.stop()
+        if self._demand is not None:
+            self._demand.close()
+            self._demand.fail_all(_shutting_down())
         # The thread has ended: whatever slipped in after the last look is told here.
         self._fail_all(_shutting_down())
         closing = getattr(self._source, "close", None)

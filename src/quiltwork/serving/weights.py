@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,43 +40,83 @@ def to_torch(raw: RawTensor, placement: Placement) -> Tensor:
     return tensor.to(device=placement.device)
 
 
+Content = tuple[str, ...]
+"""What names a weight in the store: how it was made, and of which contents."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One weight in memory."""
+
+    content: Content
+    nbytes: int
+    seconds: float
+    """What reading and preparing it took."""
+    refs: int
+
+
 @dataclass
 class _Entry:
     value: Any
     nbytes: int
+    seconds: float
     refs: int = 0
 
 
 class WeightStore:
-    """Reference-counted weights by content. Safe to use from several threads."""
+    """Reference-counted weights by content. Safe to use from several threads.
 
-    def __init__(self, placement: Placement) -> None:
+    keeps : whether what nobody holds stays until it is dropped. clock : seconds.
+    """
+
+    def __init__(self, placement: Placement, clock: Callable[[], float] = time.monotonic) -> None:
         self.placement = placement
+        self.keeps = False
         self.lock = threading.RLock()
-        self._entries: dict[tuple[str, ...], _Entry] = {}
+        self._clock = clock
+        self._entries: dict[Content, _Entry] = {}
+        self._nbytes = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, each content once."""
-        with self.lock:
-            return sum(entry.nbytes for entry in self._entries.values())
+        """Bytes held, each content once. Waits for nobody who is loading."""
+        return self._nbytes
 
-    def acquire(self, key: tuple[str, ...], make: Callable[[], Any], nbytes: int) -> Any:
-        """The value of ``key``, made if it is not there, held once more."""
+    def acquire(self, key: Content, make: Callable[[], Any], nbytes: int | Callable[[Any], int]) -> Any:
+        """The value of ``key``, made if it is not there, held once more. ``nbytes`` of it, or how to tell."""
         with self.lock:
             entry = self._entries.get(key)
             if entry is None:
-                entry = self._entries[key] = _Entry(make(), nbytes)
+                began = self._clock()
+                value = make()
+                size = nbytes if isinstance(nbytes, int) else nbytes(value)
+                entry = self._entries[key] = _Entry(value, size, max(self._clock() - began, 0.0))
+                self._nbytes += size
             entry.refs += 1
             return entry.value
 
-    def release(self, key: tuple[str, ...]) -> None:
-        """Hold ``key`` once less; the last one frees it."""
+    def release(self, key: Content) -> None:
+        """Hold ``key`` once less; the last one frees it, unless it is kept."""
         with self.lock:
             entry = self._entries[key]
             entry.refs -= 1
-            if entry.refs == 0:
-                del self._entries[key]
+            if entry.refs == 0 and not self.keeps:
+                self._free(key)
+
+    def drop(self, keys: Iterable[Content]) -> None:
+        """Free those of ``keys`` that are kept though nobody holds them."""
+        with self.lock:
+            for key in keys:
+                if key in self._entries and not self._entries[key].refs:
+                    self._free(key)
+
+    def _free(self, key: Content) -> None:
+        self._nbytes -= self._entries.pop(key).nbytes
+
+    def holdings(self) -> dict[Content, Holding]:
+        """All that is in memory."""
+        with self.lock:
+            return {key: Holding(key, e.nbytes, e.seconds, e.refs) for key, e in self._entries.items()}
 
 
 class BlockWeights:
@@ -84,7 +125,12 @@ class BlockWeights:
     def __init__(self, store: WeightStore, block: Block, read: Read) -> None:
         self._store, self._read = store, read
         self._refs = {ref.name: ref for ref in block.tensors}
-        self._held: list[tuple[str, ...]] = []
+        self._held: list[Content] = []
+
+    @property
+    def contents(self) -> frozenset[Content]:
+        """What of the store it holds."""
+        return frozenset(self._held)
 
     def _bytes(self, ref: TensorRef) -> int:
         width = torch.empty((), dtype=self._store.placement.dtype).element_size()
@@ -138,16 +184,14 @@ class LoadedBlock:
 class Library:
     """Loaded blocks and attachments by id. A block is loaded by the first chain that needs it, freed by the last."""
 
-    def __init__(self, placement: Placement) -> None:
-        self.store = WeightStore(placement)
+    def __init__(self, placement: Placement, clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = WeightStore(placement, clock)
         self._blocks: dict[str, LoadedBlock] = {}
-        self._attached: dict[tuple[str, ...], tuple[LoadedAttachment, int]] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes of weights and attachments in memory."""
-        with self.store.lock:
-            return self.store.nbytes + sum(a.nbytes for a, _ in self._attached.values())
+        return self.store.nbytes
 
     def acquire(self, block: Block, read: Read) -> LoadedBlock:
         """Load a block or hold it once more. Raises UnsupportedError naming what its kind cannot do."""
@@ -179,28 +223,27 @@ class Library:
         """Make attachments ready for a block, or hold them once more; None where there are none."""
         if not attachments:
             return None
-        key = (loaded.block.id, *(a.id for a in attachments))
-        with self.store.lock:
-            held = self._attached.get(key)
-            if held is None:
-                ready = loaded.executor.attach(
-                    [
-                        (a.kind, a.arch, {r.name: to_torch(read(r), self.store.placement).clone() for r in a.tensors})
-                        for a in attachments
-                    ]
-                )
-                held = (ready, 0)
-            self._attached[key] = (held[0], held[1] + 1)
-            return held[0]
+
+        def make() -> LoadedAttachment:
+            return loaded.executor.attach(
+                [
+                    (a.kind, a.arch, {r.name: to_torch(read(r), self.store.placement).clone() for r in a.tensors})
+                    for a in attachments
+                ]
+            )
+
+        def nbytes(ready: LoadedAttachment) -> int:
+            return ready.nbytes
+
+        ready: LoadedAttachment = self.store.acquire(attached_content(loaded.block, attachments), make, nbytes)
+        return ready
 
     def detach(self, loaded: LoadedBlock, attachments: Sequence[Block]) -> None:
         """Hold attachments once less."""
-        if not attachments:
-            return
-        key = (loaded.block.id, *(a.id for a in attachments))
-        with self.store.lock:
-            ready, refs = self._attached[key]
-            if refs == 1:
-                del self._attached[key]
-            else:
-                self._attached[key] = (ready, refs - 1)
+        if attachments:
+            self.store.release(attached_content(loaded.block, attachments))
+
+
+def attached_content(block: Block, attachments: Sequence[Block]) -> Content:
+    """What names a part's attachments in the store."""
+    return ("attached", block.id, *(a.id for a in attachments))

@@ -100,11 +100,44 @@ def test_large_and_rarely_used_goes_before_small_and_often_used() -> None:
     assert evictions(residents, 5) == (B,)
 
 
-@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 5), st.booleans()), max_size=8), st.integers(0, 200))
+def test_what_two_models_need_goes_after_what_only_one_of_them_needs() -> None:
+    """The shared block is the cheapest by the byte, as a large block under small adapters is."""
+    both = frozenset({"one", "two"})
+    residents = [
+        Resident(A, 1000, rate=2.0, reload_s=1.0, needed_by=both),
+        Resident(B, 10, rate=1.0, reload_s=1.0, needed_by=frozenset({"one"})),
+        Resident(C, 10, rate=3.0, reload_s=1.0, needed_by=frozenset({"two"})),
+    ]
+    assert evictions(residents, 5) == (B,)
+    assert evictions(residents, 10) == (B,)
+    assert evictions(residents, 11) == (A,), "with B gone one model is left that needs it, and it spares B"
+    assert evictions(residents, 1005) == (B, A)
+    assert evictions(residents[:1], 1) == (A,)
+
+
+def test_one_model_goes_before_a_second_one_loses_anything() -> None:
+    """The large weights of both are the cheapest by the byte; dropping these would leave none of the two."""
+    residents = [
+        Resident((f"{model} {part}",), nbytes, rate, reload_s, needed_by=frozenset({model}))
+        for model, rate in (("cold", 1.0), ("warm", 1.1))
+        for part, nbytes, reload_s in (("large", 100, 1.0), ("small", 20, 1.0))
+    ]
+    assert evictions(residents, 110) == (("cold large",), ("cold small",))
+    assert evictions(residents, 130) == (("cold large",), ("warm large",))
+    idle = Resident(("left over",), 20, 0.1, 1.0)
+    assert evictions([*residents, idle], 20) == (("left over",),)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 50), st.floats(0, 5), st.booleans(), st.frozensets(st.sampled_from("abc"))), max_size=8
+    ),
+    st.integers(0, 200),
+)
 def test_what_is_dropped_suffices_and_none_of_it_is_superfluous(
-    sizes: list[tuple[int, float, bool]], need: int
+    sizes: list[tuple[int, float, bool, frozenset[str]]], need: int
 ) -> None:
-    residents = [Resident((str(i),), n, rate, 1.0, pin) for i, (n, rate, pin) in enumerate(sizes)]
+    residents = [Resident((str(i),), n, rate, 1.0, pin, by) for i, (n, rate, pin, by) in enumerate(sizes)]
     dropped = evictions(residents, need)
     nbytes = {r.instance: r.nbytes for r in residents}
     if dropped is None:

@@ -81,6 +81,8 @@ function drawQuilt(parts) {
     });
     const label = make("th", { scope: "row", textContent: row.model }, make("small", { textContent: row.parent ? `of ${row.parent}` : row.family || "" }), link);
     const substituted = row.substituted || [];
+    const where = [row.pinned ? "pinned" : "", row.resident === false ? "on disk" : ""].filter(Boolean).join(", ");
+    if (where) label.append(make("small", { textContent: where }));
     if (substituted.length) label.append(make("small", { className: "substituted", textContent: `${substituted.length} substituted`, title: substituted.join(", ") }));
     const cells = columns.map((name) => {
       const cell = row.cells.find((candidate) => candidate.part === name);

@@ -247,7 +247,7 @@ def _spare(standing: Standing, high: float) -> bool:
 
 @dataclass(frozen=True)
 class Resident:
-    """A segment in an agent's memory."""
+    """A segment, or a single weight, in memory."""
 
     instance: Instance
     nbytes: float
@@ -255,6 +255,8 @@ class Resident:
     """Requests per second that use it."""
     reload_s: float
     pinned: bool = False
+    needed_by: frozenset[str] = frozenset()
+    """Models in memory that cannot run without it; empty where nothing is known of models."""
 
     @property
     def density(self) -> float:
@@ -267,17 +269,33 @@ def evictions(
 ) -> tuple[Instance, ...] | None:
     """What to drop so that ``need`` bytes become free: least value per byte first, never pinned or busy ones.
 
-    None where even dropping all that may go is not enough; then nothing should be dropped.
+    A model that loses anything cannot run, so models are taken one after the other, each by the value and the bytes of
+    all that only it needs. What several need stays until all of them but one have lost something, unless nothing else
+    is left. None where even dropping all that may go is not enough; then nothing should be dropped.
     """
+    unwilling = frozenset(busy)
+    order = sorted(residents, key=lambda r: (r.density, -r.nbytes, r.instance))
+    left = [r for r in order if not r.pinned and r.instance not in unwilling]
     chosen: list[Resident] = []
+    leaving: set[str] = set()
     freed = 0.0
-    for resident in sorted(residents, key=lambda r: (r.density, -r.nbytes, r.instance)):
-        if freed >= need:
-            break
-        if resident.pinned or resident.instance in busy:
-            continue
-        chosen.append(resident)
-        freed += resident.nbytes
+    while left and freed < need:
+        idle, alone, shared = _by_need(left, leaving)
+        worth, model = min(((_density(own), name) for name, own in alone.items()), default=(float("inf"), ""))
+        turn = [r for r in idle if r.density <= worth]
+        if model:
+            turn += alone[model]
+        elif not turn:
+            turn = shared[:1]
+        taken: set[int] = set()
+        for resident in turn:
+            if freed >= need:
+                break
+            taken.add(id(resident))
+            chosen.append(resident)
+            freed += resident.nbytes
+            leaving |= resident.needed_by
+        left = [r for r in left if id(r) not in taken]
     if freed < need:
         return None
     # What came early and small may be spared by what came later and large.
@@ -286,6 +304,30 @@ def evictions(
             chosen.remove(resident)
             freed -= resident.nbytes
     return tuple(r.instance for r in chosen)
+
+
+def _by_need(
+    residents: Sequence[Resident], leaving: set[str]
+) -> tuple[list[Resident], dict[str, list[Resident]], list[Resident]]:
+    """What no model needs that stays, what only one does, by its name, and the rest; each in the order given."""
+    idle: list[Resident] = []
+    alone: dict[str, list[Resident]] = {}
+    shared: list[Resident] = []
+    for resident in residents:
+        needing = resident.needed_by - leaving
+        if len(needing) > 1:
+            shared.append(resident)
+        elif needing:
+            alone.setdefault(next(iter(needing)), []).append(resident)
+        else:
+            idle.append(resident)
+    return idle, alone, shared
+
+
+def _density(residents: Sequence[Resident]) -> float:
+    """The density of several together."""
+    nbytes = sum(r.nbytes for r in residents)
+    return sum(r.rate * r.reload_s for r in residents) / nbytes if nbytes else float("inf")
 
 
 def gone(last_seen: Mapping[str, float], now: float, period_s: float, misses: int = 3) -> frozenset[str]:
