@@ -62,8 +62,6 @@ class EngineStats:
     """Per model, the block ids of each segment."""
     tenants: Mapping[str, TenantStats] = field(default_factory=dict)
     speculation: SpeculationCounters = field(default_factory=SpeculationCounters)
-    queues: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
-    """Where several agents serve, what each says of its segments' queues: see ``agents.message.Beat``."""
 
 
 @dataclass

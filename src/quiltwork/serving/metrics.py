@@ -98,7 +98,7 @@ class Metrics:
 
     def samples(self, stats: EngineStats) -> list[Sample]:
         """Everything as it stands now, the engine's own counts included."""
-        samples = _engine_samples(stats) + _queue_samples(stats)
+        samples = _engine_samples(stats)
         with self._lock:
             for model, counts in sorted(self._models.items()):
                 samples += _model_samples(model, counts)
@@ -144,21 +144,6 @@ def _tenant_samples(tenant: str, standing: TenantStats, refused: int) -> list[Sa
                standing.kv_held_bytes),
         sample("refused_total", "counter", "Requests refused because their tenant had too many.", refused),
     ]  # fmt: skip
-
-
-def _queue_samples(stats: EngineStats) -> list[Sample]:
-    figures = (
-        ("waiting_rows", "gauge", "waiting_rows", "Rows that wait for a segment at an agent."),
-        ("rows_total", "counter", "rows", "Rows that an agent ran through a segment."),
-        ("batches_total", "counter", "batches", "Batches that an agent ran through a segment."),
-        ("wait_p95_seconds", "gauge", "wait_p95_s", "Seconds that work waited for a segment lately, p95."),
-    )
-    return [
-        Sample(f"quiltwork:segment_{name}", kind, help, of[key], {"agent": agent, "segment": segment})
-        for agent, segments in sorted(stats.queues.items())
-        for segment, of in sorted(segments.items())
-        for name, kind, key, help in figures
-    ]
 
 
 def _engine_samples(stats: EngineStats) -> list[Sample]:

@@ -17,16 +17,15 @@ from quiltwork.core.servable import Caller, Input
 from quiltwork.serving import language_servable
 from quiltwork.serving.agents.front import AgentEngine
 from quiltwork.serving.agents.local import LocalCrew
-from quiltwork.serving.agents.scaling import label
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import Engine
-from quiltwork.serving.metrics import Metrics
 from quiltwork.serving.options import SamplingOptions
 from quiltwork.serving.policy.cost import Link
 from quiltwork.serving.sampling import SamplerState
 from quiltwork.serving.sequence import Sequence
 from quiltwork.zoo import Zoo
+from quiltwork.zoo.segments import segment_id
 
 PROMPT = [3, 14, 15, 9, 2, 6, 5, 35, 8, 9, 7, 9, 3, 23, 8, 46, 26, 43, 38, 3, 27, 9, 50, 28]
 NAMES = ("base", "top", "other")
@@ -244,21 +243,21 @@ def test_one_of_four_agents_killed_over_a_slow_link_changes_no_token_and_every_q
             os.kill(served.crew.pid(victims.pop()), signal.SIGKILL)
 
     def figures(name):
-        samples = Metrics().samples(served.engine.stats())
-        return {(s.labels["agent"], s.labels["segment"]): s.value for s in samples if s.name == name}
+        told = [s for s in served.engine.samples() if s.name == f"quiltwork:agent_segment_{name}"]
+        return {(s.labels["agent"], s.labels["segment"]): s.value for s in told}
 
     assert served.finish(kill) == alone(REQUESTS)
     assert not victims
-    lowest = label(served.engine.holdings.models[ModelRef("base")].route[0])
+    lowest = segment_id(served.engine.holdings.models[ModelRef("base")].route[0])
     shared = sum(len(prompt) + count - 1 for name, prompt, count in REQUESTS.values() if name != "other")
     until = time.monotonic() + 60
-    while figures("quiltwork:segment_rows_total").get(("agent0", lowest), 0) < shared:
-        assert time.monotonic() < until, figures("quiltwork:segment_rows_total")
+    while figures("rows_total").get(("agent0", lowest), 0) < shared:
+        assert time.monotonic() < until, figures("rows_total")
         served.engine.step()
-    rows, batches = figures("quiltwork:segment_rows_total"), figures("quiltwork:segment_batches_total")
+    rows, batches = figures("rows_total"), figures("batches_total")
     assert {"agent0", "agent2", "agent3"} <= {agent for agent, _ in rows}
     assert 0 < batches["agent0", lowest] < rows["agent0", lowest], "several requests ride in one batch"
-    assert figures("quiltwork:segment_waiting_rows")["agent0", lowest] == 0
+    assert figures("waiting_rows")["agent0", lowest] == 0
 
 
 @pytest.mark.slow

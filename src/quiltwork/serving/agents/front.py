@@ -568,7 +568,6 @@ class AgentEngine:
             kv=KVCounters(),
             last_batches=tuple(BatchRecord(*batch) for beat in beats for batch in beat.batches),
             routes={ref: placed.route for ref, placed in self.holdings.models.items()},
-            queues={beat.agent: beat.queues for beat in beats},
             tenants=self._ledger.stats(
                 Counter(flight.seq.tenant for flight in self._flights.values()), self._waiting.counts(), {}, {}
             ),
