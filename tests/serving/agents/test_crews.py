@@ -228,6 +228,7 @@ def test_a_slow_link_changes_no_token(make, alone):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("make", ["local"], indirect=True)  # the Ray cluster of these tests has room for two agents
 def test_one_of_four_agents_killed_over_a_slow_link_changes_no_token_and_every_queue_is_told(make, alone):
     slow = Link(1e-3, 2e6)
     served = make(agents=4, links={("agent0", "agent1"): slow, ("agent1", "agent0"): slow})
