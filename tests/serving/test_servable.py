@@ -101,6 +101,7 @@ def test_a_prompt_is_answered_to_the_end_token(host):
         "cached_tokens": 3,
         "accepted_prediction_tokens": 0,
         "rejected_prediction_tokens": 0,
+        "relaxed_prediction_tokens": 0,
     }
     assert last["served"] == {"model": "m", "version": "v1", "family": "llama", "segments": 1, "substitutions": []}
 

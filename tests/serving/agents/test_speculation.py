@@ -242,7 +242,8 @@ def test_pages_of_guesses_are_never_found_by_others(make, zoo):
         seen = []
         while f.engine.has_work:
             seen += f.engine.step()
-        assert seen[0].cached_tokens == len(again) // 16 * 16, "verified pages are found again"
+        # The last one may end in guesses that no further token came to confirm.
+        assert len(again) // 16 * 16 - seen[0].cached_tokens in (0, 16), "verified pages are found again"
         assert_greedy(zoo[name], again, [e.token.token for e in seen])
 
 
