@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from quiltwork.core.names import ModelRef
+from quiltwork.serving.draft_length import MAX_DRAFT
+from quiltwork.serving.sequence import Sequence, Version
 
 PRIOR = 0.7
 """Acceptance assumed of a pair that nothing is known of, with the weight of PRIOR_TOKENS tokens."""
@@ -109,3 +111,19 @@ def own_acceptance(own: float, pair: float, drafted: int, accepted: int) -> floa
     for agreed in [True] * accepted + [False] * (accepted < drafted):
         own += OWN_WEIGHT * (agreed - own)
     return own
+
+
+def draft_room(seq: Sequence, version: Version, draft: Version) -> int:
+    """Most tokens that a draft could propose for a sequence now; at most 0 where it could not.
+
+    version : the model that the sequence is served by.
+    """
+    if draft.vocab_size != version.vocab_size:
+        return 0
+    ahead = len(seq.tokens) - version.virtual_tokens + draft.virtual_tokens
+    return min(
+        MAX_DRAFT,
+        seq.max_tokens - seq.generated - 1,
+        version.max_len - len(seq.tokens) - 1,
+        draft.max_len - ahead,
+    )

@@ -439,7 +439,6 @@ class LanguageModels:
         stands = present is not None and present.chain.model.version == small.model.version
         if present is None or not stands or not self._is_in_memory(ref):
             present, served = self._prepare(small, small_language)
-
             self._loop.call(lambda: self._engine.install(served))
         if self._residency is not None:
             residency = self._residency

@@ -23,7 +23,7 @@ from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.draft_length import MAX_DRAFT, Draft, draft_length
 from quiltwork.serving.execute import Executor, Watch, Work, publish
 from quiltwork.serving.kv import KVCache
-from quiltwork.serving.pairing import PRIOR, TRIAL_DRAFT, Pairing, Phase, own_acceptance
+from quiltwork.serving.pairing import PRIOR, TRIAL_DRAFT, Pairing, Phase, draft_room, own_acceptance
 from quiltwork.serving.prefix import extend_hashes
 from quiltwork.serving.roster import Roster
 from quiltwork.serving.sampling import guess
@@ -178,15 +178,7 @@ class Speculator:
         if not seq.speculation or pairing is None or seq.served is None:
             return 0
         draft = self._roster.served.get(pairing.draft)
-        if draft is None or draft.vocab_size != seq.served.vocab_size:
-            return 0
-        ahead = len(seq.tokens) - seq.served.virtual_tokens + draft.virtual_tokens
-        return min(
-            MAX_DRAFT,
-            seq.max_tokens - seq.generated - 1,
-            seq.served.max_len - len(seq.tokens) - 1,
-            draft.max_len - ahead,
-        )
+        return draft_room(seq, seq.served, draft) if draft is not None else 0
 
     def _lengths(self, able: list[Sequence], decoding: list[Sequence]) -> dict[int, int]:
         """Tokens that each sequence should draft, as far as speed is concerned.

@@ -25,7 +25,7 @@ from quiltwork.serving.agents.message import Output
 from quiltwork.serving.agents.prospects import Prospects
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.draft_length import MAX_DRAFT
-from quiltwork.serving.pairing import Pairing
+from quiltwork.serving.pairing import Pairing, draft_room
 from quiltwork.serving.policy.queueing import WorkClass
 from quiltwork.serving.sampling import guess
 from quiltwork.serving.sequence import Sequence
@@ -128,15 +128,7 @@ class Speculation:
         if pairing is None or not seq.speculation or seq.pending != 1 or not seq.generated or seq.version is None:
             return 0
         draft = self._holdings.models.get(pairing.draft)
-        if draft is None or draft.vocab_size != seq.version.vocab_size:
-            return 0
-        ahead = len(seq.tokens) - seq.version.virtual_tokens + draft.virtual_tokens
-        return min(
-            MAX_DRAFT,
-            seq.max_tokens - seq.generated - 1,
-            seq.version.max_len - len(seq.tokens) - 1,
-            draft.max_len - ahead,
-        )
+        return draft_room(seq, seq.version, draft) if draft is not None else 0
 
     def _draft(self, flight: Flight, wish: int) -> bool:
         """Have a sequence's shadow draft; False where there is none, or it is not up to it yet."""
