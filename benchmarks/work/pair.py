@@ -23,7 +23,7 @@ from work.fleet import Shape
 BYTES = 128
 """Vocabulary: the log is ASCII."""
 TARGET = Shape(vocab=BYTES, hidden=1024, layers=2, heads=16, ffn=2816, positions=512)
-DRAFT = Shape(vocab=BYTES, hidden=128, layers=2, heads=2, ffn=352, positions=512)
+DRAFT = Shape(vocab=BYTES, hidden=128, layers=1, heads=2, ffn=352, positions=512)
 WINDOW = 192
 """Bytes of text that a training example holds; prompts and answers together stay below it."""
 PROMPT = 48
