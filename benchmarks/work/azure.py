@@ -95,7 +95,8 @@ def ours(work: Azure, cores: int, memory_bytes: int, name: str = OURS, **setting
     """Our engine with all applications in memory."""
     with Side("work.ours:OurModels", threads=cores, zoo=work.zoo, models=work.names, memory_bytes=memory_bytes,
               **settings) as side:  # fmt: skip
-        yield System(side, name, f"{len(work.names)} apps in memory, {cores} threads")
+        chosen = "".join(f", {setting} {value}" for setting, value in settings.items())
+        yield System(side, name, f"{len(work.names)} apps in memory, {cores} threads{chosen}")
 
 
 def check_cap(system: System, cap: int) -> None:
