@@ -49,7 +49,6 @@ class Amount:
     batches: tuple[int, ...] = (1, 4, 16)
     lengths: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8)
     """Tokens drafted whose costs make the profile."""
-    profiles: int = 3
     profile_tokens: int = 48
     """Of an answer, where costs are measured."""
     gains: int = 12
@@ -64,9 +63,7 @@ class Amount:
     """In each repeat with a useless draft."""
 
 
-QUICK = Amount(
-    16, (1, 2), (0, 1, 4), profiles=1, profile_tokens=8, gains=2, prompts=2, sweep=2, turns=2, useless=2, answers=2
-)
+QUICK = Amount(16, (1, 2), (0, 1, 4), profile_tokens=8, gains=2, prompts=2, sweep=2, turns=2, useless=2, answers=2)
 
 
 def log_text(data: Path | None) -> bytes:
@@ -101,11 +98,10 @@ def run(context: Context) -> Mapping[str, Outcome]:
         amount = QUICK if quick else Amount()
         bench = _Bench(context, amount, side, reference)
         earlier = prompts_of(second, 64, context.seed)
-        costs = {temperature: bench.profile(earlier, temperature) for temperature in TEMPERATURES}
         share = bench.cost_share(small, earlier[:1])
         fresh = prompts_of(third, 64, context.seed + 1)
         gain = bench.gain(fresh, share)
-        sweep = bench.sweep(fresh, costs)
+        sweep = bench.sweep(fresh, earlier)
         useless = bench.useless(fresh)
     details = {
         "pair": trained, "draft's cost per token, of the target's": round(share, 4), "new_tokens": amount.new_tokens,
@@ -164,23 +160,6 @@ class _Bench:
     def _next_logits(self, prompt: Sequence[int]) -> Callable[[Sequence[int]], Logits]:
         return lambda tokens: self._reference.next_logits("target", [*prompt, *tokens])
 
-    def profile(self, prompts: list[list[int]], temperature: float) -> dict[int, dict[int, float]]:
-        """Seconds of a step by batch and tokens drafted, in turns; the first one warms up. Drawing costs too."""
-        from work.speculating import Mode
-
-        costs: dict[int, dict[int, float]] = {}
-        for batch in self._amount.batches:
-            taken: dict[int, list[float]] = {length: [] for length in self._amount.lengths}
-            for turn in range(self._amount.profiles + 1):
-                self._context.progress(f"profile of batch {batch}, {turn} of {self._amount.profiles}")
-                for length in self._amount.lengths:
-                    mode = Mode("draft", length) if length else Mode()
-                    steps = self.ask(mode, prompts[:batch], temperature, self._amount.profile_tokens).step_seconds
-                    if turn and steps:
-                        taken[length].append(median(steps))
-            costs[batch] = {length: median(seconds) for length, seconds in taken.items() if seconds}
-        return costs
-
     def cost_share(self, small: Side, prompts: list[list[int]]) -> float:
         """A token of the draft alone, over a token of the target alone."""
         from work.speculating import Mode
@@ -218,16 +197,36 @@ class _Bench:
             return {"ours": rates["plain"], "baseline": rates["plain"]}
         return {"ours": rates["draft"], "baseline": rates["plain"]}
 
-    def sweep(self, prompts: list[list[int]], costs: dict[float, dict[int, dict[int, float]]]) -> dict[str, Any]:
-        """Speed-up of the engine's own choice against the best that any length could give, at every point."""
+    def sweep(self, prompts: list[list[int]], earlier: list[list[int]]) -> dict[str, Any]:
+        """Speed-up of the engine's own choice against the best that any length could give, at every point.
+
+        The profile, seconds of a step by tokens drafted over ``earlier`` prompts, is taken in turn with the rest, so
+        that what changes on the machine changes for both. Drawing costs too: it is another one at each temperature.
+        """
         from work.speculating import Mode
 
         rows: list[dict[str, Any]] = []
         worst: tuple[float, list[float], float] | None = None
         for temperature in TEMPERATURES:
             brought: dict[tuple[int, int], Any] = {}
-            for batch, cost in costs[temperature].items():
+            for batch in self._amount.batches:
                 asked = max(self._amount.sweep, batch)
+                taken: dict[int, list[float]] = {length: [] for length in self._amount.lengths}
+                speedups: list[float] = []
+                for turn in range(-1, self._amount.turns):
+                    self._context.progress(f"sweep, batch {batch}, temperature {temperature}, {turn + 1}")
+                    for length, seconds in taken.items():
+                        mode = Mode("draft", length) if length else Mode()
+                        steps = self.ask(mode, earlier[:batch], temperature, self._amount.profile_tokens).step_seconds
+                        if turn >= 0 and steps:
+                            seconds.append(median(steps))
+                    rate = {}
+                    for name, mode in (("plain", Mode()), ("draft", Mode("draft"))):
+                        done = [self.ask(mode, prompts[at : at + batch], temperature) for at in range(0, asked, batch)]
+                        rate[name] = sum(d.steady_tokens for d in done) / sum(d.steady_seconds for d in done)
+                    if turn >= 0:
+                        speedups.append(rate["draft"] / rate["plain"])
+                cost = {length: median(seconds) for length, seconds in taken.items() if seconds}
                 brings = {0: 1.0}
                 for length in self._amount.lengths[1:]:
                     parts = range(0, asked, 8)
@@ -239,15 +238,6 @@ class _Bench:
                     brings[length] = 1 + sum(d.accepted for d in done) / sum(d.verified for d in done)
                 allowed = {length: brings[length] * cost[0] / cost[length] for length in cost}
                 bound = max(allowed.values())
-                speedups: list[float] = []
-                for turn in range(-1, self._amount.turns):
-                    self._context.progress(f"sweep, batch {batch}, temperature {temperature}, {turn + 1}")
-                    rate = {}
-                    for name, mode in (("plain", Mode()), ("draft", Mode("draft"))):
-                        done = [self.ask(mode, prompts[at : at + batch], temperature) for at in range(0, asked, batch)]
-                        rate[name] = sum(d.steady_tokens for d in done) / sum(d.steady_seconds for d in done)
-                    if turn >= 0:
-                        speedups.append(rate["draft"] / rate["plain"])
                 ours = median(speedups)
                 rows.append({
                     "batch": batch, "temperature": temperature, "acceptance at 1": round(brings[1] - 1, 3),
