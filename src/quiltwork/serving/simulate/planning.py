@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from quiltwork.serving.simulate.simulation import simulate
 from quiltwork.serving.simulate.workload import mean_lengths
 from quiltwork.serving.simulate.world import Arrival, Settings
 
-_OBJECTIVE = re.compile(r"\s*(?:(ttft|tpot|latency)_?)?(p\d{1,2})\s*<=\s*(\d+(?:\.\d+)?)\s*(ms|s)?\s*")
+_OBJECTIVE = re.compile(r"\s*(?:(ttft|tpot|latency)_?)?p(\d{1,3}(?:\.\d+)?)\s*<=\s*(\d+(?:\.\d+)?)\s*(ms|s)?\s*")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,12 @@ def objective_of(text: str) -> Objective:
     match = _OBJECTIVE.fullmatch(text)
     if match is None:
         raise BadInputError(f"{text!r} is not like 'p95<=2s' or 'ttft_p95<=500ms'", where="--slo")
-    q = int(match[2][1:]) / 10 ** len(match[2][1:])
-    return Objective(match[1] or "latency", q, float(match[3]) * (0.001 if match[4] == "ms" else 1.0))
+    percentile, limit_s = float(match[2]), float(match[3]) * (0.001 if match[4] == "ms" else 1.0)
+    if not 0 < percentile <= 100:
+        raise BadInputError(f"p{match[2]} is no percentile above 0 and up to 100", where="--slo")
+    if not 0 < limit_s < math.inf:
+        raise BadInputError(f"{text!r} has a limit that is not a positive number of seconds", where="--slo")
+    return Objective(match[1] or "latency", percentile / 100, limit_s)
 
 
 def run_world(
