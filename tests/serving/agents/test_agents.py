@@ -196,7 +196,7 @@ def test_a_reloaded_name_with_other_weights_never_sees_old_pages(make, family):
 
 
 def test_nonsense_is_refused_as_in_one_process(make, fleet):
-    f = make()
+    f = make(kv_bytes=4 * 4 * 2 * 2 * 16 * 8 * 4)
     f.load(fleet["base"])
     with pytest.raises(NotFoundError):
         f.ask(fleet["top1"], PROMPT)
@@ -204,6 +204,8 @@ def test_nonsense_is_refused_as_in_one_process(make, fleet):
         f.ask(fleet["base"], [1000])
     with pytest.raises(BadInputError):
         f.ask(fleet["base"], PROMPT, 10_000)
+    with pytest.raises(BadInputError, match="--memory"):
+        f.ask(fleet["base"], PROMPT, 80)
     f.engine.unload(fleet["base"].chain.model.ref)
     with pytest.raises(NotFoundError):
         f.engine.unload(fleet["base"].chain.model.ref)
