@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.progress import Say, ignore
+from quiltwork.core.saturation import KEEPS_UP, followed
 from quiltwork.core.servable import Json
 from quiltwork.serving.simulate.arms import Arm
 from quiltwork.serving.simulate.describe import Described
@@ -132,13 +133,10 @@ def plan(
     return Answer(high, tuple(tried[n] for n in sorted(tried)))
 
 
-def keeps_up(outcome: Outcome, arrivals: Sequence[Arrival], share: float = 0.95) -> bool:
-    """Whether requests end as fast as they come: counted while they come, the first quarter left out as warm-up."""
-    until = max(a.at for a in arrivals)
-    begin = until / 4
-    came = sum(a.at > begin for a in arrivals)
-    ended = sum(begin < f.end <= until for f in outcome.finished)
-    return not outcome.refused and ended >= share * came
+def keeps_up(outcome: Outcome, arrivals: Sequence[Arrival]) -> bool:
+    """Whether all requests are served, and end as fast as they come."""
+    share = followed([a.at for a in arrivals], [f.end for f in outcome.finished])
+    return not outcome.refused and share >= KEEPS_UP
 
 
 def saturation(
