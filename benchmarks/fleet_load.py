@@ -23,7 +23,7 @@ from work.replay import Replayed, Request
 from work.settings import ContinuousSettings
 from work.side import Side
 from work.stock import stock
-from work.system import System
+from work.system import System, conditions
 from work.workload import at_once, at_rate, renamed, requests
 
 P95 = "serving.azure_p95"
@@ -105,6 +105,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
             timed = at_rate(words(seed, "arrivals"), LOAD * rate["baseline"][-1])
             _phase(context, systems, timed, f"arrivals, shuffle {seed}",
                    lambda done: done.latency(0.95), p95, reference, compared[P95])  # fmt: skip
+        sides = conditions(systems)
         for name, system in systems.items():
             rows.append({"system": f"{name}, {CAP}x", "requests/s": [round(r, 2) for r in rate[name]],
                          "p95 s": [round(p, 3) for p in p95[name]], "peak MB": round(system.peak / 1e6)})  # fmt: skip
@@ -116,6 +117,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
         "requests": count, "shuffles": list(seeds), "cap_bytes": cap, "need_bytes": need, "resident_models": resident,
         "engine_memory_bytes": memory, "peaks": {name: system.peak for name, system in systems.items()},
         "baseline_settings": {"full queue": fastest.label(), "p95": quickest.label()}, "load": LOAD,
+        "sides": sides,
     }  # fmt: skip
     return {
         claim: Outcome(ours=values["ours"], baseline=values["baseline"], answers_equal=compared[claim].equal,

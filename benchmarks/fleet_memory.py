@@ -71,13 +71,14 @@ def run(context: Context) -> Mapping[str, Outcome]:
     peaks: dict[str, list[int]] = {name: [] for name in systems}
     answers: dict[str, dict[str, list[int]]] = {}
     floors: dict[str, int] = {}
+    sides: dict[str, object] = {}
     for turn in range(repeats):
         for name, (start, models) in systems.items():
             context.progress(f"{name}, {turn + 1} of {repeats}")
             with start() as side:
                 peak, given = measure(side, models, requests)
                 peaks[name].append(peak)
-                floors[name] = side.floor_pss
+                floors[name], sides[name] = side.floor_pss, side.call("conditions")
                 answers[name] = dict(zip(names, given, strict=True))
     rows: list[dict[str, object]] = [
         {"system": name, "peak above imports, MB": [round(p / 1e6, 1) for p in values],
@@ -97,7 +98,12 @@ def run(context: Context) -> Mapping[str, Outcome]:
             ours=[float(p) for p in peaks["ours"]],
             baseline=[float(p) for p in peaks[baseline]],
             answers_equal=same.equal,
-            details={"answers": same.summary(), "prompt_tokens": PROMPT_TOKENS, "new_tokens": NEW_TOKENS},
+            details={
+                "answers": same.summary(),
+                "prompt_tokens": PROMPT_TOKENS,
+                "new_tokens": NEW_TOKENS,
+                "sides": sides,
+            },
             rows=rows,
         )
     }

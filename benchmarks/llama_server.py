@@ -23,7 +23,7 @@ from work.reference import Reference
 from work.replay import Replayed, Request
 from work.settings import ContinuousSettings, LlamaSettings
 from work.side import Side
-from work.system import System, answers, asked, in_turn, warm_up
+from work.system import System, answers, asked, conditions, in_turn, warm_up
 from work.workload import at_once
 
 THROUGHPUT = "serving.llama_throughput"
@@ -117,6 +117,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
         for system in systems.values():
             check_cap(system, cap)
         rows = [system.row(AGAINST) for system in systems.values()]
+        sides = conditions(systems)
         rows += _single(context, work, systems, counts.single, cores)
     if not context.quick:
         with apart(work.zoo, work.names, fitting(work, memory), memory) as alone:
@@ -126,7 +127,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     details: dict[str, object] = {
         "requests": counts.phase, "shuffles": list(seeds), "cap_bytes": cap, "engine_memory_bytes": memory,
         "peaks": {name: system.peak for name, system in systems.items()}, "baseline_settings": best.label(),
-        "answers": compared.summary(),
+        "answers": compared.summary(), "sides": sides,
     }  # fmt: skip
     return {
         THROUGHPUT: Outcome(ours=rates[OURS], baseline=rates[LLAMA], answers_equal=compared.equal, details=details,

@@ -71,6 +71,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
             )
             for name in asks
         }
+        sides = {"ours": ours.call("conditions"), "peft": peft.call("conditions"), "hf": per_app.call("conditions")}
         outcomes = {}
         for claim, baseline in ((PEFT, "peft"), (PER_APP, "hf")):
             same = rounds.compare(reference, "ours", baseline)
@@ -78,7 +79,12 @@ def run(context: Context) -> Mapping[str, Outcome]:
                 ours=cost["ours"],
                 baseline=cost[baseline],
                 answers_equal=same.equal,
-                details={"baseline_settings": chosen[baseline].label(), "answers": same.summary(), "steps": steps},
+                details={
+                    "baseline_settings": chosen[baseline].label(),
+                    "answers": same.summary(),
+                    "steps": steps,
+                    "sides": sides,
+                },
                 rows=[row for row in rows if row["sweep"] == baseline],
             )
         return outcomes

@@ -22,7 +22,7 @@ from work.reference import Reference
 from work.replay import Request
 from work.settings import BatchSettings, ContinuousSettings
 from work.side import Side
-from work.system import System, answers, asked, in_turn, warm_up
+from work.system import System, answers, asked, conditions, in_turn, warm_up
 from work.workload import at_once, at_rate, streamed
 
 P95 = "serving.sharing_p95"
@@ -111,6 +111,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
         for system in systems.values():
             check_cap(system, cap)
         rows = [system.row(AGAINST) for system in systems.values()]
+        sides = conditions(systems)
     offered = LOAD * median(rate[PEFT])
     with ExitStack() as stack:
         arms = {"everything on": stack.enter_context(ours(work, cores, memory)),
@@ -130,6 +131,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
         "requests": counts.phase, "shuffles": list(seeds), "cap_bytes": cap, "engine_memory_bytes": memory,
         "peaks": {name: system.peak for name, system in systems.items()}, "load": LOAD,
         "system_prompt_tokens": SYSTEM_PROMPT, "answers": compared.summary(),
+        "sides": sides,
     }  # fmt: skip
     return {
         claim: Outcome(ours=values[OURS], baseline=values[PEFT], answers_equal=compared.equal, details=details,

@@ -23,7 +23,7 @@ from work.reference import Reference
 from work.replay import Limits, Replayed, Request
 from work.settings import ContinuousSettings, GenerateSettings
 from work.side import Side
-from work.system import System, answers, asked, in_turn, warm_up
+from work.system import System, answers, asked, conditions, in_turn, warm_up
 from work.workload import at_once, at_rate, renamed, streamed
 
 P95 = "serving.per_model_p95"
@@ -147,6 +147,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
         for turn, seed in enumerate(seeds):
             race.shuffle(turn, seed, counts)
         check_cap(systems[OURS], cap)
+        sides = conditions(systems)
     rate = LOAD * race.figures[THROUGHPUT][race.stronger[THROUGHPUT]][0]
     rows = [system.row(AGAINST, limits) for system in systems.values()]
     if not context.quick:
@@ -157,6 +158,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
         "need_bytes": {name: found.need for name, found in tuned.items()}, "engine_memory_bytes": memory,
         "peaks": {name: system.peak for name, system in systems.items()}, "load": LOAD, "loads": list(LOADS),
         "limit_first_s": limits.first, "limit_between_s": limits.between, "answers": race.compared.summary(),
+        "sides": sides,
     }  # fmt: skip
     return {
         claim: Outcome(

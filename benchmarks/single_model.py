@@ -71,7 +71,8 @@ def run(context: Context) -> Mapping[str, Outcome]:
                 baseline=rate["hf"],
                 answers_equal=same.equal,
                 details={"baseline_settings": best.label(), "answers": same.summary(), "threads": cores,
-                         "prompt_tokens": PROMPT_TOKENS, "new_tokens": new_tokens},
+                         "prompt_tokens": PROMPT_TOKENS, "new_tokens": new_tokens,
+                         "sides": {"ours": ours.call("conditions"), "hf": hf.call("conditions")}},
                 rows=rows,
             )  # fmt: skip
     return outcomes

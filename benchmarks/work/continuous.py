@@ -12,7 +12,7 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from quiltwork.core.errors import QuiltworkError
-from work.hf import load
+from work.hf import conditions, load
 from work.replay import First, OnDemand, Replayed, Request, one_by_one, replay, warm
 from work.settings import ContinuousSettings
 
@@ -74,6 +74,10 @@ class ContinuousFleet:
         """Change how models loaded from now on run."""
         self._settings = settings
         torch.set_num_threads(settings.threads)
+
+    def conditions(self) -> dict[str, object]:
+        """What it runs with, for the record."""
+        return conditions(self._settings) | {"resident_models": self._resident}
 
     def replay(self, requests: Sequence[Request]) -> Replayed:
         """Serve timed requests, starting with the last ``resident`` applications loaded."""

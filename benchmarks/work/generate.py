@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from work.hf import apply, generate, load
+from work.hf import apply, conditions, generate, load
 from work.replay import First, OnDemand, Replayed, Request, one_by_one, replay, warm
 from work.settings import GenerateSettings, HfSettings
 
@@ -66,6 +66,10 @@ class GenerateFleet:
         """Change how models loaded from now on run."""
         self._settings = settings
         torch.set_num_threads(settings.threads)
+
+    def conditions(self) -> dict[str, object]:
+        """What it runs with, for the record."""
+        return conditions(self._settings) | {"resident_models": self._resident}
 
     def replay(self, requests: Sequence[Request]) -> Replayed:
         """Serve timed requests, starting with the last ``resident`` applications loaded."""

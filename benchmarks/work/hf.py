@@ -18,8 +18,16 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from quiltwork.core.errors import QuiltworkError
 from work.settings import HfSettings
+from work.sweep import Labelled
 
 Answers = list[list[int]]
+DTYPE = torch.float32
+"""Of every model here, as of ours."""
+
+
+def conditions(settings: Labelled) -> dict[str, object]:
+    """What a side of these models runs with, for the record."""
+    return {"dtype": str(DTYPE), "threads": torch.get_num_threads(), "settings": settings.label()}
 
 
 class HfModels:
@@ -42,6 +50,10 @@ class HfModels:
         for model in self._models.values():
             apply(model, self._settings, settings)
         self._settings = settings
+
+    def conditions(self) -> dict[str, object]:
+        """What it runs with, for the record."""
+        return conditions(self._settings)
 
     def generate(self, name: str, prompts: Sequence[Sequence[int]], new_tokens: int) -> Answers:
         """One batch of equally long prompts on one model."""
@@ -80,6 +92,10 @@ class PeftMixed:
         apply(self._model.get_base_model(), self._settings, settings)
         self._settings = settings
 
+    def conditions(self) -> dict[str, object]:
+        """What it runs with, for the record."""
+        return conditions(self._settings)
+
     def generate(self, names: Sequence[str], prompts: Sequence[Sequence[int]], new_tokens: int) -> Answers:
         """One batch of equally long prompts, row i on adapter ``names[i]``."""
         return generate(self._model, prompts, new_tokens, self._settings, adapter_names=list(names))
@@ -103,7 +119,7 @@ def _load(path: Path, *, merge: bool) -> PreTrainedModel:
         base = load(Path(PeftConfig.from_pretrained(path).base_model_name_or_path))
         model = PeftModel.from_pretrained(base, path)
         return (model.merge_and_unload() if merge else model).eval()
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=DTYPE, attn_implementation="sdpa").eval()
     model.generation_config.eos_token_id = None  # a call that names no end token would fall back on this one
     return model
 

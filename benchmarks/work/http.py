@@ -18,6 +18,7 @@ import httpx
 from quiltwork.core.bench import tree_pss_bytes
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.zoo import Zoo
+from work.ours import conditions
 from work.replay import First, Replayed, Request, one_by_one, replay, warm
 from work.settings import LlamaSettings
 
@@ -46,6 +47,7 @@ class Server:
                 [word.replace("{port}", str(port)) for word in command],
                 stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": str(threads)},
             )  # fmt: skip
+        self.command = list(command)
 
     def wait(self) -> None:
         """Wait until it is ready. Raises QuiltworkError with the end of its log where it does not become so."""
@@ -149,6 +151,11 @@ class LlamaServers:
         ]  # fmt: skip
         return Server(command, "/health", self._logs / f"llama-{name}.log", s.threads)
 
+    def conditions(self) -> dict[str, object]:
+        """What the servers run with, for the record; the files hold float32."""
+        commands = {name or "router": server.command for name, server in self._servers.items()}
+        return {"dtype": "torch.float32", "settings": self._settings.label(), "commands": commands}
+
     def replay(self, requests: Sequence[Request]) -> Replayed:
         """Serve timed requests."""
         return _Asked(self._ask, _llama_tokens).replay(requests, list(self._models))
@@ -206,6 +213,11 @@ class OurServer:
         taken = tree_pss_bytes(server.pid)
         server.close()
         return taken
+
+    def conditions(self) -> dict[str, object]:
+        """What the server runs with, for the record."""
+        told = conditions(threads=self._threads, memory_bytes=self._memory)
+        return {"dtype": told["dtype"], "settings": told["settings"], "commands": {"up": self._server.command}}
 
     def replay(self, requests: Sequence[Request]) -> Replayed:
         """Serve timed requests."""

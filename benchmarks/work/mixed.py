@@ -21,7 +21,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from work.hf import apply, load
+from work.hf import apply, conditions, load
 from work.replay import First, Replayed, Request, replay, warm
 from work.settings import BatchSettings, HfSettings
 
@@ -124,6 +124,10 @@ class PeftFleet:
             apply(inner, HfSettings(self._settings.attention), HfSettings(settings.attention))
         self._settings = settings
         torch.set_num_threads(settings.threads)
+
+    def conditions(self) -> dict[str, object]:
+        """What it runs with, for the record."""
+        return conditions(self._settings)
 
     def replay(self, requests: Sequence[Request]) -> Replayed:
         """Serve timed requests."""

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Caller, Input, Part, Stream
 from quiltwork.serving import Engine, EngineConfig, SamplerState, SamplingOptions, language_servable
 from quiltwork.serving import Sequence as TokenSequence
+from quiltwork.serving.roster import placement
 from quiltwork.zoo import Zoo
 from work.replay import First, OnDemand, Replayed, Request, replay
 
@@ -22,10 +25,17 @@ Answers = list[list[int]]
 CALLER = Caller()
 
 
+def conditions(dtype: str = "auto", **settings: object) -> dict[str, object]:
+    """What an engine with these settings runs with, for the record."""
+    precision = placement(EngineConfig(dtype=dtype)).dtype
+    return {"dtype": str(precision), "threads": torch.get_num_threads(), "settings": settings}
+
+
 class OurModels:
     """Many models of a zoo in one engine, asked through the language servable."""
 
     def __init__(self, zoo: Path, models: Sequence[str] = (), **settings: Any) -> None:
+        self._settings = settings
         self._host = language_servable({"zoo": str(zoo), "max_queue": 100_000, "seed": 0} | settings)
         self.load(models)
 
@@ -33,6 +43,10 @@ class OurModels:
         """Make models of the zoo ready."""
         for name in models:
             self._host.load(ModelRef(name))
+
+    def conditions(self) -> dict[str, object]:
+        """What it runs with, for the record."""
+        return conditions(**self._settings)
 
     def generate(self, requests: Iterable[tuple[str, Sequence[int]]], new_tokens: int) -> Answers:
         """Greedy answers to (model, prompt) pairs, all asked at once."""

@@ -80,6 +80,11 @@ class System:
         return row | {"peak MB": round(self.peak / 1e6), "settings": self.settings} | more
 
 
+def conditions(systems: Mapping[str, System]) -> dict[str, object]:
+    """What each system runs with, for the record."""
+    return {name: system.side.call("conditions") for name, system in systems.items()}
+
+
 def warm_up(systems: Mapping[str, System], some: Sequence[Request]) -> None:
     """Serve some requests on each, unmeasured."""
     for system in systems.values():

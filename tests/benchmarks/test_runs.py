@@ -74,6 +74,10 @@ def check(outcome: Outcome, systems: set[str]) -> None:
     assert outcome.answers_equal is True, outcome.details
     assert min(*outcome.ours, *outcome.baseline) > 0
     assert {row["system"] for row in outcome.rows if row.get("table") == "side-by-side"} == systems
+    sides = outcome.details["sides"]
+    assert {side["dtype"] for side in sides.values()} == {"torch.float32"}
+    assert all(side["settings"] for side in sides.values())
+    assert len(sides) == len(systems)
 
 
 @pytest.mark.realdata

@@ -190,6 +190,50 @@ def test_limit_speed_and_lengths(capsys, tmp_path, url, fake):
     assert sorted(asked[2]["max_tokens"] for asked in fake.asked) == [1, 5, 6]
 
 
+def test_a_sweep_reports_p95_at_every_rate_and_a_server_that_refuses_has_no_knee(capsys, trace, url, fake):
+    options = ("--url", url, "--model", "base", "--rate", 400, "--rate", 200, "--rate", 200, "--vocabulary", 1000)
+    found = figures(capsys, trace, *options)
+    assert [row["rate"] for row in found["rates"]] == [200, 400]
+    for row in found["rates"]:
+        assert (row["requests"], row["answered"]) == (8, 8)
+        assert row["latency_s"]["end_to_end"]["p95"] >= row["latency_s"]["end_to_end"]["p50"] > 0
+        assert row["requests_per_s"] > 0
+    prompts = [tuple(prompt) for _, prompt in sent(fake)]
+    assert len(prompts) == len(set(prompts)) == 16, "no rate finds its prompts computed at another"
+    code, out, _ = run(capsys, trace, "--url", url, "--model", "full", "--rate", 200, "--json")
+    assert (code, json.loads(out)["knee"]) == (1, None)
+
+
+def test_a_sweep_is_shown_as_a_table_with_the_knee(capsys, trace, url):
+    code, out, err = run(capsys, trace, "--url", url, "--model", "full", "--rate", 200, "--rate", 400)
+    assert (code, err) == (1, "")
+    for phrase in ("offered/s", "p95 ms", "200", "400", "knee: below 200 requests/s"):
+        assert phrase in out
+
+
+def test_a_sweep_spreads_arrivals_as_the_rate_says(capsys, trace, url, monkeypatch):
+    """Answers that take a tenth of a second each, one at a time: the knee is found below ten a second."""
+    played = []
+
+    async def queue(base, key, requests, ask, told):
+        played.append([request.arrival for request in requests])
+        free, answers = 0.0, []
+        for request in requests:
+            free = max(free, request.arrival) + 0.1
+            answers.append(Answer(free - request.arrival, 0.1, 3, 4))
+        return answers, free
+
+    monkeypatch.setattr("quiltwork.cli.replay._replay", queue)
+    rates = (2, 5, 9, 20, 50)
+    found = figures(capsys, trace, "--url", url, "--model", "base", *(w for r in rates for w in ("--rate", r)))
+    assert [7 / arrivals[-1] for arrivals in played] == pytest.approx(rates)
+    assert found["knee"] == 9
+    p95 = [row["latency_s"]["end_to_end"]["p95"] for row in found["rates"]]
+    assert p95[:3] == pytest.approx([0.1] * 3)
+    assert p95[2] < p95[3] < p95[4]
+    assert [row["requests_per_s"] for row in found["rates"]][-2:] == pytest.approx([10, 10])
+
+
 def test_failures_are_counted_by_kind(capsys, tmp_path, url):
     path = tmp_path / "t.jsonl"
     path.write_text("\n".join([json.dumps({"timestamp": 0, "input_length": 3, "output_length": 4})] * 60))
@@ -273,10 +317,12 @@ def test_bad_input_is_one_line(capsys, trace, url, tmp_path):
             ((trace, "--url", url), "--model"),
             *(
                 ((trace, "--url", url, "--model", "base", option, value), option)
-                for option in ("--speed", "--scale-lengths", "--timeout")
+                for option in ("--speed", "--scale-lengths", "--timeout", "--rate")
                 for value in ("0", "-1", "nan", "inf")
             ),
             ((trace, "--url", url, "--model", "base", "--slo-ttft", "nan"), "--slo-ttft"),
+            ((trace, "--url", url, "--model", "base", "--rate", "2", "--speed", "2"), "--rate"),
+            ((trace, "--url", url, "--model", "base", "--rate", "2", "--limit", "1"), "trace"),
         ]
         for case, named in cases:
             code, out, err = run(capsys, *case)

@@ -125,17 +125,37 @@ def test_an_impossible_objective_exits_with_1(folder: Path) -> None:
     [
         ("p95<=2s", Objective("latency", 0.95, 2.0)),
         ("ttft_p50 <= 300ms", Objective("ttft", 0.5, 0.3)),
-        ("tpot_p99<=0.05", Objective("tpot", 0.99, 0.05)),
+        ("tpot_p99.5<=0.05", Objective("tpot", 0.995, 0.05)),
+        ("p5<=1", Objective("latency", 0.05, 1.0)),
+        ("p100<=2s", Objective("latency", 1.0, 2.0)),
     ],
 )
 def test_objectives_are_read(text: str, objective: Objective) -> None:
     assert objective_of(text) == objective
 
 
-@pytest.mark.parametrize("text", ["", "fast", "p95<2s", "p100<=2s", "mean<=2s"])
+@pytest.mark.parametrize("text", ["", "fast", "p95<2s", "p1000<=2s", "mean<=2s"])
 def test_what_is_no_objective_is_refused(text: str) -> None:
     with pytest.raises(BadInputError, match="p95<=2s"):
         objective_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("p0<=2s", "percentile"),
+        ("p101<=2s", "percentile"),
+        ("p00<=2s", "percentile"),
+        ("ttft_p0<=2s", "percentile"),
+        ("p95<=0s", "limit"),
+        ("p95<=0.0ms", "limit"),
+        ("p95<=" + "9" * 400 + "s", "limit"),
+    ],
+)
+def test_an_objective_that_means_nothing_is_refused(text: str, named: str) -> None:
+    with pytest.raises(BadInputError, match=named) as refused:
+        objective_of(text)
+    assert refused.value.where == "--slo"
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,16 @@ def test_mistakes_are_one_line(run: Any, models: Path, tmp_path: Path, words: li
     assert "\n" not in str(caught.value)
 
 
+def test_models_are_removed_all_or_none(run: Any, models: Path) -> None:
+    run("add", models / "base", "--alias", "b")
+    run("add", models / "stranger")
+    with pytest.raises(NotFoundError, match="nobody"):
+        run("rm", "base", "stranger", "nobody")
+    assert [row["model"] for row in run("ls", "--json")] == ["base", "stranger"]
+    assert run("rm", "base", "b", "stranger", "base", "--json") == {"removed": ["base", "b", "stranger"]}
+    assert run("ls", "--json") == []
+
+
 def test_reading_makes_no_zoo(run: Any, tmp_path: Path) -> None:
     for words in (["ls"], ["du"], ["fsck"], ["gc"], ["show", "x"], ["explain", "x"], ["export", "x", tmp_path / "out"]):
         with pytest.raises(NotFoundError, match="no zoo"):

@@ -255,8 +255,10 @@ def test_cancelling_frees_everything_at_once(desk, fleet):
 def test_what_can_never_be_served_is_refused_before_it_runs(desk, fleet):
     d = desk(kv_bytes=4 * 2 * 2 * 16 * 8 * 4 * 2)
     d.load(fleet["base"])
-    with pytest.raises(CapacityError):
-        d.ask(fleet["base"], PROMPT, 200)
+    for prompt, most, where in ((PROMPT, 200, "max_tokens"), (PROMPT * 7, 1, "prompt")):
+        with pytest.raises(BadInputError, match="--memory") as refused:
+            d.ask(fleet["base"], prompt, most)
+        assert refused.value.where == where
     with pytest.raises(BadInputError, match="exceed"):
         d.ask(fleet["base"], PROMPT, 10_000)
     with pytest.raises(BadInputError):

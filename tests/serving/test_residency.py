@@ -11,7 +11,7 @@ from datetime import datetime
 import pytest
 from tiny_llama import Chains
 
-from quiltwork.core.errors import CapacityError, CorruptionError, NotFoundError, QuiltworkError
+from quiltwork.core.errors import BadInputError, CapacityError, CorruptionError, NotFoundError, QuiltworkError
 from quiltwork.core.servable import Caller, Input
 from quiltwork.serving import Engine, EngineConfig, LanguageModels
 
@@ -365,6 +365,9 @@ def test_a_long_request_has_idle_weights_leave_and_an_impossible_one_does_not(fa
             tokens(ask(host, twin, max_tokens=1))
         page = host.engine.roster.served[twins[0].chain.model.ref].page_bytes
         pages = host.engine.cache.capacity // page + 1
+        with pytest.raises(BadInputError, match=r"never fit.*--memory"):
+            tokens(ask(host, twins[0], max_tokens=16 * (int(1.4 * size) // page + 1)))
+        assert resident(host) == {"m0", "m1"}
         assert len(tokens(ask(host, twins[0], max_tokens=16 * pages - len(PROMPT)))) == 16 * pages - len(PROMPT)
         assert resident(host) == {"m0"}
 

@@ -253,10 +253,9 @@ def export(
 @app.command()
 def rm(models: list[str], zoo: ZooOption = DEFAULT, json: JsonOption = False) -> None:
     """Forget models or aliases. `gc` then frees what only they used."""
-    refs = [parse_ref(model) for model in models]
+    refs = list(dict.fromkeys(map(parse_ref, models)))
     with _opened(zoo) as opened:
-        for ref in refs:
-            opened.remove(ref)
+        opened.remove(*refs)
     names = [str(ref) for ref in refs]
     emit({"removed": names}, json, f"removed {', '.join(names)}; `quiltwork zoo gc` frees what only they used")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from quiltwork.core.errors import BadInputError, CapacityError
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.apart import in_thread_apart
@@ -156,10 +156,7 @@ class Engine:
         Raises NotFoundError.
         """
         served = self.roster.find(ref)
-        fits = served.max_len
-        if served.page_bytes:
-            fits = min(fits, self._most_pages(served) * PAGE_TOKENS)
-        return fits - served.virtual_tokens
+        return min(served.max_len, self._fits(served)) - served.virtual_tokens
 
     def _largest_kv(self) -> int:
         """Bytes of keys and values that the largest sequence here may come to."""
@@ -167,8 +164,11 @@ class Engine:
             (s.served.kv_bytes(len(s.prompt) + s.max_tokens) for s in self._sequences.values() if s.served), default=0
         )
 
-    def _most_pages(self, served: Served) -> int:
-        return min(self.cache.capacity // served.page_bytes, served.most_pages)
+    def _fits(self, served: Served) -> int:
+        """Tokens whose keys and values fit the memory beside the weights."""
+        if not served.page_bytes:
+            return served.max_len
+        return min(self.cache.capacity // served.page_bytes, served.most_pages) * PAGE_TOKENS
 
     # --- sequences ----------------------------------------------------------------------------------------------
 
@@ -193,12 +193,9 @@ class Engine:
         return told
 
     def add(self, seq: Sequence) -> None:
-        """Queue a sequence. Raises NotFoundError, BadInputError (too long, foreign token) or CapacityError (could
-        never fit the KV memory)."""
+        """Queue a sequence. Raises NotFoundError or BadInputError (too long for model or memory, foreign token)."""
         served = self.roster.find(seq.model)
-        total = seq.tokens_for(served)
-        if served.page_bytes and -(-total // PAGE_TOKENS) > self._most_pages(served):
-            raise CapacityError(f"{total} tokens do not fit the KV memory", where="max_tokens", hint="raise --memory")
+        seq.check(served, self._fits(served))
         seq.served = served
         served.running += 1
         seq.begin(served)

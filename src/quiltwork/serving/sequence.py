@@ -133,8 +133,11 @@ class Sequence:
         """Tokens made so far."""
         return len(self.tokens) - self.prompt_len
 
-    def tokens_for(self, version: Version) -> int:
-        """Tokens that it may come to. Raises BadInputError where it is empty, foreign to the version or too long."""
+    def check(self, version: Version, fits: int) -> None:
+        """Raise BadInputError where it is empty, foreign to the version or may come to be too long.
+
+        fits : tokens whose keys and values fit the memory where nothing else runs; more than that never will.
+        """
         if not self.prompt:
             raise BadInputError("the prompt has no tokens", where="prompt")
         if min(self.prompt) < 0 or max(self.prompt) >= version.vocab_size:
@@ -146,7 +149,12 @@ class Sequence:
                 f" {version.max_len}",
                 where="max_tokens",
             )
-        return total
+        if total > fits:
+            raise BadInputError(
+                f"{total} tokens never fit the memory for keys and values, which holds {fits}",
+                where="max_tokens" if total - self.max_tokens < fits else "prompt",
+                hint="ask for less, or raise the server's --memory",
+            )
 
     def begin(self, version: Version) -> None:
         """Belong to a version from now on; its virtual tokens come before the prompt."""

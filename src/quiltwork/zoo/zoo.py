@@ -189,11 +189,16 @@ class Zoo:
         with self._index.transaction() as transaction:
             put_alias(transaction, alias, self._row(ref).ref)
 
-    def remove(self, ref: ModelRef | str) -> None:
-        """Forget a model (and its aliases), or an alias. What only it used stays until ``gc``; readers go on."""
+    def remove(self, *refs: ModelRef | str) -> None:
+        """Forget models (and their aliases) or aliases; none of them where one is not there (NotFoundError).
+
+        What only they used stays until ``gc``; readers go on.
+        """
         with self._index.transaction() as transaction:
-            if not delete_name(transaction, _ref(ref)):
-                raise _no_model(_ref(ref))
+            for ref in refs:
+                self._row(ref)
+            for ref in refs:
+                delete_name(transaction, _ref(ref))
 
     def gc(self, *, wait: bool = True) -> Freed:
         """Remove what no model uses, once no addition is in progress (without ``wait``: ConflictError if one is).

@@ -15,6 +15,7 @@ from quiltwork.serving.agents.message import DropState, Output, Pages
 from quiltwork.serving.agents.scaling import Lately, label
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.options import SamplingOptions
+from quiltwork.serving.policy.cost import Link
 from quiltwork.zoo.segments import segment_id
 
 
@@ -117,6 +118,24 @@ def test_replicas_share_the_work_and_every_way_to_the_keys_and_values_gives_the_
         assert sum(beat.kv_moved_bytes for beat in beats) > 0
 
 
+@pytest.mark.parametrize(("slow", "fast"), [("a1", "a2"), ("a2", "a1")])
+def test_work_goes_around_a_slow_link(make, fleet, slow, fast):
+    base = fleet["base"]
+    links = {(there, slow): Link(5.0, 1e3) for there in ("a0", fast)}
+    f = make(agents=3, settings=AgentSettings(links=links, rebalance_s=0.0))
+    f.load(base, fleet["top1"])
+    upper = len(f.holders(base)) - 1
+    assert upper > 0
+    f.engine.holdings.lay_out(base.chain.model.ref, (("a0",), *[("a1", "a2")] * upper))
+    asked = {f.ask(base, PROMPT[i:], 8): PROMPT[i:] for i in range(6)}
+    answers = f.finish()
+    for id, prompt in asked.items():
+        assert_greedy(base, prompt, answers[id])
+    beats = {name: agent.beat() for name, agent in f.crew.agents.items()}
+    assert beats[slow].steps == 0
+    assert min(beats["a0"].steps, beats[fast].steps) > 0
+
+
 def test_damaged_pages_are_computed_again(make, fleet):
     f = make(agents=2, prefill_chunk=16, settings=AgentSettings(kv_policy="move", hysteresis=0.0))
     f.load(fleet["base"], fleet["top1"])
@@ -196,7 +215,7 @@ def test_a_reloaded_name_with_other_weights_never_sees_old_pages(make, family):
 
 
 def test_nonsense_is_refused_as_in_one_process(make, fleet):
-    f = make()
+    f = make(kv_bytes=4 * 4 * 2 * 2 * 16 * 8 * 4)
     f.load(fleet["base"])
     with pytest.raises(NotFoundError):
         f.ask(fleet["top1"], PROMPT)
@@ -204,6 +223,8 @@ def test_nonsense_is_refused_as_in_one_process(make, fleet):
         f.ask(fleet["base"], [1000])
     with pytest.raises(BadInputError):
         f.ask(fleet["base"], PROMPT, 10_000)
+    with pytest.raises(BadInputError, match="--memory"):
+        f.ask(fleet["base"], PROMPT, 80)
     f.engine.unload(fleet["base"].chain.model.ref)
     with pytest.raises(NotFoundError):
         f.engine.unload(fleet["base"].chain.model.ref)

@@ -193,16 +193,18 @@ def test_a_preempted_request_gives_its_tokens_all_the_same_and_that_work_is_not_
 
 
 def test_dearer_hops_cost_a_cut_chain_time_and_a_whole_one_none() -> None:
-    whole = App("whole", (piece("whole", profile=FLAT),))
-    wanted = [Arrival(i, "whole", 0.1 * i, 10, 10) for i in range(20)]
-    world = cluster((1,))
-    latencies = [
-        simulate(world, [whole], wanted, replace(SMALL, hop_s=hop), {"s0g0": [("whole",)]}).latency(0.5)
-        for hop in (0.0, 5e-3)
-    ]
-    assert latencies[0] == latencies[1]
-    cheap, dear = (run(hop_s=hop).latency(0.5) for hop in (0.0, 5e-3))
-    assert cheap < dear
+    hops = [us * 1e-6 for us in (0, 20, 100, 500, 5000)]
+    world, steps = cluster((1,)), 10
+
+    def curve(*names: str) -> list[float]:
+        app = App("app", tuple(piece(name, at, profile=FLAT) for at, name in enumerate(names)))
+        wanted = [Arrival(i, "app", 10.0 * i, 10, steps) for i in range(5)]
+        placed = {"s0g0": [(name,) for name in names]}
+        return [simulate(world, [app], wanted, replace(SMALL, hop_s=hop), placed).latency(0.5) for hop in hops]
+
+    assert set(curve("whole")) == {curve("whole")[0]}
+    cut = curve("lower", "middle", "upper")
+    assert [late - cut[0] for late in cut] == pytest.approx([2 * steps * hop for hop in hops])
 
 
 def test_a_request_for_nobody_and_a_place_that_is_not_there_are_refused() -> None:

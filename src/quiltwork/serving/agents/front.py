@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError
+from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
@@ -170,11 +170,9 @@ class AgentEngine:
         }
 
     def add(self, seq: TokenSequence) -> None:
-        """Queue a sequence. Raises NotFoundError, BadInputError or CapacityError as the engine's."""
+        """Queue a sequence. Raises NotFoundError or BadInputError as the engine's."""
         placed = self.holdings.find(seq.model)
-        total = seq.tokens_for(placed)
-        if total > self._fits(placed):
-            raise CapacityError(f"{total} tokens do not fit the KV memory", where="max_tokens", hint="raise --memory")
+        seq.check(placed, self._fits(placed))
         self._placed_of[seq.id] = placed
         seq.begin(placed)
         self._prompt_tokens += len(seq.prompt)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.progress import Say, ignore
+from quiltwork.core.saturation import KEEPS_UP, followed
 from quiltwork.core.servable import Json
 from quiltwork.serving.simulate.arms import Arm
 from quiltwork.serving.simulate.describe import Described
@@ -17,7 +19,7 @@ from quiltwork.serving.simulate.simulation import simulate
 from quiltwork.serving.simulate.workload import mean_lengths
 from quiltwork.serving.simulate.world import Arrival, Settings
 
-_OBJECTIVE = re.compile(r"\s*(?:(ttft|tpot|latency)_?)?(p\d{1,2})\s*<=\s*(\d+(?:\.\d+)?)\s*(ms|s)?\s*")
+_OBJECTIVE = re.compile(r"\s*(?:(ttft|tpot|latency)_?)?p(\d{1,3}(?:\.\d+)?)\s*<=\s*(\d+(?:\.\d+)?)\s*(ms|s)?\s*")
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,12 @@ def objective_of(text: str) -> Objective:
     match = _OBJECTIVE.fullmatch(text)
     if match is None:
         raise BadInputError(f"{text!r} is not like 'p95<=2s' or 'ttft_p95<=500ms'", where="--slo")
-    q = int(match[2][1:]) / 10 ** len(match[2][1:])
-    return Objective(match[1] or "latency", q, float(match[3]) * (0.001 if match[4] == "ms" else 1.0))
+    percentile, limit_s = float(match[2]), float(match[3]) * (0.001 if match[4] == "ms" else 1.0)
+    if not 0 < percentile <= 100:
+        raise BadInputError(f"p{match[2]} is no percentile above 0 and up to 100", where="--slo")
+    if not 0 < limit_s < math.inf:
+        raise BadInputError(f"{text!r} has a limit that is not a positive number of seconds", where="--slo")
+    return Objective(match[1] or "latency", percentile / 100, limit_s)
 
 
 def run_world(
@@ -127,13 +133,10 @@ def plan(
     return Answer(high, tuple(tried[n] for n in sorted(tried)))
 
 
-def keeps_up(outcome: Outcome, arrivals: Sequence[Arrival], share: float = 0.95) -> bool:
-    """Whether requests end as fast as they come: counted while they come, the first quarter left out as warm-up."""
-    until = max(a.at for a in arrivals)
-    begin = until / 4
-    came = sum(a.at > begin for a in arrivals)
-    ended = sum(begin < f.end <= until for f in outcome.finished)
-    return not outcome.refused and ended >= share * came
+def keeps_up(outcome: Outcome, arrivals: Sequence[Arrival]) -> bool:
+    """Whether all requests are served, and end as fast as they come."""
+    share = followed([a.at for a in arrivals], [f.end for f in outcome.finished])
+    return not outcome.refused and share >= KEEPS_UP
 
 
 def saturation(
