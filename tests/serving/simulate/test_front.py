@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -101,6 +103,66 @@ def test_keys_and_values_are_given_in_the_middle_of_a_step() -> None:
     assert moving.kv_choices["move"] >= 1
     assert next(f for f in moving.finished if f.id == 0).latency < 1.0
     assert next(f for f in staying.finished if f.id == 0).latency > 1.0
+
+
+# As benchmarks/kv_policies.py has it: one model on two agents, on one of them also another that comes in bursts.
+BODY = SegmentProfile(CostTable((1, 16, 64, 256), (0.005, 0.01, 0.02, 0.078)), kv_bytes=32768, hidden_bytes=2048)
+
+
+def bursts(gbit: float, kv: str) -> Outcome:
+    """24 requests at a quarter of an agent's capacity; half of the time twice as many prompts as the first can do."""
+    apps = [App("steady", (piece("steady", profile=BODY),)), App("bursts", (piece("bursts", profile=BODY),))]
+    alone = BODY.prefill_s(384) + 32 * BODY.batch_s(1)
+    rng, at, wanted = random.Random(0), 0.0, []
+    for _ in range(24):
+        at += rng.expovariate(0.25 / alone)
+        wanted.append(Arrival(len(wanted), "steady", at, 384, 32))
+    while wanted[-1].at < at or wanted[-1].app == "steady":
+        begin = 8 * alone * sum(a.app == "bursts" for a in wanted) / 14
+        for i in range(14):
+            wanted.append(Arrival(len(wanted), "bursts", begin + i * BODY.prefill_s(256) / 2, 256, 1))
+    link = Link(1e-4, gbit * 1e9 / 8)
+    world = Cluster((Device("a0", "a0", 1e12), Device("a1", "a1", 1e12)), Link(), link)
+    chosen = replace(SETTINGS, limits=QueueLimits(), prefill_chunk=128, kv=kv, step_s=5e-4, piece_s=2e-4,
+                     front=Front(5e-4, link=LINK))  # fmt: skip
+    return simulate(world, apps, wanted, chosen, {"a0": [("steady",), ("bursts",)], "a1": [("steady",)]})
+
+
+@pytest.mark.parametrize(("gbit", "way", "other"), [(0.1, "recompute", "move"), (10.0, "move", "recompute")])
+def test_an_owner_with_a_long_queue_is_left_by_the_way_that_is_cheap_and_not_to_and_fro(
+    gbit: float, way: str, other: str
+) -> None:
+    best, *fixed = (bursts(gbit, kv) for kv in POLICIES)
+    assert best.kv_choices[way] > 0
+    assert best.kv_choices.get(other, 0) == 0
+    assert best.kv_choices[way] < 24  # fewer than one change a request
+    means = [statistics.fmean(f.latency for f in each.finished if f.app == "steady") for each in (best, *fixed)]
+    assert means[0] <= 1.05 * min(means)
+
+
+def test_what_moves_took_beyond_the_link_is_learnt_and_told_with_the_signs_of_life() -> None:
+    app = App("only", (piece("only", profile=FLAT),))
+    simulation = Simulation(replicas(2), [app], [], SETTINGS, {"a0": [("only",)], "a1": [("only",)]})
+    assert SETTINGS.front is not None
+    hearsay = Hearsay(
+        simulation.agents, simulation.pieces, simulation.network, SETTINGS, SETTINGS.front, lambda: simulation.now
+    )
+    comes = Running.of(Arrival(0, "only", 0.0, 200, 20), app)
+    comes.computed, comes.rows, comes.owners = 200, 1, ["a0"]
+    stuck = [Running.of(Arrival(id, "only", 0.0, 1, 1), app) for id in (1, 2)]
+    for other in stuck:
+        other.work = Waiting(other.arrival.id, ("only",), WorkClass.PREFILL, 64, since=0.0)
+        simulation.agents["a0"].waiting[other.arrival.id] = other
+    simulation.agents["a0"].began = 0.0
+    hearsay.beat()
+    before = hearsay.choose(comes, FRONT)
+    for _ in range(20):
+        hearsay.moved("a0", "a1", 200_000, 1.0)
+    hearsay.beat()
+    after = hearsay.choose(comes, FRONT)
+    assert before is not None
+    assert after is not None
+    assert (before.kv, after.kv) == ("move", "recompute")
 
 
 @settings(max_examples=25, deadline=None)

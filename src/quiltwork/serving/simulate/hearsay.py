@@ -10,7 +10,7 @@ from quiltwork.serving.agents.dispatching import Dispatcher
 from quiltwork.serving.agents.layout import Cut
 from quiltwork.serving.agents.message import Run, Standings
 from quiltwork.serving.agents.settings import AgentSettings
-from quiltwork.serving.agents.timing import Timing
+from quiltwork.serving.agents.timing import Handlings, Timing
 from quiltwork.serving.policy.kv import KVChoice
 from quiltwork.serving.policy.queueing import Instance, queue_seconds
 from quiltwork.serving.simulate.agent import Agent
@@ -36,7 +36,7 @@ class Hearsay:
         front: Front,
         clock: Callable[[], float],
     ) -> None:
-        self._agents, self._settings, self._front = agents, settings, front
+        self._agents, self._network, self._settings, self._front, self._clock = agents, network, settings, front, clock
         self._profiles = {instance: piece.profile for instance, piece in pieces.items()}
         places = (FRONT, *agents)
         decide = AgentSettings(
@@ -49,13 +49,17 @@ class Hearsay:
         )
         self._rows: dict[int, torch.Tensor] = {}
         """Stand for what would be sent: only how many there are matters."""
+        self._handlings = {name: Handlings() for name in agents}
         self._dispatchers = {place: Dispatcher(place, decide, Timing(self._profiles), clock) for place in places}
 
     def beat(self) -> None:
         """Everybody tells everybody how it stands, and what they sent before counts no longer."""
         left = {name: agent.left_over for name, agent in self._agents.items()}
+        costs = {name: handlings.now(self._clock()) for name, handlings in self._handlings.items()}
         standings = Standings(
-            {name: self._queue_s(seqs) for name, seqs in left.items()}, {name: len(seqs) for name, seqs in left.items()}
+            queue_s={name: self._queue_s(seqs) for name, seqs in left.items()},
+            waiting={name: len(seqs) for name, seqs in left.items()},
+            handling={name: (cost.fixed_s, cost.byte_s) for name, cost in costs.items()},
         )
         for dispatcher in self._dispatchers.values():
             dispatcher.standings = standings
@@ -66,6 +70,11 @@ class Hearsay:
             if seq.work is not None:
                 rows[seq.work.instance] = rows.get(seq.work.instance, 0) + seq.work.rows
         return queue_seconds(rows, self._profiles, self._settings.limits.rows)
+
+    def moved(self, owner: str, agent: str, nbytes: float, seconds: float) -> None:
+        """Keys and values have come to an agent ``seconds`` after it asked for them; it learns what moves cost it."""
+        beyond = seconds - self._network.link(owner, agent).seconds(nbytes)
+        self._handlings[agent].learn(int(nbytes), beyond, self._clock())
 
     def back(self, seq: Running) -> None:
         """The front has a request's work back."""

@@ -229,13 +229,16 @@ class Simulation:
                 self._at(arrived, gone)
                 return arrived
 
-            def give() -> None:
+            moved = partial(self._hearsay.moved, owner, choice.agent, nbytes)
+
+            def give(asked: float) -> None:
                 there = self.network.send(owner, choice.agent, nbytes, self.now)
                 self._at(there, gone)
+                self._at(there, partial(moved, there - asked))
                 self._at(there, enters)
 
             def ask() -> None:
-                self._at(self.network.send(choice.agent, owner, TOKEN_BYTES, self.now), give)
+                self._at(self.network.send(choice.agent, owner, TOKEN_BYTES, self.now), partial(give, self.now))
 
             self._at(arrives, partial(self._read, new, ask))
             return float("inf")
