@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from random import Random
 
 import pytest
+import torch
+from agent_crew import CPU, MemorySource
 from agent_fleet import PROMPT, assert_greedy
 
 from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.serving.agents.agent import Agent
+from quiltwork.serving.agents.compute import computing
 from quiltwork.serving.agents.contact import Lost
-from quiltwork.serving.agents.message import DropState, Output, Pages
+from quiltwork.serving.agents.message import DropState, Lay, Output, Pages, Run
 from quiltwork.serving.agents.scaling import Lately, label
 from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.kv import KVCache
 from quiltwork.serving.options import SamplingOptions
+from quiltwork.serving.policy.cost import CostTable, SegmentProfile
+from quiltwork.serving.policy.queueing import WorkClass
+from quiltwork.serving.weights import Library
 from quiltwork.zoo.segments import segment_id
 
 
@@ -115,6 +124,55 @@ def test_replicas_share_the_work_and_every_way_to_the_keys_and_values_gives_the_
         assert not any(beat.kv_moves or beat.kv_recomputed for beat in beats)
     if policy == "move":
         assert sum(beat.kv_moved_bytes for beat in beats) > 0
+
+
+@pytest.mark.parametrize("agents", [1, 2])
+def test_prompts_are_rationed_where_others_decode_and_no_token_changes(make, fleet, agents):
+    base, lora = fleet["base"], fleet["lora"]
+    f = make(agents=agents, prefill_chunk=64, settings=AgentSettings(slack=0.0, rebalance_s=0.0))
+    f.load(base, lora)
+    for twin in (base, lora):
+        f.spread(twin, *f.crew.names)
+    first, later, prompt = f.ask(base, PROMPT, 60), {}, (PROMPT * 6)[:133]
+
+    def crowd(tokens):
+        if not later and len(tokens.get(first, ())) > 3:
+            later.update({f.ask(twin, prompt, 6): twin for twin in (base, lora, base)})
+
+    answers = f.finish(crowd)
+    assert_greedy(base, PROMPT, answers[first])
+    for id, twin in later.items():
+        assert_greedy(twin, prompt, answers[id])
+
+
+@pytest.mark.parametrize(("slack", "ends"), [(float("inf"), {1: 25, 2: 100}), (0.5, {1: 25, 2: 16})])
+def test_an_agent_runs_the_first_rows_of_a_prompt_that_would_hold_up_who_decodes(family, fleet, slack, ends):
+    base, source = fleet["base"], MemorySource(family.bench)
+    chain = source.chains[base.chain.model.ref] = base.chain
+    cache = KVCache(1 << 24, CPU.dtype, CPU.device)
+    key = tuple(link.block.id for link in chain.links)
+    chosen = AgentSettings(slack=slack, profiles={key: SegmentProfile(CostTable((1, 128), (0.01, 1.28)))})
+    agent = Agent("a", Library(CPU), cache, computing(cache), source, time.monotonic, chosen)
+    agent.handle(Lay(1, str(chain.model.ref), chain.model.version, (0, len(chain.links)), (("a",),)))
+
+    def run(request, start, rows, work_class):
+        agent.handle(Run(request, 1, 1, 0, start, start, torch.arange(rows) % 90, 1, int(work_class), 0, 100, (None,)))
+
+    def ran():
+        agent.step()
+        letters = [letter for _, letter in agent.outbox if isinstance(letter, Output)]
+        agent.outbox.clear()
+        return {letter.request: letter for letter in letters}
+
+    run(1, 0, 24, WorkClass.PREFILL)
+    assert ran()[1].end == 24, "alone it is not cut"
+    run(1, 24, 1, WorkClass.DECODE)
+    run(2, 0, 100, WorkClass.PREFILL)
+    outputs = ran()
+    assert {request: letter.end for request, letter in outputs.items()} == ends
+    assert outputs[1].rows.shape[0] == 1
+    assert outputs[2].rows.shape[0] == (ends[2] == 100), "logits come with the last row"
+    assert not agent.has_work
 
 
 def test_damaged_pages_are_computed_again(make, fleet):

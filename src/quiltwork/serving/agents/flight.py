@@ -53,8 +53,8 @@ class Flight:
     """Seconds that it took to draft what is under way."""
 
     def awaits(self, output: Output) -> bool:
-        """Whether this is what is under way; nothing that was sent before counts."""
-        return self.flying is not None and (output.epoch, output.end) == (self.epoch, self.flying[1])
+        """Whether this is what is under way, or the first rows of it; nothing that was sent before counts."""
+        return self.flying is not None and output.epoch == self.epoch and self.flying[0] < output.end <= self.flying[1]
 
     @property
     def known(self) -> int:

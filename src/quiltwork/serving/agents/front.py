@@ -32,6 +32,7 @@ from quiltwork.serving.agents.message import (
 )
 from quiltwork.serving.agents.outlook import Outlooks
 from quiltwork.serving.agents.serve import BEAT_S
+from quiltwork.serving.agents.session import in_whole_pages
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.speculation import Speculation
 from quiltwork.serving.agents.timing import Timing
@@ -320,7 +321,7 @@ class AgentEngine:
         seq = flight.seq
         tokens = min(seq.pending, self.config.prefill_chunk)
         if tokens < seq.pending:
-            tokens = max((seq.computed + tokens) // PAGE_TOKENS * PAGE_TOKENS - seq.computed, min(tokens, PAGE_TOKENS))
+            tokens = in_whole_pages(seq.computed, tokens)
         flight.drafted = drafted
         flight.flying = (seq.computed, seq.computed + tokens + len(drafted))
         flight.wants = 1 + len(drafted) if tokens == seq.pending else 0
@@ -389,8 +390,8 @@ class AgentEngine:
         for flight, output in outputs:
             seq = flight.seq
             assert flight.flying is not None
-            start, end = flight.flying
-            end -= len(flight.drafted)
+            # Of a prompt an agent may have run the first rows only (``AgentSettings.slack``).
+            start, end = flight.flying[0], output.end - len(flight.drafted)
             seq.computed = end
             flight.told = end // PAGE_TOKENS
             flight.visited = list(output.visited)

@@ -22,6 +22,9 @@ class AgentSettings:
     horizon: int = 32
     """Tokens that a sequence is taken to make still, at most, when a way to its state is weighed that costs once and
     saves with every token."""
+    slack: float = float("inf")
+    """How much longer a prompt may make the batch that it rides in, as a share (``policy.queueing.ration``); infinite
+    where prompts come in whole chunks."""
     rebalance_s: float = 5.0
     """Seconds between two looks at which segments want more or fewer replicas; 0 for never."""
     wait_limit_s: float = 1.0
@@ -40,6 +43,8 @@ class AgentSettings:
             raise BadInputError(f"{self.kv_policy!r} is not one of {', '.join(POLICIES)}", where="kv_policy")
         if self.history_bytes < 0:
             raise BadInputError(f"{self.history_bytes} is negative", where="history_bytes")
+        if not self.slack >= 0:
+            raise BadInputError(f"{self.slack} is negative", where="slack")
         if self.horizon < 1:
             raise BadInputError(f"{self.horizon} is not positive", where="horizon")
         if not 0 <= self.hysteresis < 1:
