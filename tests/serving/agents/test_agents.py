@@ -175,6 +175,35 @@ def test_an_agent_runs_the_first_rows_of_a_prompt_that_would_hold_up_who_decodes
     assert not agent.has_work
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_new_request_lives_where_its_segments_are_in_use_already_once_their_cost_is_known(make, fleet, known):
+    base, full = fleet["base"], fleet["full"]
+    flat = SegmentProfile(CostTable((1, 64), (0.01, 0.011)))
+    keys = [tuple(link.block.id for link in twin.chain.links) for twin in (base, full)]
+    profiles = dict.fromkeys(keys, flat) if known else {}
+    f = make(agents=2, settings=AgentSettings(admission="steps", profiles=profiles, rebalance_s=0.0, kv_policy="owner"))
+    f.load(base, full)
+    f.everywhere(base)
+    f.hold(full, "a0")
+    went = {}
+
+    def look(to, letter):
+        if isinstance(letter, Run):
+            went.setdefault(letter.request, to)
+        return letter
+
+    f.crew.post.spoil = look
+    strange = f.ask(full, PROMPT, 40)
+    asked = [f.ask(base, PROMPT[i:], 40 - i) for i in range(4)]
+    answers = f.finish()
+    for i, id in enumerate(asked):
+        assert_greedy(base, PROMPT[i:], answers[id])
+    assert_greedy(full, PROMPT, answers[strange])
+    assert went[strange] == "a0"
+    if known:
+        assert {went[id] for id in asked} == {"a1"}
+
+
 def test_damaged_pages_are_computed_again(make, fleet):
     f = make(agents=2, prefill_chunk=16, settings=AgentSettings(kv_policy="move", hysteresis=0.0))
     f.load(fleet["base"], fleet["top1"])

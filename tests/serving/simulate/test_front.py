@@ -40,6 +40,14 @@ def run(wanted: list[Arrival], count: int = 1, chosen: Settings = SETTINGS) -> O
     return simulate(replicas(count), [app], wanted, chosen, {f"a{i}": [("only",)] for i in range(count)})
 
 
+def heard(simulation: Simulation) -> Hearsay:
+    world, front = simulation, simulation.settings.front
+    assert front is not None
+    return Hearsay(
+        world.agents, world.pieces, world.network, world.settings, front, world.books, lambda: simulation.now
+    )
+
+
 def test_the_front_has_the_name_that_the_live_agents_know_it_by() -> None:
     assert FRONT == LIVE_FRONT
 
@@ -71,10 +79,7 @@ def test_the_front_knows_of_what_it_sent_itself_before_anybody_has_told_it() -> 
 def test_a_queue_is_known_elsewhere_from_the_next_sign_of_life_on() -> None:
     app = App("only", (piece("only", profile=FLAT),))
     simulation = Simulation(replicas(2), [app], [], SETTINGS, {"a0": [("only",)], "a1": [("only",)]})
-    assert SETTINGS.front is not None
-    hearsay = Hearsay(
-        simulation.agents, simulation.pieces, simulation.network, SETTINGS, SETTINGS.front, lambda: simulation.now
-    )
+    hearsay = heard(simulation)
     first = simulation.agents["a0"]
     for id in range(3):
         stuck = Running.of(Arrival(id, "only", 0.0, 1, 1), app)
@@ -143,10 +148,7 @@ def test_an_owner_with_a_long_queue_is_left_by_the_way_that_is_cheap_and_not_to_
 def test_what_moves_took_beyond_the_link_is_learnt_and_told_with_the_signs_of_life() -> None:
     app = App("only", (piece("only", profile=FLAT),))
     simulation = Simulation(replicas(2), [app], [], SETTINGS, {"a0": [("only",)], "a1": [("only",)]})
-    assert SETTINGS.front is not None
-    hearsay = Hearsay(
-        simulation.agents, simulation.pieces, simulation.network, SETTINGS, SETTINGS.front, lambda: simulation.now
-    )
+    hearsay = heard(simulation)
     comes = Running.of(Arrival(0, "only", 0.0, 200, 20), app)
     comes.computed, comes.rows, comes.owners = 200, 1, ["a0"]
     stuck = [Running.of(Arrival(id, "only", 0.0, 1, 1), app) for id in (1, 2)]
@@ -165,6 +167,15 @@ def test_what_moves_took_beyond_the_link_is_learnt_and_told_with_the_signs_of_li
     assert (before.kv, after.kv) == ("move", "recompute")
 
 
+def test_the_front_sends_a_new_request_to_who_runs_its_segments_though_another_agent_is_idler_by_the_moment() -> None:
+    apps = [App(n, (piece(n, profile=FLAT),)) for n in ("mine", "strange")]
+    wanted = [Arrival(0, "mine", 0.0, 8, 50), Arrival(1, "strange", 0.0, 8, 50), Arrival(2, "mine", 0.1, 8, 20)]
+    placed = {"a0": [("mine",)], "a1": [("mine",), ("strange",)]}
+    simulation = Simulation(replicas(2), apps, wanted, replace(SETTINGS, admission="steps", kv="owner"), placed)
+    assert len(simulation.run().finished) == 3
+    assert simulation.agents["a0"].rows_run == (8 + 49) + (8 + 19)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 1000),
@@ -174,13 +185,15 @@ def test_what_moves_took_beyond_the_link_is_learnt_and_told_with_the_signs_of_li
     beat_s=st.sampled_from([0.01, 0.25]),
     replicate=st.booleans(),
     swap=st.booleans(),
+    admission=st.sampled_from(["steps", "moment"]),
+    slack=st.sampled_from([0.1, float("inf")]),
 )
 def test_every_request_ends_exactly_once_with_all_its_tokens(
-    seed: int, memory: float, kv: str, horizon: int, beat_s: float, replicate: bool, swap: bool
+    seed: int, memory: float, horizon: int, beat_s: float, **changes: object
 ) -> None:
     apps, wanted = shared_apps(), arrivals(shared_apps(), 30, 30.0, seed)
-    chosen = replace(SETTINGS, kv=kv, replicate=replicate, swap=swap, period_s=0.5,
-                     front=Front(1e-3, beat_s, horizon, LINK))  # fmt: skip
+    front = Front(1e-3, beat_s, horizon, LINK)
+    chosen = replace(SETTINGS, period_s=0.5, front=front, **changes)  # type: ignore[arg-type]
     world = cluster(memory=memory)
     placed = provision(world, apps, {a.name: 10.0 for a in apps}, chosen, prompt_tokens=30, output_tokens=15)
     simulation = Simulation(world, apps, wanted, chosen, placed)

@@ -16,10 +16,11 @@ from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
+from quiltwork.serving.agents.asked import Asked
 from quiltwork.serving.agents.contact import Back, Crew, Lost
-from quiltwork.serving.agents.dispatching import Dispatcher
+from quiltwork.serving.agents.dispatching import Dispatcher, Newcomer
 from quiltwork.serving.agents.figures import samples
-from quiltwork.serving.agents.flight import Flight, board
+from quiltwork.serving.agents.flight import Flight, board, living
 from quiltwork.serving.agents.holdings import Holdings, Placed
 from quiltwork.serving.agents.message import (
     FRONT,
@@ -35,7 +36,6 @@ from quiltwork.serving.agents.serve import BEAT_S
 from quiltwork.serving.agents.session import in_whole_pages
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.speculation import Speculation
-from quiltwork.serving.agents.timing import Timing
 from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import EngineStats
@@ -85,8 +85,9 @@ class AgentEngine:
         self.placement = placement(config)
         self.holdings = Holdings(config, self.settings, crew, clock, restart=restart, log=log)
         self._contact = self.holdings.contact
-        self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles), clock)
         self._outlooks = Outlooks(self.settings)
+        self._dispatcher = Dispatcher(FRONT, self.settings, self._outlooks.timing, clock)
+        self._asked = Asked(self.settings.output_tokens)
         self._speculation = Speculation(
             config, self.settings.limits.rows, self.holdings, self._launch, self._release, clock
         )
@@ -179,6 +180,7 @@ class AgentEngine:
         self._placed_of[seq.id] = placed
         seq.begin(placed)
         self._prompt_tokens += len(seq.prompt)
+        self._asked.came(seq.model, len(seq.prompt), self.clock())
         self._sequences[seq.id] = seq
         if seq.explain:
             seq.trace = Trace(self.clock)
@@ -360,10 +362,11 @@ class AgentEngine:
             options=dict(seq.state_options),
             certain=len(seq.tokens) if flight.drafted else None,
         )
-        target = self._dispatcher.next(laying.cut, run, True)
+        target = self._dispatcher.next(laying.cut, run, True, self._newcomer(flight))
         flight.stalled = target is None
         if target is None:
             return False
+        flight.bound = target.agent
         run = replace(run, kv=str(target.kv))
         if target.kv is KVChoice.RECOMPUTE:
             page = flight.first // PAGE_TOKENS
@@ -380,6 +383,15 @@ class AgentEngine:
             run = replace(run, fetch_from=owner, fetch_upto=upto)
         self._contact.send(target.agent, run)
         return True
+
+    def _newcomer(self, flight: Flight) -> Newcomer | None:
+        """What decides where a sequence is to live; None where that is settled, or decided by the moment."""
+        seq = flight.seq
+        if self.settings.admission == "moment" or seq.computed > flight.first or any(flight.visited):
+            return None
+        use, others = living((f for f in self._flights.values() if f is not flight), self._outlooks.timing)
+        tokens = min(self._asked.output_tokens, seq.max_tokens) - seq.generated
+        return Newcomer(seq.pending, max(tokens, 1.0), self.config.prefill_chunk, use, others)
 
     # --- what comes back ----------------------------------------------------------------------------------------
 
@@ -465,6 +477,7 @@ class AgentEngine:
             self._cached += seq.cached_tokens
         emission = seq.take(token)
         if emission.finish_reason is not None:
+            self._asked.ended(seq.generated)
             self.cancel(seq.id)
         return emission
 
@@ -533,6 +546,7 @@ class AgentEngine:
         if not force and now - self._told < BEAT_S:
             return
         self._told = now
+        self._outlooks.hear(dict(self._contact.beats), frozenset(self._contact.gone))
         standings = self._contact.standings()
         self._dispatcher.standings = standings
         self._contact.broadcast(standings)

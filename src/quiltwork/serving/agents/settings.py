@@ -29,6 +29,13 @@ class AgentSettings:
     """Seconds between two looks at which segments want more or fewer replicas; 0 for never."""
     wait_limit_s: float = 1.0
     """Queueing time at the 95th percentile from which a segment wants another replica."""
+    admission: str = "moment"
+    """Where a new request goes: by what all its ``steps`` cost it and the others there (``policy.admission``), or by
+    what waits there at the ``moment``."""
+    power: float = 1.0
+    """Of the times that admission and settling sum: above 1 the slowest are spared rather than the mean."""
+    output_tokens: float = 256.0
+    """That a request is expected to generate before any has ended; then the mean of what was seen counts."""
     kv_policy: str = "best"
     """See ``policy.dispatch.weigh``."""
     links: Mapping[tuple[str, str], Link] = field(default_factory=dict)
@@ -43,6 +50,11 @@ class AgentSettings:
             raise BadInputError(f"{self.kv_policy!r} is not one of {', '.join(POLICIES)}", where="kv_policy")
         if self.history_bytes < 0:
             raise BadInputError(f"{self.history_bytes} is negative", where="history_bytes")
+        if self.admission not in ("steps", "moment"):
+            raise BadInputError(f"{self.admission!r} is not one of steps, moment", where="admission")
+        for name in ("power", "output_tokens"):
+            if not getattr(self, name) > 0:
+                raise BadInputError(f"{getattr(self, name)} is not positive", where=name)
         if not self.slack >= 0:
             raise BadInputError(f"{self.slack} is negative", where="slack")
         if self.horizon < 1:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from quiltwork.serving.agents.dispatching import Dispatcher
+from quiltwork.serving.agents.dispatching import Dispatcher, Newcomer
 from quiltwork.serving.agents.layout import Cut
 from quiltwork.serving.agents.message import Run, Standings
 from quiltwork.serving.agents.settings import AgentSettings
@@ -14,6 +14,7 @@ from quiltwork.serving.agents.timing import Handlings, Timing
 from quiltwork.serving.policy.kv import KVChoice
 from quiltwork.serving.policy.queueing import Instance, queue_seconds
 from quiltwork.serving.simulate.agent import Agent
+from quiltwork.serving.simulate.books import Books
 from quiltwork.serving.simulate.choosing import Choice
 from quiltwork.serving.simulate.network import Network
 from quiltwork.serving.simulate.request import Running
@@ -23,7 +24,7 @@ from quiltwork.serving.simulate.world import FRONT, Front, Piece, Settings
 class Hearsay:
     """What the front and each agent know of the others.
 
-    pieces : all segments of the world. front : the settings' own.
+    pieces : all segments of the world. front : the settings' own. books : tell how long answers are.
     clock : virtual seconds.
     """
 
@@ -34,6 +35,7 @@ class Hearsay:
         network: Network,
         settings: Settings,
         front: Front,
+        books: Books,
         clock: Callable[[], float],
     ) -> None:
         self._agents, self._network, self._settings, self._front, self._clock = agents, network, settings, front, clock
@@ -43,12 +45,15 @@ class Hearsay:
             limits=settings.limits,
             hysteresis=settings.hysteresis,
             horizon=front.horizon,
+            admission=settings.admission,
+            power=settings.power,
             kv_policy=settings.kv,
             links={(a, b): network.link(a, b) for a in places for b in places if a != b},
             profiles=self._profiles,
         )
         self._rows: dict[int, torch.Tensor] = {}
         """Stand for what would be sent: only how many there are matters."""
+        self._books = books
         self._handlings = {name: Handlings() for name in agents}
         self._dispatchers = {place: Dispatcher(place, decide, Timing(self._profiles), clock) for place in places}
 
@@ -104,8 +109,20 @@ class Hearsay:
             visited=tuple(seq.owners),
             steps=min(seq.arrival.output_tokens - seq.generated, self._front.horizon),
         )
-        found = self._dispatchers[source].next(cut, run, True)
+        found = self._dispatchers[source].next(cut, run, True, self._newcomer(seq))
         return None if found is None else Choice(found.agent, KVChoice(found.kv))
+
+    def _newcomer(self, seq: Running) -> Newcomer | None:
+        """What decides where a request is to live; None where that is settled, or decided by the moment."""
+        if self._settings.admission == "moment" or seq.computed or any(seq.owners):
+            return None
+        return Newcomer(
+            rows=seq.pending,
+            tokens=max(self._books.output_tokens(self._settings.output_tokens) - seq.generated, 1.0),
+            chunk=self._settings.prefill_chunk,
+            use={name: agent.use() for name, agent in self._agents.items()},
+            others={name: agent.sequences for name, agent in self._agents.items()},
+        )
 
     def _holders(self, piece: Piece, owner: str | None) -> tuple[str, ...]:
         return tuple(

@@ -79,7 +79,9 @@ class Simulation:
             # Not at the top: torch comes with the live agents' dispatcher, and not every world has a front.
             from quiltwork.serving.simulate.hearsay import Hearsay
 
-            self._hearsay = Hearsay(self.agents, self.pieces, self.network, settings, settings.front, lambda: self.now)
+            self._hearsay = Hearsay(
+                self.agents, self.pieces, self.network, settings, settings.front, self.books, lambda: self.now
+            )
         for agent, instances in placed.items():
             for instance in instances:
                 if agent not in self.agents or instance not in self.pieces:
