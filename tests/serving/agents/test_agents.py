@@ -204,6 +204,26 @@ def test_a_new_request_lives_where_its_segments_are_in_use_already_once_their_co
         assert {went[id] for id in asked} == {"a1"}
 
 
+def test_chains_settle_by_what_was_learnt_of_their_steps_and_answers_stay_the_same(make, fleet):
+    chosen = AgentSettings(provisioning="settled", admission="steps", slack=0.5, rebalance_s=0.0)
+    f = make(agents=2, prefill_chunk=16, settings=chosen)
+    base, top, full = fleet["base"], fleet["top1"], fleet["full"]
+    f.load(base)
+    f.ask(base, PROMPT, 4)
+    f.finish()
+    timing = f.engine._outlooks.timing
+    while timing.known(f.engine.holdings.models[base.chain.model.ref].now.cut, 0) is None:
+        f.ask(base, PROMPT, 4)
+        f.finish()
+    f.load(top, full)
+    for twin in (base, top, full):
+        assert set.intersection(*map(set, f.holders(twin))), "every chain is whole somewhere"
+    asked = {f.ask(twin, PROMPT[i:], 12): (twin, PROMPT[i:]) for i, twin in enumerate([base, top, full] * 2)}
+    answers = f.finish()
+    for id, (twin, prompt) in asked.items():
+        assert_greedy(twin, prompt, answers[id])
+
+
 def test_damaged_pages_are_computed_again(make, fleet):
     f = make(agents=2, prefill_chunk=16, settings=AgentSettings(kv_policy="move", hysteresis=0.0))
     f.load(fleet["base"], fleet["top1"])

@@ -16,7 +16,6 @@ from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
-from quiltwork.serving.agents.asked import Asked
 from quiltwork.serving.agents.contact import Back, Crew, Lost
 from quiltwork.serving.agents.dispatching import Dispatcher, Newcomer
 from quiltwork.serving.agents.figures import samples
@@ -83,11 +82,11 @@ class AgentEngine:
         self.config, self.clock = config, clock
         self.settings = settings or AgentSettings()
         self.placement = placement(config)
-        self.holdings = Holdings(config, self.settings, crew, clock, restart=restart, log=log)
-        self._contact = self.holdings.contact
         self._outlooks = Outlooks(self.settings)
-        self._dispatcher = Dispatcher(FRONT, self.settings, self._outlooks.timing, clock)
-        self._asked = Asked(self.settings.output_tokens)
+        timing = self._outlooks.timing
+        self.holdings = Holdings(config, self.settings, crew, clock, timing, restart=restart, log=log)
+        self._contact = self.holdings.contact
+        self._dispatcher = Dispatcher(FRONT, self.settings, timing, clock)
         self._speculation = Speculation(
             config, self.settings.limits.rows, self.holdings, self._launch, self._release, clock
         )
@@ -180,7 +179,7 @@ class AgentEngine:
         self._placed_of[seq.id] = placed
         seq.begin(placed)
         self._prompt_tokens += len(seq.prompt)
-        self._asked.came(seq.model, len(seq.prompt), self.clock())
+        self.holdings.asked.came(seq.model, len(seq.prompt), self.clock())
         self._sequences[seq.id] = seq
         if seq.explain:
             seq.trace = Trace(self.clock)
@@ -390,7 +389,7 @@ class AgentEngine:
         if self.settings.admission == "moment" or seq.computed > flight.first or any(flight.visited):
             return None
         use, others = living((f for f in self._flights.values() if f is not flight), self._outlooks.timing)
-        tokens = min(self._asked.output_tokens, seq.max_tokens) - seq.generated
+        tokens = min(self.holdings.asked.output_tokens, seq.max_tokens) - seq.generated
         return Newcomer(seq.pending, max(tokens, 1.0), self.config.prefill_chunk, use, others)
 
     # --- what comes back ----------------------------------------------------------------------------------------
@@ -477,7 +476,7 @@ class AgentEngine:
             self._cached += seq.cached_tokens
         emission = seq.take(token)
         if emission.finish_reason is not None:
-            self._asked.ended(seq.generated)
+            self.holdings.asked.ended(seq.generated)
             self.cancel(seq.id)
         return emission
 

@@ -29,6 +29,9 @@ class AgentSettings:
     """Seconds between two looks at which segments want more or fewer replicas; 0 for never."""
     wait_limit_s: float = 1.0
     """Queueing time at the 95th percentile from which a segment wants another replica."""
+    provisioning: str = "segments"
+    """What stands where: ``segments`` (``policy.placement``), or ``settled`` (``policy.settling``) where it is known
+    what segments cost and every chain fits an agent."""
     admission: str = "moment"
     """Where a new request goes: by what all its ``steps`` cost it and the others there (``policy.admission``), or by
     what waits there at the ``moment``."""
@@ -50,8 +53,9 @@ class AgentSettings:
             raise BadInputError(f"{self.kv_policy!r} is not one of {', '.join(POLICIES)}", where="kv_policy")
         if self.history_bytes < 0:
             raise BadInputError(f"{self.history_bytes} is negative", where="history_bytes")
-        if self.admission not in ("steps", "moment"):
-            raise BadInputError(f"{self.admission!r} is not one of steps, moment", where="admission")
+        for name, known in (("provisioning", ("segments", "settled")), ("admission", ("steps", "moment"))):
+            if getattr(self, name) not in known:
+                raise BadInputError(f"{getattr(self, name)!r} is not one of {', '.join(known)}", where=name)
         for name in ("power", "output_tokens"):
             if not getattr(self, name) > 0:
                 raise BadInputError(f"{getattr(self, name)} is not positive", where=name)
