@@ -436,3 +436,11 @@ def test_an_answer_that_came_with_the_news_of_a_loss_is_counted_once(make, fleet
     for id, (name, prompt) in asked.items():
         assert len(answers[id]) == 12
         assert_greedy(fleet[name], prompt, answers[id])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"slack": -1.0}, {"admission": "luck"}, {"provisioning": "luck"}, {"power": 0.0}, {"output_tokens": 0.0}]
+)
+def test_settings_that_cannot_be_are_refused_by_name(wrong):
+    with pytest.raises(BadInputError, match=next(iter(wrong))):
+        AgentSettings(**wrong)
