@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from random import Random
 
 import pytest
+import torch
+from agent_crew import CPU, MemorySource
 from agent_fleet import PROMPT, assert_greedy
 
 from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.serving.agents.agent import Agent
+from quiltwork.serving.agents.compute import computing
 from quiltwork.serving.agents.contact import Lost
-from quiltwork.serving.agents.message import DropState, Output, Pages
+from quiltwork.serving.agents.message import DropState, Lay, Output, Pages, Run
 from quiltwork.serving.agents.scaling import Lately, label
 from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.kv import KVCache
 from quiltwork.serving.options import SamplingOptions
-from quiltwork.serving.policy.cost import Link
+from quiltwork.serving.policy.cost import CostTable, Link, SegmentProfile
+from quiltwork.serving.policy.queueing import WorkClass
+from quiltwork.serving.weights import Library
 from quiltwork.zoo.segments import segment_id
 
 
@@ -134,6 +142,104 @@ def test_work_goes_around_a_slow_link(make, fleet, slow, fast):
     beats = {name: agent.beat() for name, agent in f.crew.agents.items()}
     assert beats[slow].steps == 0
     assert min(beats["a0"].steps, beats[fast].steps) > 0
+
+
+@pytest.mark.parametrize("agents", [1, 2])
+def test_prompts_are_rationed_where_others_decode_and_no_token_changes(make, fleet, agents):
+    base, lora = fleet["base"], fleet["lora"]
+    f = make(agents=agents, prefill_chunk=64, settings=AgentSettings(slack=0.0, rebalance_s=0.0))
+    f.load(base, lora)
+    for twin in (base, lora):
+        f.spread(twin, *f.crew.names)
+    first, later, prompt = f.ask(base, PROMPT, 60), {}, (PROMPT * 6)[:133]
+
+    def crowd(tokens):
+        if not later and len(tokens.get(first, ())) > 3:
+            later.update({f.ask(twin, prompt, 6): twin for twin in (base, lora, base)})
+
+    answers = f.finish(crowd)
+    assert_greedy(base, PROMPT, answers[first])
+    for id, twin in later.items():
+        assert_greedy(twin, prompt, answers[id])
+
+
+@pytest.mark.parametrize(("slack", "ends"), [(float("inf"), {1: 25, 2: 100}), (0.5, {1: 25, 2: 16})])
+def test_an_agent_runs_the_first_rows_of_a_prompt_that_would_hold_up_who_decodes(family, fleet, slack, ends):
+    base, source = fleet["base"], MemorySource(family.bench)
+    chain = source.chains[base.chain.model.ref] = base.chain
+    cache = KVCache(1 << 24, CPU.dtype, CPU.device)
+    key = tuple(link.block.id for link in chain.links)
+    chosen = AgentSettings(slack=slack, profiles={key: SegmentProfile(CostTable((1, 128), (0.01, 1.28)))})
+    agent = Agent("a", Library(CPU), cache, computing(cache), source, time.monotonic, chosen)
+    agent.handle(Lay(1, str(chain.model.ref), chain.model.version, (0, len(chain.links)), (("a",),)))
+
+    def run(request, start, rows, work_class):
+        agent.handle(Run(request, 1, 1, 0, start, start, torch.arange(rows) % 90, 1, int(work_class), 0, 100, (None,)))
+
+    def ran():
+        agent.step()
+        letters = [letter for _, letter in agent.outbox if isinstance(letter, Output)]
+        agent.outbox.clear()
+        return {letter.request: letter for letter in letters}
+
+    run(1, 0, 24, WorkClass.PREFILL)
+    assert ran()[1].end == 24, "alone it is not cut"
+    run(1, 24, 1, WorkClass.DECODE)
+    run(2, 0, 100, WorkClass.PREFILL)
+    outputs = ran()
+    assert {request: letter.end for request, letter in outputs.items()} == ends
+    assert outputs[1].rows.shape[0] == 1
+    assert outputs[2].rows.shape[0] == (ends[2] == 100), "logits come with the last row"
+    assert not agent.has_work
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_new_request_lives_where_its_segments_are_in_use_already_once_their_cost_is_known(make, fleet, known):
+    base, full = fleet["base"], fleet["full"]
+    flat = SegmentProfile(CostTable((1, 64), (0.01, 0.011)))
+    keys = [tuple(link.block.id for link in twin.chain.links) for twin in (base, full)]
+    profiles = dict.fromkeys(keys, flat) if known else {}
+    f = make(agents=2, settings=AgentSettings(admission="steps", profiles=profiles, rebalance_s=0.0, kv_policy="owner"))
+    f.load(base, full)
+    f.everywhere(base)
+    f.hold(full, "a0")
+    went = {}
+
+    def look(to, letter):
+        if isinstance(letter, Run):
+            went.setdefault(letter.request, to)
+        return letter
+
+    f.crew.post.spoil = look
+    strange = f.ask(full, PROMPT, 40)
+    asked = [f.ask(base, PROMPT[i:], 40 - i) for i in range(4)]
+    answers = f.finish()
+    for i, id in enumerate(asked):
+        assert_greedy(base, PROMPT[i:], answers[id])
+    assert_greedy(full, PROMPT, answers[strange])
+    assert went[strange] == "a0"
+    if known:
+        assert {went[id] for id in asked} == {"a1"}
+
+
+def test_chains_settle_by_what_was_learnt_of_their_steps_and_answers_stay_the_same(make, fleet):
+    chosen = AgentSettings(provisioning="settled", admission="steps", slack=0.5, rebalance_s=0.0)
+    f = make(agents=2, prefill_chunk=16, settings=chosen)
+    base, top, full = fleet["base"], fleet["top1"], fleet["full"]
+    f.load(base)
+    f.ask(base, PROMPT, 4)
+    f.finish()
+    timing = f.engine._outlooks.timing
+    while timing.known(f.engine.holdings.models[base.chain.model.ref].now.cut, 0) is None:
+        f.ask(base, PROMPT, 4)
+        f.finish()
+    f.load(top, full)
+    for twin in (base, top, full):
+        assert set.intersection(*map(set, f.holders(twin))), "every chain is whole somewhere"
+    asked = {f.ask(twin, PROMPT[i:], 12): (twin, PROMPT[i:]) for i, twin in enumerate([base, top, full] * 2)}
+    answers = f.finish()
+    for id, (twin, prompt) in asked.items():
+        assert_greedy(twin, prompt, answers[id])
 
 
 def test_damaged_pages_are_computed_again(make, fleet):
@@ -350,3 +456,11 @@ def test_an_answer_that_came_with_the_news_of_a_loss_is_counted_once(make, fleet
     for id, (name, prompt) in asked.items():
         assert len(answers[id]) == 12
         assert_greedy(fleet[name], prompt, answers[id])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"slack": -1.0}, {"admission": "luck"}, {"provisioning": "luck"}, {"power": 0.0}, {"output_tokens": 0.0}]
+)
+def test_settings_that_cannot_be_are_refused_by_name(wrong):
+    with pytest.raises(BadInputError, match=next(iter(wrong))):
+        AgentSettings(**wrong)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from quiltwork.core.errors import CapacityError
 from quiltwork.core.names import ModelRef
-from quiltwork.serving.agents.placing import plan
+from quiltwork.serving.agents.placing import Expected, plan
+from quiltwork.serving.agents.timing import Timing
+from quiltwork.serving.policy.cost import CostTable, SegmentProfile
 from quiltwork.serving.policy.placement import Place
+from quiltwork.serving.policy.settling import Lengths
 
 BASE, TOP, FULL = ModelRef("base"), ModelRef("top"), ModelRef("full")
 
@@ -54,3 +59,49 @@ def test_what_is_shared_stands_in_one_place_for_all(chains):
 def test_what_fits_nowhere_is_refused_by_name(chains):
     with pytest.raises(CapacityError, match="base"):
         plan({BASE: chains[BASE]}, places(memory=1000.0), {})
+
+
+def expected(**changes):
+    """Every segment's batch takes as long; what it weighs and keeps is the plan's to fill in."""
+    flat = SegmentProfile(CostTable((1, 64), (0.01, 0.01)))
+    return replace(Expected(lambda cut, segment: flat, {}, Lengths(20, 100, 64), 4), **changes)
+
+
+BUSY = {BASE: 2.0, TOP: 2.0, FULL: 2.0}
+
+
+def test_chains_that_share_settle_on_one_agent_whole_and_strangers_on_another(chains):
+    found = plan(chains, places(), {}, expected=expected(rates=BUSY))
+    homes = {ref: set(planned.holders) for ref, planned in found.items()}
+    assert homes[BASE] == homes[TOP]
+    assert len(homes[BASE]) == len(homes[FULL]) == 1
+    assert homes[BASE] != homes[FULL]
+
+
+def test_before_anybody_has_asked_every_chain_has_an_agent_that_holds_it_whole(chains):
+    for planned in plan(chains, places(), {}, expected=expected()).values():
+        assert set.intersection(*map(set, planned.holders))
+        assert len({names[0] for names in planned.holders}) == 1, "and that one comes first"
+
+
+def test_who_is_asked_for_more_than_an_agent_can_do_settles_on_several(chains):
+    (found,) = plan({BASE: chains[BASE]}, places(), {}, expected=expected(rates={BASE: 200.0})).values()
+    assert found.holders == (("a0", "a1"),)
+
+
+def test_what_has_settled_stays_for_a_trifle(chains):
+    first = plan(chains, places(), {}, expected=expected(rates=BUSY))
+    mirrored = {"a0": ("a1",), "a1": ("a0",)}
+    present = {key: mirrored[names[0]] for p in first.values() for key, names in zip(p.keys, p.holders, strict=True)}
+    again = plan(chains, places(), present, expected=expected(rates=BUSY))
+    assert {key: names for p in again.values() for key, names in zip(p.keys, p.holders, strict=True)} == present
+
+
+def test_segments_are_placed_one_by_one_where_their_cost_is_unknown_or_a_chain_fits_no_agent(chains):
+    plain = plan(chains, places(), {})
+    unknown = expected(profile=Timing().known)
+    assert plan(chains, places(), {}, expected=unknown) == plain
+    size = sum(part.block.nbytes for part in chains[BASE].links)
+    cut = {ref: chains[ref] for ref in (BASE, TOP)}
+    tight = places(memory=0.95 * size)
+    assert plan(cut, tight, {}, expected=expected()) == plan(cut, tight, {})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quiltwork.serving.policy.admission import Coming, InUse, Spot, admit, price, step_seconds
+from quiltwork.serving.policy.admission import Coming, InUse, Spot, admit, expected_tokens, price, step_seconds
 from quiltwork.serving.policy.cost import CostTable, SegmentProfile
 
 # Up to 64 rows cost what one costs: reading the weights.
@@ -84,3 +84,9 @@ def test_the_order_of_spots_does_not_matter(spots: list[Spot]) -> None:
     chosen = admit(spots, coming(LOWER))
     assert chosen is not None
     assert chosen.agent == "a"
+
+
+def test_what_answers_were_counts_the_more_the_more_of_them_have_ended() -> None:
+    assert expected_tokens(0, 0, 256.0) == 256.0
+    assert expected_tokens(16 * 100, 16, 256.0) == pytest.approx(178.0)
+    assert expected_tokens(10_000 * 100, 10_000, 256.0) == pytest.approx(100.0, rel=0.01)

@@ -94,3 +94,35 @@ def test_whatever_the_order_of_streams_every_agent_holds_whole_chains_within_its
         assert all(LOWER in held[place.agent] for top in (TOP_A, TOP_B) if top in held[place.agent])
     placed = {i for at in held.values() for i in at}
     assert placed >= {OWN_A, OWN_B, LOWER} or min(p.memory_bytes for p in world) < 70
+
+
+STREAMS = [Stream("a", (LOWER, TOP_A), 2.0), Stream("b", (LOWER, TOP_B), 2.0), Stream("own", (OWN_A,), 2.0)]
+FREE = settle(STREAMS, PROFILES, places(1e3, 1e3), LENGTHS)
+OTHER_WAY = {"agent 0": FREE["agent 1"], "agent 1": FREE["agent 0"]}
+
+
+def test_what_stands_stays_where_moving_it_gains_nothing() -> None:
+    assert settle(STREAMS, PROFILES, places(1e3, 1e3), LENGTHS, present=FREE) == FREE
+    assert settle(STREAMS, PROFILES, places(1e3, 1e3), LENGTHS, present=OTHER_WAY) == OTHER_WAY
+
+
+def test_what_stands_badly_moves_unless_it_would_have_to_gain_more() -> None:
+    crowded = {"agent 0": (LOWER, OWN_A, TOP_A, TOP_B)}
+    assert settle(STREAMS, PROFILES, places(1e3, 1e3), LENGTHS, present=crowded) == FREE
+    kept = settle(STREAMS, PROFILES, places(1e3, 1e3), LENGTHS, present=crowded, hysteresis=0.99)
+    assert kept["agent 0"] == (LOWER, OWN_A, TOP_A, TOP_B)
+
+
+def test_a_chain_that_comes_later_joins_and_nobody_moves_for_it() -> None:
+    found = settle([*STREAMS, Stream("late", (OWN_B,), 0.1)], PROFILES, places(1e3, 1e3), LENGTHS, present=OTHER_WAY)
+    for agent, held in OTHER_WAY.items():
+        assert set(found[agent]) >= set(held)
+    assert OWN_B in {i for held in found.values() for i in held}
+
+
+def test_a_chain_whose_agent_is_gone_finds_another_and_replicas_stay() -> None:
+    twice = {"agent 0": (OWN_A,), "agent 1": (OWN_A,), "agent 9": (OWN_B,)}
+    streams = [Stream("own", (OWN_A,), 0.01), Stream("lost", (OWN_B,), 0.01)]
+    found = settle(streams, PROFILES, places(1e3, 1e3), LENGTHS, present=twice, hysteresis=0.99)
+    assert all(OWN_A in held for held in found.values())
+    assert any(OWN_B in held for held in found.values())

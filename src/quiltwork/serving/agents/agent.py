@@ -10,7 +10,7 @@ and values, inputs, a whole agent) is made again by sending the same tokens once
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -52,6 +52,7 @@ from quiltwork.serving.agents.session import (
     allocate,
     copy_prefix,
     drop,
+    in_whole_pages,
     needs_bytes,
     note_hashes,
     open_session,
@@ -63,7 +64,7 @@ from quiltwork.serving.execute import Work, publish
 from quiltwork.serving.kv import KVCache
 from quiltwork.serving.policy.cost import SegmentProfile
 from quiltwork.serving.policy.kv import KVChoice
-from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch, queue_seconds
+from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch, queue_seconds, ration
 from quiltwork.serving.weights import Library
 
 WAITS_KEPT = 256
@@ -402,6 +403,8 @@ class Agent:
         free = self.cache.free_bytes
         if any(w.kv_bytes > free and self._queue[w.id].run.request > 0 for w in waiting) and self._drop_drafts():
             waiting = self._ready()
+        rations = self._rations(waiting)
+        waiting = [replace(w, rows=rations.get(w.id, w.rows)) for w in waiting]
         chosen = next_batch(waiting, self.settings.limits, now, free_kv_bytes=self.cache.free_bytes)
         if waiting and not chosen:
             self._make_room()
@@ -412,10 +415,31 @@ class Agent:
             if queued is None or any(item.run.request == queued.run.request for item in items):
                 continue  # released meanwhile, or its earlier rows are in this very batch
             del self._queue[id]
-            item = self._item(queued)
+            item = self._item(queued, rations.get(id))
             if item is not None:
                 items.append(item)
         return items
+
+    def _rations(self, waiting: Sequence[Waiting]) -> dict[int, int]:
+        """Rows that pieces of prompts are cut to, by id: the front sends what is left of them again.
+
+        Rows that are on their way up the chain stay together, and so do those that make lost state again.
+        """
+        if self.settings.slack == float("inf") or not any(w.work_class is WorkClass.PREFILL for w in waiting):
+            return {}
+        profiles: dict[Instance, SegmentProfile] = {}
+        for w in waiting:
+            run = self._queue[w.id].run
+            if w.instance not in profiles:
+                known = self.timing.known(self._sessions[run.request].layout.cut, run.segment)
+                profiles |= {w.instance: known} if known is not None else {}
+        whole = {w.id: self._queue[w.id].run for w in waiting}
+        return {
+            id: in_whole_pages(whole[id].start, rows)
+            for id, rows in ration(waiting, profiles, self.settings.slack).items()
+            if rows < whole[id].rows.shape[0] and whole[id].request > 0
+            if whole[id].segment == 0 and whole[id].start == whole[id].settled
+        }
 
     def _ready(self) -> list[Waiting]:
         return [self._waiting(id, queued) for id, queued in self._queue.items() if queued.ready]
@@ -451,8 +475,8 @@ class Agent:
             stop += 1
         return stop
 
-    def _item(self, queued: _Queued) -> _Item | None:
-        """The work to run; None where it cannot be: then the front knows."""
+    def _item(self, queued: _Queued, most: int | None) -> _Item | None:
+        """The work to run, ``most`` rows of it at the most; None where it cannot be: then the front knows."""
         run = queued.run
         session = self._sessions[run.request]
         seq, layout = session.seq, session.layout
@@ -476,6 +500,8 @@ class Agent:
                 here = (self.name,) * len(layout.route)
                 self._send(FRONT, Output(run.request, run.epoch, run.start, here, torch.empty(0), reused, run.path))
                 return None
+        if most is not None and most < run.rows.shape[0]:
+            run = replace(run, rows=run.rows[:most], wants=max(run.wants - run.rows.shape[0] + most, 0))
         end = run.start + run.rows.shape[0]
         if not allocate(session, self.cache, range(run.segment, stop), end):
             self._give_up(run)

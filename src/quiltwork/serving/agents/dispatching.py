@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from quiltwork.serving.agents.layout import Cut
 from quiltwork.serving.agents.message import FRONT, Run, Standings
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
+from quiltwork.serving.policy.admission import Coming, InUse, Spot, admit
 from quiltwork.serving.policy.cost import Handling, Link, SegmentProfile, joined
 from quiltwork.serving.policy.dispatch import Candidate, Option, choose, weigh
 from quiltwork.serving.policy.kv import KVChoice, KVState, move_seconds
 from quiltwork.serving.policy.queueing import Instance, queue_seconds
 
+TOKEN_BYTES = 8
+"""Of a token's number, which is all that enters a chain."""
 USUAL_S = 2.0
 """Seconds over which an agent's queue is averaged into what it usually is."""
 
@@ -26,6 +29,22 @@ class _Sent:
     agent: str
     rows: int
     segments: Mapping[Instance, SegmentProfile]
+
+
+@dataclass(frozen=True)
+class Newcomer:
+    """A request that lives nowhere yet, and who lives on the agents, as ``policy.admission`` asks for it."""
+
+    rows: int
+    """Tokens that have to be computed before it decodes."""
+    tokens: float
+    """That it will generate, as far as can be told."""
+    chunk: int
+    """Rows of prompts in a step."""
+    use: Mapping[str, Mapping[Instance, InUse]]
+    """By agent; who runs nothing may be absent."""
+    others: Mapping[str, int]
+    """Sequences by agent."""
 
 
 class Dispatcher:
@@ -73,10 +92,11 @@ class Dispatcher:
         said = self._standings.queue_s.get(agent, 0.0) - (self._clock() - self._heard)
         return max(said, queue_seconds(waiting, profiles, self._settings.limits.rows))
 
-    def next(self, cut: Cut, run: Run, inputs_kept: bool) -> Candidate | None:
+    def next(self, cut: Cut, run: Run, inputs_kept: bool, newcomer: Newcomer | None = None) -> Candidate | None:
         """Who should run ``run.segment``; None where nobody can, so that the sequence has to start afresh.
 
         run : its rows are those that just left here. inputs_kept : whether all rows before them are still here too.
+        newcomer : given where it is to be decided where the request lives, by all its steps to come.
         """
         segment = run.segment
         gone = self.standings.gone
@@ -85,6 +105,7 @@ class Dispatcher:
         tokens = run.settled - run.first if keeps else 0
         end = run.start + run.rows.shape[0]
         rows = end - run.settled
+        row_bytes = cut.hidden_bytes if segment else TOKEN_BYTES
         options: list[Option] = []
         for agent in cut.holders[segment]:
             if agent in gone:
@@ -97,7 +118,7 @@ class Dispatcher:
                 tokens=tokens,
                 profile=profile,
                 from_owner=self._link(owner, agent) if owner is not None and owner not in gone else None,
-                input_bytes=cut.hidden_bytes if segment else 8,
+                input_bytes=row_bytes,
                 from_inputs=link if inputs_kept else None,
                 delayed=waiting,
                 handling=Handling(*self.standings.handling.get(agent, (0.0, 0.0))),
@@ -112,14 +133,17 @@ class Dispatcher:
                 Option(
                     agent,
                     queue_s=queue_s,
-                    net_s=link.seconds(rows * (cut.hidden_bytes if segment else 8)) if agent != self._name else 0.0,
+                    net_s=link.seconds(rows * row_bytes) if agent != self._name else 0.0,
                     exec_s=exec_s,
                     state=state,
                     steps=run.steps,
                     usual_s=usual_s,
                 )
             )
-        chosen = choose(weigh(options, owner, self._settings.kv_policy), hysteresis=self._settings.hysteresis)
+        candidates = weigh(options, owner, self._settings.kv_policy)
+        chosen = None if newcomer is None else self._admitted(cut, candidates, newcomer)
+        if chosen is None:
+            chosen = choose(candidates, hysteresis=self._settings.hysteresis)
         if chosen is not None:
             span = range(segment, self.span(cut, segment, chosen.agent, owner, run.visited))
             again = tokens if chosen.kv is KVChoice.RECOMPUTE else 0
@@ -129,6 +153,32 @@ class Dispatcher:
                 state = next(option.state for option in options if option.agent == chosen.agent)
                 self._sending_until[owner, chosen.agent] = self._clock() + move_seconds(state)
         return chosen
+
+    def _admitted(self, cut: Cut, candidates: Sequence[Candidate], newcomer: Newcomer) -> Candidate | None:
+        """Where a request had best live; None where what its segments cost is not known yet."""
+        route: list[tuple[Instance, SegmentProfile]] = []
+        for segment, key in enumerate(cut.keys):
+            profile = self._timing.known(cut, segment)
+            if profile is None:
+                return None
+            route.append((key, profile))
+        coming = Coming(route, newcomer.rows, newcomer.tokens, newcomer.chunk)
+        by_agent = {candidate.agent: candidate for candidate in candidates}
+        spots = [
+            Spot(agent, newcomer.use.get(agent, {}), newcomer.others.get(agent, 0), self._token_s(cut, agent))
+            for agent in by_agent
+        ]
+        spot = admit(spots, coming, power=self._settings.power)
+        return None if spot is None else by_agent[spot.agent]
+
+    def _token_s(self, cut: Cut, agent: str) -> float:
+        """Seconds that a token is on its way to an agent, and from there to the first segment that it has not."""
+        to = self._settings.link(self._name, agent).seconds(TOKEN_BYTES)
+        end = next((i for i, holders in enumerate(cut.holders) if agent not in holders), None)
+        if end is None:
+            return to
+        onward = [self._settings.link(agent, other) for other in cut.holders[end] if other not in self.standings.gone]
+        return to + min((link.seconds(cut.hidden_bytes) for link in onward), default=0.0)
 
     def _link(self, a: str, b: str) -> Link:
         """The way between two agents, with what is known here to be on it."""

@@ -17,9 +17,9 @@ from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.agents.contact import Back, Crew, Lost
-from quiltwork.serving.agents.dispatching import Dispatcher
+from quiltwork.serving.agents.dispatching import Dispatcher, Newcomer
 from quiltwork.serving.agents.figures import samples
-from quiltwork.serving.agents.flight import Flight, board
+from quiltwork.serving.agents.flight import Flight, board, living
 from quiltwork.serving.agents.holdings import Holdings, Placed
 from quiltwork.serving.agents.message import (
     FRONT,
@@ -32,9 +32,9 @@ from quiltwork.serving.agents.message import (
 )
 from quiltwork.serving.agents.outlook import Outlooks
 from quiltwork.serving.agents.serve import BEAT_S
+from quiltwork.serving.agents.session import in_whole_pages
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.speculation import Speculation
-from quiltwork.serving.agents.timing import Timing
 from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import EngineStats
@@ -82,10 +82,11 @@ class AgentEngine:
         self.config, self.clock = config, clock
         self.settings = settings or AgentSettings()
         self.placement = placement(config)
-        self.holdings = Holdings(config, self.settings, crew, clock, restart=restart, log=log)
-        self._contact = self.holdings.contact
-        self._dispatcher = Dispatcher(FRONT, self.settings, Timing(self.settings.profiles), clock)
         self._outlooks = Outlooks(self.settings)
+        timing = self._outlooks.timing
+        self.holdings = Holdings(config, self.settings, crew, clock, timing, restart=restart, log=log)
+        self._contact = self.holdings.contact
+        self._dispatcher = Dispatcher(FRONT, self.settings, timing, clock)
         self._speculation = Speculation(
             config, self.settings.limits.rows, self.holdings, self._launch, self._release, clock
         )
@@ -176,6 +177,7 @@ class AgentEngine:
         self._placed_of[seq.id] = placed
         seq.begin(placed)
         self._prompt_tokens += len(seq.prompt)
+        self.holdings.asked.came(seq.model, len(seq.prompt), self.clock())
         self._sequences[seq.id] = seq
         if seq.explain:
             seq.trace = Trace(self.clock)
@@ -318,7 +320,7 @@ class AgentEngine:
         seq = flight.seq
         tokens = min(seq.pending, self.config.prefill_chunk)
         if tokens < seq.pending:
-            tokens = max((seq.computed + tokens) // PAGE_TOKENS * PAGE_TOKENS - seq.computed, min(tokens, PAGE_TOKENS))
+            tokens = in_whole_pages(seq.computed, tokens)
         flight.drafted = drafted
         flight.flying = (seq.computed, seq.computed + tokens + len(drafted))
         flight.wants = 1 + len(drafted) if tokens == seq.pending else 0
@@ -357,10 +359,11 @@ class AgentEngine:
             options=dict(seq.state_options),
             certain=len(seq.tokens) if flight.drafted else None,
         )
-        target = self._dispatcher.next(laying.cut, run, True)
+        target = self._dispatcher.next(laying.cut, run, True, self._newcomer(flight))
         flight.stalled = target is None
         if target is None:
             return False
+        flight.bound = target.agent
         run = replace(run, kv=str(target.kv))
         if target.kv is KVChoice.RECOMPUTE:
             page = flight.first // PAGE_TOKENS
@@ -378,6 +381,15 @@ class AgentEngine:
         self._contact.send(target.agent, run)
         return True
 
+    def _newcomer(self, flight: Flight) -> Newcomer | None:
+        """What decides where a sequence is to live; None where that is settled, or decided by the moment."""
+        seq = flight.seq
+        if self.settings.admission == "moment" or seq.computed > flight.first or any(flight.visited):
+            return None
+        use, others = living((f for f in self._flights.values() if f is not flight), self._outlooks.timing)
+        tokens = min(self.holdings.asked.output_tokens, seq.max_tokens) - seq.generated
+        return Newcomer(seq.pending, max(tokens, 1.0), self.config.prefill_chunk, use, others)
+
     # --- what comes back ----------------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -387,8 +399,8 @@ class AgentEngine:
         for flight, output in outputs:
             seq = flight.seq
             assert flight.flying is not None
-            start, end = flight.flying
-            end -= len(flight.drafted)
+            # Of a prompt an agent may have run the first rows only (``AgentSettings.slack``).
+            start, end = flight.flying[0], output.end - len(flight.drafted)
             seq.computed = end
             flight.told = end // PAGE_TOKENS
             flight.visited = list(output.visited)
@@ -462,6 +474,7 @@ class AgentEngine:
             self._cached += seq.cached_tokens
         emission = seq.take(token)
         if emission.finish_reason is not None:
+            self.holdings.asked.ended(seq.generated)
             self.cancel(seq.id)
         return emission
 
@@ -530,6 +543,7 @@ class AgentEngine:
         if not force and now - self._told < BEAT_S:
             return
         self._told = now
+        self._outlooks.hear(dict(self._contact.beats), frozenset(self._contact.gone))
         standings = self._contact.standings()
         self._dispatcher.standings = standings
         self._contact.broadcast(standings)

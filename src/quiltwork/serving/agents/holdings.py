@@ -12,16 +12,19 @@ import torch
 from quiltwork.core.errors import NotFoundError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef
 from quiltwork.layers.protocol import PAGE_TOKENS
+from quiltwork.serving.agents.asked import Asked
 from quiltwork.serving.agents.contact import Contact, Crew
 from quiltwork.serving.agents.layout import Cut, cut_of
 from quiltwork.serving.agents.message import Beat, Forget, Lay
-from quiltwork.serving.agents.placing import Plan, plan
+from quiltwork.serving.agents.placing import Expected, Plan, plan
 from quiltwork.serving.agents.scaling import Lately, between, changed, changes
 from quiltwork.serving.agents.settings import AgentSettings
+from quiltwork.serving.agents.timing import Timing
 from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.policy.placement import Place
 from quiltwork.serving.policy.queueing import Instance
+from quiltwork.serving.policy.settling import Lengths
 from quiltwork.serving.roster import MAX_LEN_KEYS, placement
 from quiltwork.zoo.types import Chain
 
@@ -77,7 +80,8 @@ class Placed:
 class Holdings:
     """The models of a front and their segments on its agents. Any thread may load; the rest belongs to the engine's.
 
-    crew : the agents; closed with this. restart : whether agents that died are started anew. log : of their batches.
+    crew : the agents; closed with this. timing : what segments cost, as far as is known.
+    restart : whether agents that died are started anew. log : of their batches.
     """
 
     def __init__(
@@ -86,13 +90,15 @@ class Holdings:
         settings: AgentSettings,
         crew: Crew,
         clock: Callable[[], float],
+        timing: Timing,
         *,
         restart: bool,
         log: BatchLog | None = None,
     ) -> None:
         self.models: dict[ModelRef, Placed] = {}
         self.contact = Contact(crew, clock, reload=self._reload, restart=restart, look=self._look_at_loads, log=log)
-        self._config, self._settings, self._clock = config, settings, clock
+        self.asked = Asked(settings.output_tokens)
+        self._config, self._settings, self._clock, self._timing = config, settings, clock, timing
         self._width = torch.empty((), dtype=placement(config).dtype).element_size()
         self._lock = threading.RLock()
         """One change of layouts at a time."""
@@ -122,7 +128,8 @@ class Holdings:
             present: dict[Instance, tuple[str, ...]] = {}
             for other in self.models.values():
                 present |= dict(zip(other.now.plan.keys, other.now.plan.holders, strict=True))
-            plans = plan({ref: other.chain for ref, other in models.items()}, self._places(), present)
+            chains = {ref: other.chain for ref, other in models.items()}
+            plans = plan(chains, self._places(), present, expected=self._expected(chains))
             self._lay_out(
                 {
                     other: plans[ref]
@@ -131,6 +138,19 @@ class Holdings:
                 }
             )
         return placed
+
+    def _expected(self, models: Collection[ModelRef]) -> Expected | None:
+        """What chains are settled by; None where segments are placed one by one."""
+        if self._settings.provisioning == "segments":
+            return None
+        return Expected(
+            profile=self._timing.known,
+            rates=self.asked.rates(models, self._clock()),
+            lengths=Lengths(self.asked.prompt_tokens, self.asked.output_tokens, self._config.prefill_chunk),
+            width=self._width,
+            power=self._settings.power,
+            hysteresis=self._settings.hysteresis,
+        )
 
     def install(self, placed: Placed) -> None:
         """Serve a prepared chain under its name from now on."""

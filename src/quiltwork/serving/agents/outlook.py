@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from quiltwork.serving.agents.dispatching import TOKEN_BYTES
 from quiltwork.serving.agents.layout import Cut
 from quiltwork.serving.agents.message import FRONT, Beat
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.timing import Timing
 from quiltwork.serving.policy.assembly import Outlook, added_s
 from quiltwork.serving.policy.queueing import Instance
-
-TOKEN_BYTES = 8
 
 
 class Outlooks:
@@ -23,7 +22,7 @@ class Outlooks:
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
-        self._timing = Timing(settings.profiles)
+        self.timing = Timing(settings.profiles)
         self._beats: Mapping[str, Beat] = {}
         self._gone: Collection[str] = ()
 
@@ -36,7 +35,7 @@ class Outlooks:
                 continue
             rows = sum(batch[0] * batch[1] for batch in beat.batches) / blocks
             seconds = (beat.busy_s - before.busy_s) / (beat.steps - before.steps)
-            self._timing.learn(max(round(rows), 1), blocks, seconds)
+            self.timing.learn(max(round(rows), 1), blocks, seconds)
         self._beats, self._gone = beats, gone
 
     def of(self, cut: Cut, riding: Mapping[Instance, int], *, prompt: int, chunk: int, tokens: int) -> Outlook:
@@ -65,7 +64,7 @@ class Outlooks:
                 link = self._settings.link(before, at)
                 step_s += link.seconds(row)
                 prompt_s += full * link.seconds(row * chunk) + (link.seconds(row * rest) if rest else 0.0)
-            batch_s = self._timing.of(cut, segment).rows.at
+            batch_s = self.timing.of(cut, segment).rows.at
             there = riding.get(key, 0)
             step_s += added_s(batch_s, there, 1)
             prompt_s += full * added_s(batch_s, there, chunk) + (added_s(batch_s, there, rest) if rest else 0.0)

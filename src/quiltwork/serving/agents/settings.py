@@ -22,10 +22,23 @@ class AgentSettings:
     horizon: int = 32
     """Tokens that a sequence is taken to make still, at most, when a way to its state is weighed that costs once and
     saves with every token."""
+    slack: float = float("inf")
+    """How much longer a prompt may make the batch that it rides in, as a share (``policy.queueing.ration``); infinite
+    where prompts come in whole chunks."""
     rebalance_s: float = 5.0
     """Seconds between two looks at which segments want more or fewer replicas; 0 for never."""
     wait_limit_s: float = 1.0
     """Queueing time at the 95th percentile from which a segment wants another replica."""
+    provisioning: str = "segments"
+    """What stands where: ``segments`` (``policy.placement``), or ``settled`` (``policy.settling``) where it is known
+    what segments cost and every chain fits an agent."""
+    admission: str = "moment"
+    """Where a new request goes: by what all its ``steps`` cost it and the others there (``policy.admission``), or by
+    what waits there at the ``moment``."""
+    power: float = 1.0
+    """Of the times that admission and settling sum: above 1 the slowest are spared rather than the mean."""
+    output_tokens: float = 256.0
+    """That a request is expected to generate before any has ended; then the mean of what was seen counts."""
     kv_policy: str = "best"
     """See ``policy.dispatch.weigh``."""
     links: Mapping[tuple[str, str], Link] = field(default_factory=dict)
@@ -40,6 +53,14 @@ class AgentSettings:
             raise BadInputError(f"{self.kv_policy!r} is not one of {', '.join(POLICIES)}", where="kv_policy")
         if self.history_bytes < 0:
             raise BadInputError(f"{self.history_bytes} is negative", where="history_bytes")
+        for name, known in (("provisioning", ("segments", "settled")), ("admission", ("steps", "moment"))):
+            if getattr(self, name) not in known:
+                raise BadInputError(f"{getattr(self, name)!r} is not one of {', '.join(known)}", where=name)
+        for name in ("power", "output_tokens"):
+            if not getattr(self, name) > 0:
+                raise BadInputError(f"{getattr(self, name)} is not positive", where=name)
+        if not self.slack >= 0:
+            raise BadInputError(f"{self.slack} is negative", where="slack")
         if self.horizon < 1:
             raise BadInputError(f"{self.horizon} is not positive", where="horizon")
         if not 0 <= self.hysteresis < 1:

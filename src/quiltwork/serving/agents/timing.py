@@ -42,8 +42,12 @@ class Timing:
         old = self._per_block.get(size)
         self._per_block[size] = new if old is None else old + self._weight * (new - old)
 
+    def known(self, cut: Cut, segment: int) -> SegmentProfile | None:
+        """The profile of one segment of a model; None where nothing was measured that tells of it."""
+        return self.of(cut, segment) if self._per_block or cut.keys[segment] in self._table else None
+
     def of(self, cut: Cut, segment: int) -> SegmentProfile:
-        """The profile of one segment of a model."""
+        """The same, or a guess."""
         known = self._table.get(cut.keys[segment])
         if known is not None:
             return known

@@ -86,6 +86,18 @@ def price(spot: Spot, coming: Coming, *, power: float = 1.0) -> float:
     return pow(mine, power) + spot.others * (pow(later, power) - pow(theirs, power))
 
 
+def expected_tokens(generated: int, ended: int, default: float) -> float:
+    """Tokens that a request generates: the mean of those that have ended, who count the more the more they are.
+
+    generated : by the ``ended`` together. default : expected before any has ended.
+    """
+    return (generated + default * _FEW) / (ended + _FEW)
+
+
+_FEW = 16
+"""Requests: so many must have ended before their mean counts as much as what was expected."""
+
+
 def step_seconds(use: Mapping[Instance, InUse]) -> float:
     """Seconds of one decoding step: a row for every sequence, through every segment in use."""
     return sum(u.profile.batch_s(u.sequences, u.context) for u in use.values() if u.sequences)

@@ -8,7 +8,7 @@ together has to keep its keys and values there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, expm1, pow
 
@@ -100,6 +100,8 @@ def settle(
     kv_share: float = 0.2,
     spare: float = 1.5,
     power: float = 1.0,
+    present: Mapping[str, Collection[Instance]] | None = None,
+    hysteresis: float = 0.1,
 ) -> dict[str, tuple[Instance, ...]]:
     """Segments by agent such that requests take as little time as possible.
 
@@ -112,14 +114,19 @@ def settle(
     spare : times the expected keys and values that have to fit.
     power : of the time that a request takes, which is summed over all requests: 1 for the mean; above it the slowest
         count more.
+    present : what stands where now; chains that run on one agent there stay unless all together gain more than
+        ``hysteresis`` of what they cost so. Others are added where they add least.
 
     Streams that fit nowhere are left out. Deterministic: ties go to the names that sort first.
     """
-    world = _Settling(profiles, {p.agent: p.memory_bytes for p in places}, lengths, kv_share, spare, power)
-    parts = world.parts(streams)
-    for part in parts:
-        world.put(part, world.best(part))
-    world.improve(parts)
+    memory = {p.agent: p.memory_bytes for p in places}
+    world = _Settling(profiles, memory, lengths, kv_share, spare, power)
+    world.deal(streams)
+    if present and any(present.values()):
+        kept = _Settling(profiles, memory, lengths, kv_share, spare, power, present)
+        kept.deal(streams)
+        if kept.left_out <= world.left_out and world.cost >= kept.cost * (1 - hysteresis):
+            return kept.held()
     return world.held()
 
 
@@ -143,14 +150,32 @@ class _Settling:
         kv_share: float,
         spare: float,
         power: float,
+        present: Mapping[str, Collection[Instance]] | None = None,
     ) -> None:
         self._profiles, self._lengths = profiles, lengths
         self._kv_share, self._spare, self._power = kv_share, spare, power
         self._memory = dict(sorted(memory.items()))
+        self._present = {agent: frozenset((present or {}).get(agent, ())) for agent in self._memory}
+        """Chains that run on one agent there run nowhere else."""
         self._rates: dict[str, dict[tuple[Instance, ...], float]] = {a: {} for a in self._memory}
         self._cost = dict.fromkeys(self._memory, 0.0)
         self._where: dict[_Part, str] = {}
+        self.left_out = 0
+        """Parts that fit nowhere."""
         self._known: dict[tuple[float, tuple[tuple[tuple[Instance, ...], float], ...]], float] = {}
+
+    def deal(self, streams: Sequence[Stream]) -> None:
+        """Deal all streams out, and then better them."""
+        parts = self.parts(streams)
+        for part in parts:
+            self.put(part, self.best(part))
+        self.improve(parts)
+        self.left_out = len(parts) - len(self._where)
+
+    @property
+    def cost(self) -> float:
+        """Of all agents."""
+        return sum(self._cost.values())
 
     def parts(self, streams: Sequence[Stream]) -> list[_Part]:
         """A part of every chain first, heaviest chains first; no more parts in all than make a difference."""
@@ -201,8 +226,13 @@ class _Settling:
                 return
 
     def held(self) -> dict[str, tuple[Instance, ...]]:
-        """What every agent holds."""
-        return {a: tuple(sorted({i for chain in rates for i in chain})) for a, rates in self._rates.items()}
+        """What every agent holds; where a chain has stayed, also those of its replicas that no part came to."""
+        found = {a: {i for chain in rates for i in chain} for a, rates in self._rates.items()}
+        for chain in {part.chain for part in self._where}:
+            for agent, here in self._present.items():
+                if here.issuperset(chain) and self._fits(agent, found[agent].union(chain)):
+                    found[agent].update(chain)
+        return {a: tuple(sorted(instances)) for a, instances in found.items()}
 
     def _move(self, group: Sequence[_Part]) -> bool:
         chain, rate = group[0].chain, sum(p.rate for p in group)
@@ -219,9 +249,20 @@ class _Settling:
         return agent != old
 
     def _added(self, agent: str, chain: tuple[Instance, ...], rate: float) -> float:
+        if not self._present[agent].issuperset(chain) and self._settled(chain):
+            return float("inf")
         rates = dict(self._rates[agent])
         rates[chain] = rates.get(chain, 0.0) + rate
         return self._costs(agent, rates) - self._cost[agent]
+
+    def _weights(self, instances: Collection[Instance]) -> float:
+        return sum(self._profiles[i].weight_bytes for i in instances)
+
+    def _fits(self, agent: str, instances: Collection[Instance]) -> bool:
+        return self._weights(instances) <= self._memory[agent] * (1 - self._kv_share)
+
+    def _settled(self, chain: tuple[Instance, ...]) -> bool:
+        return any(here.issuperset(chain) for here in self._present.values())
 
     def _change(self, agent: str, chain: tuple[Instance, ...], rate: float) -> None:
         rates = self._rates[agent]
@@ -243,7 +284,7 @@ class _Settling:
         return self._known[key]
 
     def _cost_of(self, memory: float, rates: Mapping[tuple[Instance, ...], float]) -> float:
-        weights = sum(self._profiles[i].weight_bytes for i in {i for chain in rates for i in chain})
+        weights = self._weights({i for chain in rates for i in chain})
         if weights > memory * (1 - self._kv_share):
             return float("inf")
         under_way = sequences(rates, self._profiles, self._lengths)

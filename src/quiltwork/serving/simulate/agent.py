@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from quiltwork.serving.policy.admission import InUse
@@ -65,6 +65,19 @@ class Agent:
         if self._known_queue_s is None:
             self._known_queue_s = queue_seconds(self._rows, self.profiles, self._step_rows, self._contexts)
         return self._known_queue_s
+
+    def queue_s_for(self, seq: Running) -> float:
+        """The same for a request that is counted here: its own rows and context do not wait for themselves."""
+        own = Counter(
+            piece.instance for piece, owner in zip(seq.app.route, seq.owners, strict=True) if owner == self.name
+        )
+        rows = {i: self._rows[i] for i in own}
+        contexts = {i: self._contexts[i] for i in own}
+        others = {i: rows[i] - n * seq.weight for i, n in own.items()}
+        theirs = {i: contexts[i] - n * seq.context for i, n in own.items()}
+        mine = queue_seconds(rows, self.profiles, self._step_rows, contexts)
+        mine -= queue_seconds(others, self.profiles, self._step_rows, theirs)
+        return max(self.queue_s - mine, 0.0)
 
     @property
     def left_over(self) -> list[Running]:

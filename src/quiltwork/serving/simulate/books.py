@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from quiltwork.serving.policy.admission import expected_tokens
 from quiltwork.serving.policy.queueing import Instance
 from quiltwork.serving.simulate.agent import Agent
 from quiltwork.serving.simulate.network import Network
@@ -40,8 +41,8 @@ class Books:
         return {instance: n / span for instance, n in self._asked.items()}
 
     def output_tokens(self, default: float) -> float:
-        """Tokens that a request generates: the mean of those that have ended, who count the more the more they are."""
-        return (self._generated + default * _FEW) / (len(self.finished) + _FEW)
+        """Tokens that a request generates, as far as can be told."""
+        return expected_tokens(self._generated, len(self.finished), default)
 
     def finish(self, seq: Running, now: float) -> None:
         """A request got its last token."""
@@ -83,7 +84,3 @@ class Books:
             kv_choices={str(choice): n for choice, n in self.kv.items()},
             assembled=self.assembled,
         )
-
-
-_FEW = 16
-"""Requests: so many must have ended before their mean counts as much as what was expected."""

@@ -78,7 +78,8 @@ class Chooser:
         run, best_row_s, holders = self._run(seq.app, seq.hop, end)
         exec_s = run.rows.at(seq.rows)
         net_s = self._net_s(seq, source, owner.name)
-        cost = owner.queue_s + net_s + exec_s
+        queue_s = owner.queue_s_for(seq)
+        cost = queue_s + net_s + exec_s
         # Whoever's queue and quickest way to the keys and values cost more than this is not worth a closer look.
         bound = cost * (1 - settings.hysteresis) - exec_s
         if settings.kv == "best":
@@ -97,9 +98,7 @@ class Chooser:
         ]
         if not options:
             return stay
-        options.append(
-            Option(owner.name, owner.queue_s, net_s, exec_s, self.kv_state(seq, run, owner.name, owner, now))
-        )
+        options.append(Option(owner.name, queue_s, net_s, exec_s, self.kv_state(seq, run, owner.name, owner, now)))
         best = choose(weigh(options, owner.name, settings.kv), hysteresis=settings.hysteresis)
         return stay if best is None else Choice(best.agent, best.kv)
 

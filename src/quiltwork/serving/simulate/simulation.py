@@ -79,7 +79,9 @@ class Simulation:
             # Not at the top: torch comes with the live agents' dispatcher, and not every world has a front.
             from quiltwork.serving.simulate.hearsay import Hearsay
 
-            self._hearsay = Hearsay(self.agents, self.pieces, self.network, settings, settings.front, lambda: self.now)
+            self._hearsay = Hearsay(
+                self.agents, self.pieces, self.network, settings, settings.front, self.books, lambda: self.now
+            )
         for agent, instances in placed.items():
             for instance in instances:
                 if agent not in self.agents or instance not in self.pieces:
@@ -229,13 +231,16 @@ class Simulation:
                 self._at(arrived, gone)
                 return arrived
 
-            def give() -> None:
+            moved = partial(self._hearsay.moved, owner, choice.agent, nbytes)
+
+            def give(asked: float) -> None:
                 there = self.network.send(owner, choice.agent, nbytes, self.now)
                 self._at(there, gone)
+                self._at(there, partial(moved, there - asked))
                 self._at(there, enters)
 
             def ask() -> None:
-                self._at(self.network.send(choice.agent, owner, TOKEN_BYTES, self.now), give)
+                self._at(self.network.send(choice.agent, owner, TOKEN_BYTES, self.now), partial(give, self.now))
 
             self._at(arrives, partial(self._read, new, ask))
             return float("inf")
