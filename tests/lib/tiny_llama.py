@@ -85,6 +85,7 @@ class Twin:
 
     chain: Chain
     weights: dict[str, torch.Tensor]
+    _model: torch.nn.Module | None = field(default=None, init=False, repr=False, compare=False)
 
     def greedy(self, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
         """Greedy tokens by transformers without cache tricks, and the gap between the best two logits at each."""
@@ -98,9 +99,10 @@ class Twin:
 
     @torch.no_grad()
     def logits(self, tokens: list[int]) -> torch.Tensor:
-        model = reference()
-        model.load_state_dict(self.weights)
-        return model(torch.tensor([tokens])).logits[0].float()
+        if self._model is None:
+            self._model = reference()
+            self._model.load_state_dict(self.weights)
+        return self._model(torch.tensor([tokens])).logits[0].float()
 
 
 def reference() -> torch.nn.Module:

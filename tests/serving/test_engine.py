@@ -18,7 +18,7 @@ def assert_greedy(twin, prompt, tokens):
             return
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fleet(family):
     return {
         "base": family.base(),
