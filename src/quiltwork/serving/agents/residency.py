@@ -108,6 +108,10 @@ class AgentResidency(Wanted):
         busy = fixed | self._contents(*(laying.chain for laying in in_use))
         leaving = self._worth_least(lambda models: room.without(models, in_use), busy)
         if leaving is None:
+            # What models have in common with those that stay or come may stand in the way where it stands now.
+            idle = [ref for ref, p in holdings.models.items() if ref not in stays and p.now not in in_use]
+            leaving = tuple(idle) if room.without(idle, in_use) is not None else None
+        if leaving is None:
             would_go = self._worth_least(lambda models: room.without(models, ()), fixed)
             models = frozenset(holdings.models if would_go is None else would_go)
             return Crowded(models, self._seconds(self._coming_bytes))
@@ -123,11 +127,12 @@ class AgentResidency(Wanted):
         if holdings.share is None:
             return
         staying = {r: p.now for r, p in holdings.models.items() if r in beside and r not in coming}
+        old = [p.now for r, p in holdings.models.items() if r in beside and r in coming]
         places = [Place(name, WEIGHTS_PART * holdings.share) for name in holdings.contact.names]
-        if arrange(staying, coming, (), places, holdings.cuts(coming), holdings.width) is not None:
+        if arrange(staying, coming, old, places, holdings.cuts(coming), holdings.width) is not None:
             return
         ref, memory = next(iter(coming)), holdings.share * len(places)
-        weights = self._nbytes(*coming.values(), *(laying.chain for laying in staying.values()))
+        weights = self._nbytes(*coming.values(), *(laying.chain for laying in (*staying.values(), *old)))
         if weights > WEIGHTS_PART * memory:
             raise too_large(ref, weights + round((1 - WEIGHTS_PART) * memory), memory)
         raise CapacityError(
