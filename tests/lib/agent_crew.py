@@ -74,8 +74,8 @@ class Box:
 class ThreadCrew:
     """Agents in threads. ``kill`` ends one as suddenly as a thread can be ended: between two steps, telling nobody."""
 
-    def __init__(self, source, count=2, kv_bytes=1 << 24, settings=None, clock=time.monotonic):
-        self.source, self.kv_bytes, self.clock = source, kv_bytes, clock
+    def __init__(self, source, count=2, kv_bytes=1 << 24, settings=None, clock=time.monotonic, memory_bytes=None):
+        self.source, self.kv_bytes, self.clock, self.memory_bytes = source, kv_bytes, clock, memory_bytes
         self.settings = settings or AgentSettings()
         self.names = [f"a{i}" for i in range(count)]
         self.born = {}
@@ -90,8 +90,10 @@ class ThreadCrew:
 
     def restart(self, name):
         box = self.post.mailbox(name)
-        cache = KVCache(self.kv_bytes, CPU.dtype, CPU.device)
-        agent = Agent(name, Library(CPU), cache, computing(cache), self.source, self.clock, self.settings)
+        cache = KVCache(self.memory_bytes or self.kv_bytes, CPU.dtype, CPU.device)
+        agent = Agent(
+            name, Library(CPU), cache, computing(cache), self.source, self.clock, self.settings, self.memory_bytes
+        )
         killed = threading.Event()
         agent_loop = threading.Thread(
             target=serve, args=(agent, box, self.clock), kwargs={"beat_s": 0.02, "orphaned": killed.is_set}, daemon=True

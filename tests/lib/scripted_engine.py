@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import torch
 
@@ -50,6 +51,7 @@ class ScriptedEngine:
         self.added: list[object] = []
         self.cancelled: list[int] = []
         self.looks: dict[ModelRef, Outlook] = {}
+        self.residency = SimpleNamespace(load_seconds=lambda ref: 0.0, drafts=set(), pinned=frozenset())
         self.steps = 0
         self.break_step: Exception | None = None
 

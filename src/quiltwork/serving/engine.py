@@ -17,6 +17,7 @@ from quiltwork.serving.apart import in_thread_apart
 from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.chunk import Chunker
 from quiltwork.serving.config import EngineConfig
+from quiltwork.serving.engine_residency import EngineResidency
 from quiltwork.serving.execute import BatchRecord, Executor, Work, publish
 from quiltwork.serving.fairness import EQUALS, Standings
 from quiltwork.serving.kv import KVCache, KVCounters
@@ -25,7 +26,6 @@ from quiltwork.serving.outlook import Outlooks
 from quiltwork.serving.policy.assembly import Outlook
 from quiltwork.serving.prefix import extend_hashes, found_tokens
 from quiltwork.serving.report import report_prompt
-from quiltwork.serving.residency import Residency
 from quiltwork.serving.roster import Roster, placement
 from quiltwork.serving.route import Segment, Served
 from quiltwork.serving.sampling import Offer, Sampled, sample
@@ -97,7 +97,7 @@ class Engine:
         self._limits = Limits(config.max_num_seqs, config.step_tokens, config.prefill_chunk)
         self._executor = Executor(self.cache)
         self._speculator = Speculator(config, self.cache, self._chunker, self.roster, clock)
-        self.residency = Residency(
+        self.residency = EngineResidency(
             self.roster,
             self.cache,
             config.memory_bytes,

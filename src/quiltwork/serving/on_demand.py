@@ -70,12 +70,15 @@ class OnDemand:
         if not self._cramped and self._residency.make_kv_room(ref, _tokens(request)):
             return True
         self._cramped.append((ref, request))
-        self._residency.awaited_kv_bytes = self._residency.kv_bytes(*self._need(0))
+        self._note_awaited()
         return False
 
-    def _need(self, at: int) -> tuple[ModelRef, int]:
-        ref, request = self._cramped[at]
-        return ref, _tokens(request)
+    def _note_awaited(self) -> None:
+        """Let no load take what the first in the queue for keys and values needs."""
+        self._residency.awaited = None
+        if self._cramped:
+            ref, request = self._cramped[0]
+            self._residency.awaited = (ref, _tokens(request))
 
     def _begin_cramped(self) -> None:
         while self._cramped:
@@ -88,7 +91,7 @@ class OnDemand:
             else:
                 self._waiting.setdefault(ref, []).append(request)
                 self._want(ref)
-        self._residency.awaited_kv_bytes = self._residency.kv_bytes(*self._need(0)) if self._cramped else 0
+        self._note_awaited()
 
     def ended(self, ref: ModelRef, request: Request) -> None:
         """A request is over, whether it had begun or not."""

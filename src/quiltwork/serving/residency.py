@@ -1,27 +1,18 @@
-"""Which of the models that may be asked for are in memory: room is made for one by dropping what is worth least."""
+"""Which of the models that may be asked for are in memory: what every engine's residency tells and keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import torch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from quiltwork.core.errors import CapacityError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.units import format_bytes
-from quiltwork.serving.kv import KVCache
 from quiltwork.serving.policy.pace import Pace
-from quiltwork.serving.policy.placement import Resident, evictions
-from quiltwork.serving.roster import Dimensions, Roster, dimensions
-from quiltwork.serving.route import Served
-from quiltwork.serving.weights import Content, Holding, attached_content
-from quiltwork.zoo.types import Block, Chain
+from quiltwork.serving.roster import Dimensions
+from quiltwork.zoo.types import Chain
 
-KV_FLOOR_PART = 8
-"""Weights leave this part of the memory to keys and values: an eighth."""
-DEVICE_KV_PART = 4
-"""Where pools of pages cannot give memory back (on a GPU), keys and values get this part, a quarter, for good."""
 LEAST_SECONDS_PER_BYTE = 1e-9
 """A mapped file is there at once and read when it is touched: no weight comes back cheaper than this."""
 
@@ -48,41 +39,16 @@ class Crowded:
     """What loading would take, as far as is known."""
 
 
-class Residency:
-    """The models an engine may be asked for, and what of them is in memory. Belongs to the engine's thread.
+class Residency(Protocol):
+    """The models an engine may be asked for, and which of them are in memory. Belongs to the engine's thread."""
 
-    memory_bytes : cap on weights and KV together; None where nothing ever has to go.
-    leaves : is told of each model that goes out of memory.
-    largest_kv : bytes of keys and values that the largest sequence at hand may come to.
-    """
-
-    def __init__(
-        self,
-        roster: Roster,
-        cache: KVCache,
-        memory_bytes: int | None,
-        max_model_len: int | None,
-        clock: Callable[[], float],
-        *,
-        leaves: Callable[[ModelRef], None],
-        largest_kv: Callable[[], int],
-    ) -> None:
-        self.counters = ResidencyCounters()
-        self.pinned: frozenset[ModelRef] = frozenset()
-        """Models that never go."""
-        self.drafts: set[ModelRef] = set()
-        """Models that draft for others: they do not go either."""
-        self.awaited_kv_bytes = 0
-        """Of a sequence that waits until weights in its way can go."""
-        self._roster, self._cache, self._clock = roster, cache, clock
-        self._memory, self._max_model_len = memory_bytes, max_model_len
-        self._leaves, self._largest_kv = leaves, largest_kv
-        self._paces: dict[ModelRef, Pace] = {}
-        self._weights: dict[Content, dict[Content, Holding]] = {}
-        """Of blocks and attachments that have been in memory: what they hold there, and what it took to load."""
-        self._coming: frozenset[Content] = frozenset()
-
-    # --- the catalogue ------------------------------------------------------------------------------------------
+    counters: ResidencyCounters
+    pinned: frozenset[ModelRef]
+    """Models that never go."""
+    drafts: set[ModelRef]
+    """Models that draft for others: they do not go either."""
+    awaited: tuple[ModelRef, int] | None
+    """The model and the tokens of a sequence that waits until weights in its way can go."""
 
     def offer(self, chain: Chain) -> Dimensions:
         """A model may be asked for from now on, in memory or not; those in memory may go for others.
@@ -90,30 +56,77 @@ class Residency:
         Raises UnsupportedError where it is no chain from embed to head, CapacityError where it is not in memory and
         does not fit even alone.
         """
-        size = dimensions(chain, self._max_model_len)
-        if self._memory is not None and not self.is_resident(chain.model.ref):
-            units = dict(_units(chain))
-            self._check_it_fits([chain], sum(map(self._estimate, units.values())) + self._memory // KV_FLOOR_PART)
-        self._roster.offered[chain.model.ref] = chain
-        self._learn()
-        if self._memory is not None:
-            self._roster.library.store.keeps = True
-            if self._cache.device.type != "cpu":
-                self._roster.most_kv_bytes = self._memory // DEVICE_KV_PART
-        return size
+        ...
 
     def withdraw(self, ref: ModelRef) -> None:
         """A model that is out of service may be asked for no more; what only it needed goes."""
-        chain = self._roster.offered.pop(ref, None)
-        self.unpin(ref)
-        self._paces.pop(ref, None)
-        if chain is None:
-            return
-        kept: set[Content] = set()
-        for other in (*self._roster.offered.values(), *(s.chain for s in self._roster.served.values())):
-            kept.update(self._contents(other))
-        self._roster.library.store.drop(set(self._contents(chain)) - kept)
-        self._roster.settle()
+        ...
+
+    def pin(self, ref: ModelRef) -> None:
+        """Nothing of a model goes any more, once it is in memory."""
+        ...
+
+    def unpin(self, ref: ModelRef) -> None:
+        """A model may go again. Harmless where it was not pinned."""
+        ...
+
+    def is_resident(self, ref: ModelRef) -> bool:
+        """Whether a model is in memory, and a request for it starts at once. Any thread."""
+        ...
+
+    def is_busy(self, ref: ModelRef) -> bool:
+        """Whether sequences of a model are running or waiting in the engine."""
+        ...
+
+    def asked(self, ref: ModelRef) -> None:
+        """A request for a model has come."""
+        ...
+
+    def make_room(self, chains: Sequence[Chain]) -> Crowded | None:
+        """Have the memory for chains that come together, evicting as little value as possible. None: it is set apart.
+
+        Raises CapacityError where they cannot fit beside what is pinned, however long one waits; nothing is dropped
+        then, nor where there is only no room now.
+        """
+        ...
+
+    def came(self) -> None:
+        """What room was set apart for is in memory now, or will not come."""
+        ...
+
+    def loaded(self, seconds: float) -> None:
+        """A model came into service."""
+        ...
+
+    def failed(self) -> None:
+        """A model that room was made for did not come."""
+        ...
+
+    def load_seconds(self, ref: ModelRef) -> float:
+        """Expected seconds to bring an offered model into memory, by what loading has taken so far; 0 where it is."""
+        ...
+
+    def make_kv_room(self, ref: ModelRef, tokens: int) -> bool:
+        """Let weights go where one sequence of ``ref`` with so many tokens, prompt and answer, needs more for keys and
+        values than they leave.
+
+        False where those in its way are in use now. Where it could not fit beside pinned weights alone nothing goes,
+        and the engine will refuse it.
+        """
+        ...
+
+
+class Wanted:
+    """What a residency knows of models wherever they are: how often they are asked for, which must stay, what came and
+    went. clock : seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.counters = ResidencyCounters()
+        self.pinned: frozenset[ModelRef] = frozenset()
+        self.drafts: set[ModelRef] = set()
+        self.awaited: tuple[ModelRef, int] | None = None
+        self._clock = clock
+        self._paces: dict[ModelRef, Pace] = {}
 
     def pin(self, ref: ModelRef) -> None:
         """Nothing of a model goes any more, once it is in memory."""
@@ -123,236 +136,44 @@ class Residency:
         """A model may go again. Harmless where it was not pinned."""
         self.pinned -= {ref}
 
-    def is_resident(self, ref: ModelRef) -> bool:
-        """Whether a model is in memory, and a request for it starts at once. Any thread."""
-        return ref in self._roster.served
-
-    def is_busy(self, ref: ModelRef) -> bool:
-        """Whether sequences of a model are running or waiting in the engine."""
-        served = self._roster.served.get(ref)
-        return served is not None and served.running > 0
-
     def asked(self, ref: ModelRef) -> None:
         """A request for a model has come."""
         self._paces[ref] = self._paces.get(ref, Pace()).counted(self._clock())
 
-    def came(self) -> None:
-        """What room was set apart for is in memory now, or will not come."""
-        self._roster.reserved_bytes, self._coming = 0, frozenset()
+    def rate(self, ref: ModelRef) -> float:
+        """Requests for a model per second of late."""
+        return self._paces.get(ref, Pace()).per_second(self._clock())
 
-    def loaded(self, seconds: float) -> None:
-        """A model came into service."""
-        self._learn()
+    def forget(self, ref: ModelRef) -> None:
+        """Nobody may ask for a model any more."""
+        self.unpin(ref)
+        self._paces.pop(ref, None)
+
+    def count(
+        self,
+        *,
+        loads: int = 0,
+        load_seconds: float = 0.0,
+        failures: int = 0,
+        evictions: int = 0,
+        evicted_bytes: int = 0,
+    ) -> None:
+        """Count what came, went or did not come."""
         c = self.counters
-        self.counters = replace(c, loads=c.loads + 1, load_seconds=c.load_seconds + seconds)
-
-    def failed(self) -> None:
-        """A model that room was made for did not come."""
-        self.came()
-        self._roster.settle()
-        self.counters = replace(self.counters, failures=self.counters.failures + 1)
-
-    # --- room ---------------------------------------------------------------------------------------------------
-
-    def make_room(self, chains: Sequence[Chain]) -> Crowded | None:
-        """Have the memory for chains that come together, evicting as little value as possible. None: it is set apart.
-
-        Raises CapacityError where they cannot fit beside what is pinned, however long one waits; nothing is dropped
-        then, nor where there is only no room now.
-        """
-        if self._memory is None:
-            return None
-        self._learn()
-        held = self._roster.library.store.holdings()
-        coming, unknown = self._holdings(chains)
-        missing = [holding for content, holding in coming.items() if content not in held]
-        need = unknown + sum(holding.nbytes for holding in missing)
-        fixed = self._fixed() | set(coming)
-        floor = self._kv_floor()
-        self._check_it_fits(chains, need + sum(held[c].nbytes for c in fixed if c in held) + floor)
-        floor = max(floor, self._cache.held_bytes, self._largest_kv(), self.awaited_kv_bytes)
-        short = self._roster.library.nbytes + need + floor - self._memory
-        if short > 0 and not self._evict(held, short, fixed):
-            would_go = evictions(self._residents(held), short, fixed | self._coming)
-            models = self._needing(would_go) if would_go is not None else tuple(self._roster.served)
-            return Crowded(frozenset(models), self._seconds(missing, unknown))
-        self._roster.reserved_bytes, self._coming = need, frozenset(coming)
-        self._roster.settle()
-        return None
-
-    def load_seconds(self, ref: ModelRef) -> float:
-        """Expected seconds to bring an offered model into memory, by what loading has taken so far; 0 where it is."""
-        chain = self._roster.offered.get(ref)
-        if chain is None or self.is_resident(ref):
-            return 0.0
-        self._learn()
-        held = self._roster.library.store.holdings()
-        coming, unknown = self._holdings([chain])
-        return self._seconds([holding for content, holding in coming.items() if content not in held], unknown)
-
-    def kv_bytes(self, ref: ModelRef, tokens: int) -> int:
-        """Bytes of keys and values that a sequence with so many tokens takes; 0 where the model is not in memory."""
-        served = self._roster.served.get(ref)
-        return served.kv_bytes(tokens) if served is not None else 0
-
-    def make_kv_room(self, ref: ModelRef, tokens: int) -> bool:
-        """Let weights go where one sequence of ``ref`` with so many tokens, prompt and answer, needs more for keys and
-        values than they leave.
-
-        False where those in its way are in use now. Where it could not fit beside pinned weights alone nothing goes,
-        and the engine will refuse it.
-        """
-        need = self.kv_bytes(ref, tokens)
-        short = need - self._cache.capacity
-        if self._memory is None or short <= 0 or self._roster.most_kv_bytes is not None:
-            return True
-        self._learn()
-        held = self._roster.library.store.holdings()
-        fixed = self._fixed() | set(self._contents(self._roster.served[ref].chain))
-        if sum(held[c].nbytes for c in fixed if c in held) + need > self._memory:
-            return True
-        if not self._evict(held, short, fixed):
-            return False
-        self._roster.settle()
-        return True
-
-    def _check_it_fits(self, chains: Sequence[Chain], together: int) -> None:
-        assert self._memory is not None
-        if together > self._memory:
-            raise CapacityError(
-                f"needs {format_bytes(together)}, what is pinned and the least for keys and values included, "
-                f"of {format_bytes(self._memory)}",
-                where=str(chains[0].model.ref),
-                hint="raise --memory",
-            )
-
-    def _kv_floor(self) -> int:
-        assert self._memory is not None
-        least = self._memory // KV_FLOOR_PART
-        return max(least, self._roster.most_kv_bytes or 0, self._cache.standing_bytes)
-
-    def _evict(self, held: Mapping[Content, Holding], short: int, fixed: set[Content]) -> bool:
-        """Free ``short`` bytes, or nothing."""
-        chosen = evictions(self._residents(held), short, fixed | self._busy(held))
-        if chosen is None:
-            return False
-        models = self._needing(chosen)
-        before = self._roster.library.nbytes
-        if models:
-            self._roster.take_out(models)
-        for ref in models:
-            self._leaves(ref)
-        self._roster.library.store.drop(chosen)
-        c, freed = self.counters, before - self._roster.library.nbytes
-        self.counters = replace(c, evictions=c.evictions + len(models), evicted_bytes=c.evicted_bytes + freed)
-        return True
-
-    def _residents(self, held: Mapping[Content, Holding]) -> list[Resident]:
-        now = self._clock()
-        rates = dict.fromkeys(held, 0.0)
-        needed: dict[Content, set[str]] = {}
-        served = {ref: served.chain for ref, served in self._roster.served.items()}
-        for ref, chain in {**self._roster.offered, **served}.items():
-            rate = self._paces.get(ref, Pace()).per_second(now)
-            for content in self._contents(chain):
-                if content in held:
-                    rates[content] += rate
-                    if ref in served:
-                        needed.setdefault(content, set()).add(str(ref))
-        return [
-            Resident(
-                content, h.nbytes, rates[content], max(h.seconds, h.nbytes * LEAST_SECONDS_PER_BYTE),
-                needed_by=frozenset(needed.get(content, ())),
-            )
-            for content, h in held.items() if h.nbytes
-        ]  # fmt: skip
-
-    def _needing(self, contents: Collection[Content]) -> tuple[ModelRef, ...]:
-        """Models in memory that cannot run without one of these."""
-        gone = set(contents)
-        return tuple(ref for ref, s in self._roster.served.items() if not gone.isdisjoint(self._contents(s.chain)))
-
-    def _fixed(self) -> set[Content]:
-        """What pinned models and drafts need."""
-        served, stays = self._roster.served, self.pinned | self.drafts
-        return {c for ref in stays if ref in served for c in self._contents(served[ref].chain)}
-
-    def _busy(self, held: Mapping[Content, Holding]) -> set[Content]:
-        """What running sequences need, and what is being loaded."""
-        busy = set(self._coming)
-        in_service: set[Content] = set()
-        for served in self._roster.served.values():
-            contents = set(self._contents(served.chain))
-            in_service |= contents
-            if served.running:
-                busy |= contents
-        return busy | {content for content, h in held.items() if h.refs and content not in in_service}
-
-    # --- what models weigh --------------------------------------------------------------------------------------
-
-    def _learn(self) -> None:
-        """Note what the blocks now in memory hold."""
-        new = [
-            (unit, contents)
-            for served in self._roster.served.values()
-            for unit, contents in _loaded(served)
-            if unit not in self._weights
-        ]
-        held = self._roster.library.store.holdings() if new else {}
-        for unit, contents in new:
-            self._weights[unit] = {content: held[content] for content in contents}
-
-    def _contents(self, chain: Chain) -> Iterator[Content]:
-        """What of the store a chain needs, as far as it has been in memory."""
-        for unit, _ in _units(chain):
-            yield from self._weights.get(unit, ())
-
-    def _estimate(self, blocks: Sequence[Block]) -> int:
-        """Bytes of blocks in the precision they are computed with; what they share with others is counted."""
-        width = torch.empty((), dtype=self._cache.dtype).element_size()
-        return weight_bytes(blocks, width)
-
-    def _holdings(self, chains: Sequence[Chain]) -> tuple[dict[Content, Holding], int]:
-        """What chains hold as far as that is known, and the estimated bytes of the rest."""
-        known: dict[Content, Holding] = {}
-        unknown = 0
-        for unit, blocks in {unit: blocks for chain in chains for unit, blocks in _units(chain)}.items():
-            if unit in self._weights:
-                known |= self._weights[unit]
-            else:
-                unknown += self._estimate(blocks)
-        return known, unknown
-
-    def _seconds(self, missing: Sequence[Holding], unknown: int) -> float:
-        known = [holding for unit in self._weights.values() for holding in unit.values()]
-        nbytes = sum(holding.nbytes for holding in known)
-        pace = sum(holding.seconds for holding in known) / nbytes if nbytes else 0.0
-        return sum(holding.seconds for holding in missing) + unknown * pace
+        self.counters = ResidencyCounters(
+            c.loads + loads,
+            c.load_seconds + load_seconds,
+            c.failures + failures,
+            c.evictions + evictions,
+            c.evicted_bytes + evicted_bytes,
+        )
 
 
-def weight_bytes(blocks: Sequence[Block], width: int) -> int:
-    """Bytes of all tensors of blocks with ``width`` bytes a number."""
-    total = 0
-    for block in blocks:
-        for ref in block.tensors:
-            count = 1
-            for n in ref.shape:
-                count *= n
-            total += count * width
-    return total
-
-
-def _units(chain: Chain) -> Iterator[tuple[Content, tuple[Block, ...]]]:
-    """What is loaded as one: blocks, and the attachments of a place together."""
-    for part in chain.links:
-        yield (part.block.id,), (part.block,)
-        if part.attachments:
-            yield attached_content(part.block, part.attachments), tuple(part.attachments)
-
-
-def _loaded(served: Served) -> Iterator[tuple[Content, Collection[Content]]]:
-    for block, part in zip(served.loaded, served.chain.links, strict=True):
-        yield (part.block.id,), block.weights.contents
-        if part.attachments:
-            name = attached_content(part.block, part.attachments)
-            yield name, (name,)
+def too_large(ref: ModelRef, together: int, memory: int) -> CapacityError:
+    """A model needs ``together`` bytes with all that must be there beside it, of ``memory``."""
+    return CapacityError(
+        f"needs {format_bytes(together)}, what is pinned and the least for keys and values included, "
+        f"of {format_bytes(memory)}",
+        where=str(ref),
+        hint="raise --memory",
+    )

@@ -133,6 +133,10 @@ class Sequence:
         """Tokens made so far."""
         return len(self.tokens) - self.prompt_len
 
+    def longest(self, version: Version) -> int:
+        """Tokens that it may come to, a version's virtual ones included."""
+        return version.virtual_tokens + len(self.prompt) + self.max_tokens
+
     def check(self, version: Version, fits: int) -> None:
         """Raise BadInputError where it is empty, foreign to the version or may come to be too long.
 
@@ -142,7 +146,7 @@ class Sequence:
             raise BadInputError("the prompt has no tokens", where="prompt")
         if min(self.prompt) < 0 or max(self.prompt) >= version.vocab_size:
             raise BadInputError(f"token ids must be in [0, {version.vocab_size})", where="prompt")
-        total = version.virtual_tokens + len(self.prompt) + self.max_tokens
+        total = self.longest(version)
         if total > version.max_len:
             raise BadInputError(
                 f"{len(self.prompt)} prompt tokens and max_tokens {self.max_tokens} exceed the model's"

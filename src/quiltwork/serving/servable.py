@@ -55,6 +55,8 @@ class TokenEngine(Protocol):
     def step(self) -> list[Emission]: ...
     @property
     def has_work(self) -> bool: ...
+    @property
+    def residency(self) -> Residency: ...
     def stats(self) -> EngineStats: ...
 
 
@@ -146,7 +148,7 @@ class LanguageModels:
         self._published = clock()
         self._end_with, self._further_samples = end, samples
         self._loop = EngineLoop(engine, self._deliver, self._fail_all, begin, wake)
-        self._residency: Residency | None = getattr(engine, "residency", None)
+        self._residency: Residency = engine.residency
         self._demand: OnDemand | None = None
         """From the first model that is offered without being loaded."""
 
@@ -180,13 +182,13 @@ class LanguageModels:
         return self._is_in_memory(ref)
 
     def _is_in_memory(self, ref: ModelRef) -> bool:
-        return self._demand is None or self._residency is None or self._residency.is_resident(ref)
+        return self._demand is None or self._residency.is_resident(ref)
 
     def _state(self, ref: ModelRef, loading: Collection[ModelRef]) -> str:
         return "ready" if self.is_resident(ref) else "loading" if ref in loading else "absent"
 
     def _told(self, host: _Host) -> dict[str, Json]:
-        if self._demand is None or self._residency is None:
+        if self._demand is None:
             return _info(host)
         return {**_info(host), "pinned": host.language.ref in self._residency.pinned}
 
@@ -194,14 +196,12 @@ class LanguageModels:
         """Take requests for a model without loading it: the first one has it loaded. From then on models that are idle
         may leave memory for others, those loaded before included.
 
-        Raises what ``load`` raises, and UnsupportedError where the engine is made of several agents.
+        Raises what ``load`` raises.
         """
         with self._load_lock:
             self._open()
             assert self._source is not None
             residency = self._residency
-            if residency is None:
-                raise UnsupportedError("models are loaded on demand by one engine only, not by agents", where="lazy")
             chain = self._source.chain(self._aliases.get(ref, ref))
             ref = self._named(ref, chain)
             with self._lock:
@@ -213,7 +213,7 @@ class LanguageModels:
             language = self._loader.load(chain.model)
 
             def offer() -> None:
-                host = self._hosted(residency, chain, language)
+                host = self._hosted(chain, language)
                 if self._demand is None:
                     for loaded in hosts.values():
                         residency.offer(loaded.chain)
@@ -238,8 +238,6 @@ class LanguageModels:
         """
         ref = self._aliases.get(ref, ref)
         residency = self._residency
-        if residency is None:
-            raise UnsupportedError("models are pinned in one engine only, not over agents", where="pin")
         if pinned:
             self._loop.call(lambda: residency.pin(ref))
             try:
@@ -316,9 +314,8 @@ class LanguageModels:
             return None if self.is_resident(ref) else self._place(present)
         self._stand_ins.check(chain.model)
         language = self._loader.load(chain.model)
-        if self._demand is not None and self._residency is not None:
-            residency = self._residency
-            return self._place(self._loop.call(lambda: self._hosted(residency, chain, language)))
+        if self._demand is not None:
+            return self._place(self._loop.call(lambda: self._hosted(chain, language)))
         draft = self._draft_for(chain, language)
         host, served = self._prepare(chain, language)
         self._loop.call(lambda: self._install(host, served, draft))
@@ -347,8 +344,8 @@ class LanguageModels:
 
     # --- models on demand ---------------------------------------------------------------------------------------
 
-    def _hosted(self, residency: Residency, chain: Chain, language: Language) -> _Host:
-        size = residency.offer(chain)
+    def _hosted(self, chain: Chain, language: Language) -> _Host:
+        size = self._residency.offer(chain)
         return _Host(language, chain, size.max_len - size.virtual_tokens, size.vocab_size)
 
     def _bring(self, ref: ModelRef) -> None:
@@ -372,7 +369,6 @@ class LanguageModels:
     def _place(self, host: _Host) -> Crowded | None:
         """Load a host and serve it, if there is room now."""
         residency = self._residency
-        assert residency is not None
         assert self._source is not None
         began = self._clock()
         chains = [host.chain, *self._draft_chains(host.chain)]
@@ -440,9 +436,7 @@ class LanguageModels:
         if present is None or not stands or not self._is_in_memory(ref):
             present, served = self._prepare(small, small_language)
             self._loop.call(lambda: self._engine.install(served))
-        if self._residency is not None:
-            residency = self._residency
-            self._loop.call(lambda: residency.drafts.add(ref))
+        self._loop.call(lambda: self._residency.drafts.add(ref))
         with self._lock:
             self._draft_hosts[ref] = present
         return ref
@@ -462,7 +456,7 @@ class LanguageModels:
                     self._demand.drop(ref, _not_loaded(ref))
                 if ref in self._draft_hosts:
                     self._engine.draft_with(ref, None)  # others still draft with it
-                elif self._demand is None or self._residency is None:
+                elif self._demand is None:
                     self._engine.unload(ref)
                 else:
                     if self._residency.is_resident(ref):
@@ -615,7 +609,7 @@ class LanguageModels:
             [host.chain.model for host in hosts.values()],
             request.allowed,
             self._engine.outlooks(first, chains),
-            {ref: self._residency.load_seconds(ref) if self._residency is not None else 0.0},
+            {ref: self._residency.load_seconds(ref)},
         )
         chosen = hosts.get(request.assembled.ref)
         if chosen is None:
@@ -716,7 +710,7 @@ class LanguageModels:
     def samples(self) -> Sequence[Sample]:
         """Metrics under vLLM's names beside our own."""
         samples = [*self._metrics.samples(self._stats), *self._further_samples()]
-        if self._demand is not None and self._residency is not None:
+        if self._demand is not None:
             with self._lock:
                 refs = list(self._hosts)
             resident = sum(map(self._residency.is_resident, refs))
@@ -728,8 +722,7 @@ class LanguageModels:
         with self._lock:
             chains = {ref: host.chain for ref, host in self._hosts.items()}
             outstanding = self._outstanding
-        pinned = self._residency.pinned if self._residency is not None else frozenset()
-        return picture(chains, self._stats, outstanding=outstanding, room=self._room, pinned=pinned)
+        return picture(chains, self._stats, outstanding=outstanding, room=self._room, pinned=self._residency.pinned)
 
     def explain(self, model: ModelRef, *, tenant: str | None) -> Mapping[str, Json]:
         """A loaded model's parts and segments as they are now, and which loaded models share them. Reads no weights.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from quiltwork.core import registry
 from quiltwork.core.errors import UnsupportedError
 from quiltwork.layers.protocol import Executor, LoadedAttachment, Placement
-from quiltwork.zoo.types import Block, RawTensor, TensorRef
+from quiltwork.zoo.types import Block, Part, RawTensor, TensorRef
 
 Read = Callable[[TensorRef], RawTensor]
 
@@ -247,3 +247,23 @@ class Library:
 def attached_content(block: Block, attachments: Sequence[Block]) -> Content:
     """What names a part's attachments in the store."""
     return ("attached", block.id, *(a.id for a in attachments))
+
+
+def units(links: Iterable[Part]) -> Iterator[tuple[Content, tuple[Block, ...]]]:
+    """What is loaded as one: blocks, and the attachments of a place together."""
+    for part in links:
+        yield (part.block.id,), (part.block,)
+        if part.attachments:
+            yield attached_content(part.block, part.attachments), tuple(part.attachments)
+
+
+def weight_bytes(blocks: Iterable[Block], width: int) -> int:
+    """Bytes of all tensors of blocks with ``width`` bytes a number."""
+    total = 0
+    for block in blocks:
+        for ref in block.tensors:
+            count = 1
+            for n in ref.shape:
+                count *= n
+            total += count * width
+    return total

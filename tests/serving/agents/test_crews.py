@@ -312,3 +312,37 @@ def test_a_host_with_agents_logs_their_batches_and_shows_their_queues(zoo, tmp_p
     assert any({"base", "top"} <= set(line["sequences"]) for line in lines), "two models in one executed batch"
     tokens = sum(line["rows"] for line in lines if line["first"] == "embed")
     assert tokens == sum(len(PROMPT[i:]) + 11 for i in range(9))
+
+
+@pytest.mark.parametrize("crew", ["local", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
+def test_more_models_than_agents_hold_come_and_go_without_changing_a_token(request, zoo, alone, crew):
+    """One agent has room for a model and the other for half of one; ``top`` shares its lower half with ``base``."""
+    engine = Engine(CONFIG, time.monotonic)
+    with Zoo(zoo) as opened:
+        engine.install(engine.prepare(opened.chain("base"), opened.read))
+    each = round(1.25 * engine.stats().weight_bytes)
+    settings = {"zoo": str(zoo), "agents": 2, "threads": 2, "seed": 1, "memory_bytes": 2 * each}
+    if crew == "ray":
+        request.getfixturevalue("cluster")
+        settings |= {"ray": "auto", "memory_bytes": each, "threads": 1}
+    host = language_servable(settings)
+    expected = alone(REQUESTS)
+    most = 0
+    try:
+        for name in NAMES:
+            host.offer(ModelRef(name))
+        assert {hosted.state for hosted in host.models()} == {"absent"}
+        kills = [host._engine.holdings.contact.names[1]] if crew == "local" else []
+        for id, (name, prompt, count) in REQUESTS.items():
+            options = {"max_tokens": count, "ignore_eos": True, "temperature": 0.0}
+            stream = host.submit(ModelRef(name), Input("completion", {"prompt": prompt}), options, caller=Caller())
+            if id == 5 and kills:
+                os.kill(host._engine.holdings.contact._crew.pid(kills.pop()), signal.SIGKILL)
+            assert [t for part in stream if not part.last for t in part.fields["token_ids"]] == expected[id]
+            most = max(most, *(beat.weight_bytes for beat in host._engine.agents().values() if beat is not None))
+        figures = {s.name: s.value for s in host.samples() if not s.labels}
+        assert figures["quiltwork:model_evictions_total"] > 0
+        assert figures["quiltwork:model_load_failures_total"] == 0
+        assert most <= 0.9 * each
+    finally:
+        host.close()

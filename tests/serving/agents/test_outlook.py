@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -79,5 +80,9 @@ def test_the_front_tells_of_what_its_agents_hold(family):
         told = engine.outlooks(seq, {twin.chain.model.ref: twin.chain for twin in (base, absent)})
         assert list(told) == [base.chain.model.ref]
         assert 0 < told[base.chain.model.ref].cost_s < math.inf
+        engine.residency.offer(absent.chain)
+        told = engine.outlooks(seq, {twin.chain.model.ref: twin.chain for twin in (base, absent)})
+        same = dataclasses.replace(told[base.chain.model.ref], queue_s=0.0)
+        assert dataclasses.replace(told[absent.chain.model.ref], queue_s=0.0) == same, "what may be asked for counts"
     finally:
         engine.close()

@@ -65,6 +65,7 @@ from quiltwork.serving.kv import KVCache
 from quiltwork.serving.policy.cost import SegmentProfile
 from quiltwork.serving.policy.kv import KVChoice
 from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch, queue_seconds, ration
+from quiltwork.serving.spare import return_freed_memory
 from quiltwork.serving.weights import Library
 
 WAITS_KEPT = 256
@@ -203,16 +204,18 @@ class Agent:
         self._laid(layout)
 
     def _share_memory(self, layout: Layout | None = None) -> None:
-        """Leave the pages what weights do not take. Raises CapacityError, having let go of ``layout``, where that is
-        less than what sequences hold."""
+        """Leave the pages what weights do not take: the youngest requests give theirs back where that is less than
+        they hold. Raises CapacityError, having let go of ``layout``, where weights leave nothing."""
         if self._memory_bytes is None:
             return
         room = self._memory_bytes - self.library.nbytes
-        if room < max(self.cache.held_bytes, 1) and layout is not None:
+        if room < 1 and layout is not None:
             let_go(layout.loaded, self.library)
             raise CapacityError(
                 f"{self.name} has {self._memory_bytes} bytes, which its part does not fit", hint="raise --memory"
             )
+        while self.cache.held_bytes > max(room, 0):
+            self._make_room()
         self.cache.shrink_to(max(room, self.cache.held_bytes))
 
     def _laid(self, layout: Layout) -> None:
@@ -226,6 +229,7 @@ class Agent:
             layout = self._layouts.pop(id, None)
             if layout is not None:
                 let_go(layout.loaded, self.library)
+                return_freed_memory()
                 self._share_memory()
 
     def _release(self, request: int) -> None:

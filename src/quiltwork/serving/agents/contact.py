@@ -73,6 +73,10 @@ class Back:
 Letter = Message | Lost | Back
 
 
+class AgentLost(CapacityError):
+    """An agent ended or fell silent before it had loaded what it was to."""
+
+
 class Contact:
     """Letters to and from agents. Any thread may send; a thread of its own receives.
 
@@ -170,7 +174,7 @@ class Contact:
     def lay(self, message: Lay, asked: Sequence[str]) -> None:
         """Have agents load their parts of a model, and wait until all have. Not in the receiving thread.
 
-        Raises CapacityError where one cannot or does not.
+        Raises CapacityError where one cannot or does not, AgentLost where that is because it has ended.
         """
         deaths = dict(self._deaths)
         turn = next(self._asked)
@@ -194,7 +198,13 @@ class Contact:
             except queue.Empty:
                 if self._deaths[agent] != deaths:
                     break
-        raise CapacityError(f"agent {agent} did not load it", where="agents", hint="see the agent's log")
+        raise AgentLost(f"agent {agent} did not load it", where="agents", hint="see the agent's log")
+
+    def wait_for_all(self) -> None:
+        """Return when no agent is gone any more, or after as long as a load may take. Not in the receiving thread."""
+        until = self._clock() + LOAD_SECONDS
+        while self.gone and self._clock() < until and not self._closed.wait(WAIT_SECONDS):
+            pass
 
     # --- the receiving thread -----------------------------------------------------------------------------------
 
@@ -220,6 +230,7 @@ class Contact:
                 if message.left_out:
                     self._log.left_out(message.agent, message.left_out)
         elif isinstance(message, Laid):
+            self._seen[message.agent] = self._clock()
             for (layout, _, agent), waiting in list(self._laid.items()):
                 if (layout, agent) == (message.layout, message.agent):
                     waiting.put(message)
@@ -227,13 +238,18 @@ class Contact:
             self._inbox.put(message)
 
     def _notice_gone(self) -> None:
-        """Agents that ended or fell silent: what they held is made again, here or by them when they are back."""
+        """Agents that ended or fell silent: what they held is made again, here or by them when they are back.
+
+        Who loads gives no sign of life until it has: it gets ``LOAD_SECONDS``.
+        """
         dead = set(self._crew.dead())
-        for name in dead:
+        loading = {agent for _, _, agent in list(self._laid)}
+        seen = {name: at for name, at in self._seen.items() if name not in loading}
+        lost = (dead | gone(seen, self._clock(), BEAT_S, misses=SILENT_BEATS)) - self.gone
+        self.gone |= lost
+        for name in dead | lost:
             self._deaths[name] += 1
-        lost = (dead | gone(self._seen, self._clock(), BEAT_S, misses=SILENT_BEATS)) - self.gone
         for name in sorted(lost):
-            self.gone.add(name)
             self._seen.pop(name, None)
             self.beats.pop(name, None)
             self._inbox.put(Lost(name))

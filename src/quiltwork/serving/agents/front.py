@@ -20,7 +20,8 @@ from quiltwork.serving.agents.contact import Back, Crew, Lost
 from quiltwork.serving.agents.dispatching import Dispatcher, Newcomer
 from quiltwork.serving.agents.figures import samples
 from quiltwork.serving.agents.flight import Flight, board, living
-from quiltwork.serving.agents.holdings import Holdings, Placed
+from quiltwork.serving.agents.holdings import Holdings, Laying, Placed
+from quiltwork.serving.agents.layout import cut_of
 from quiltwork.serving.agents.message import (
     FRONT,
     Beat,
@@ -31,6 +32,7 @@ from quiltwork.serving.agents.message import (
     Run,
 )
 from quiltwork.serving.agents.outlook import Outlooks
+from quiltwork.serving.agents.residency import AgentResidency
 from quiltwork.serving.agents.serve import BEAT_S
 from quiltwork.serving.agents.session import in_whole_pages
 from quiltwork.serving.agents.settings import AgentSettings
@@ -82,19 +84,25 @@ class AgentEngine:
         self.config, self.clock = config, clock
         self.settings = settings or AgentSettings()
         self.placement = placement(config)
+        self._flights: dict[int, Flight] = {}
+        self._placed_of: dict[int, Placed] = {}
+        self._sequences: dict[int, TokenSequence] = {}
         self._outlooks = Outlooks(self.settings)
         timing = self._outlooks.timing
-        self.holdings = Holdings(config, self.settings, crew, clock, timing, restart=restart, log=log)
+        self.holdings = Holdings(
+            config, self.settings, crew, clock, timing,
+            restart=restart, in_use=self._in_use, kv_needs=self._kv_needs, log=log,
+        )  # fmt: skip
         self._contact = self.holdings.contact
         self._dispatcher = Dispatcher(FRONT, self.settings, timing, clock)
         self._speculation = Speculation(
             config, self.settings.limits.rows, self.holdings, self._launch, self._release, clock
         )
-        self._flights: dict[int, Flight] = {}
+        self.residency = AgentResidency(
+            self.holdings, config.max_model_len, clock, leaves=self.unload, in_use=self._in_use
+        )
         self._waiting = WaitingRoom(self._payer)
         self._ledger = Ledger(config.entitlements)
-        self._sequences: dict[int, TokenSequence] = {}
-        self._placed_of: dict[int, Placed] = {}
         self._told = 0.0
         self._prompt_tokens = self._generated = self._cached = self._preemptions = self._resent = 0
 
@@ -126,8 +134,25 @@ class AgentEngine:
 
     def _forget_layings(self) -> None:
         """Let agents forget layouts that nothing needs any more."""
-        waiting = {placed.now for placed in self._placed_of.values()} | self._speculation.layings
-        self.holdings.forget(waiting | {flight.laying for flight in self._flights.values()})
+        self.holdings.forget(self._in_use())
+
+    def _in_use(self) -> set[Laying]:
+        """Layouts that sequences run on, or will. Any thread."""
+        waiting = {placed.now for placed in list(self._placed_of.values())}
+        return waiting | {flight.laying for flight in list(self._flights.values())} | self._speculation.layings
+
+    def _kv_needs(self) -> dict[str, int]:
+        """Bytes of keys and values, by agent: what sequences hold, or what the largest may come to. Any thread."""
+        needs: Counter[str] = Counter()
+        for flight in list(self._flights.values()):
+            needs.update(flight.placed.needs(len(flight.seq.tokens)))
+        if self._flights:  # of replicas only the agents know who has what
+            needs |= Counter({b.agent: b.kv_capacity - b.kv_free for b in list(self._contact.beats.values())})
+        for seq in list(self._sequences.values()):
+            placed = self._placed_of.get(seq.id)
+            if placed is not None:
+                needs |= Counter(placed.needs(seq.longest(placed)))
+        return needs
 
     def draft_with(self, model: ModelRef, draft: ModelRef | None) -> None:
         """Speculate for a model with a smaller loaded one from now on; None to stop. Answers stay the same.
@@ -153,6 +178,9 @@ class AgentEngine:
         for agent, per_token in placed.kv_at.items():
             beat = self._contact.beats.get(agent)
             capacity = beat.kv_capacity if beat is not None else self.config.kv_bytes // len(self._contact.names)
+            if self.holdings.share is not None:
+                # Signs of life tell late what a model that has just come or gone has taken or left.
+                capacity = self.residency.kv_capacity(agent, self.holdings.share)
             if per_token:
                 most = min(most, capacity // (per_token * PAGE_TOKENS) * PAGE_TOKENS)
         return most
@@ -160,10 +188,17 @@ class AgentEngine:
     # --- sequences ----------------------------------------------------------------------------------------------
 
     def outlooks(self, seq: TokenSequence, chains: Mapping[ModelRef, Chain]) -> dict[ModelRef, Outlook]:
-        """What a sequence that is not here yet would take on each of these chains; those not held are left out."""
+        """What a sequence that is not here yet would take on each of these chains.
+
+        One that is not held but may be asked for is taken to run alone, wherever the queue is shortest; others are left
+        out.
+        """
         riding = Counter(key for flight in self._flights.values() for key in flight.laying.cut.keys)
         self._outlooks.hear(dict(self._contact.beats), frozenset(self._contact.gone))
         held = {ref: self.holdings.models[ref].now.cut for ref in chains if ref in self.holdings.models}
+        for ref in chains.keys() & self.holdings.offered.keys() - held.keys():
+            whole = (0, len(chains[ref].links))
+            held[ref] = cut_of(chains[ref], whole, (tuple(self._contact.names),), self.holdings.width)
         chunk = self.config.prefill_chunk
         return {
             ref: self._outlooks.of(cut, riding, prompt=len(seq.prompt), chunk=chunk, tokens=seq.max_tokens)

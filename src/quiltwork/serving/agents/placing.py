@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import ceil
+from typing import Protocol
 
 from quiltwork.core.errors import CapacityError
 from quiltwork.core.names import ModelRef
@@ -12,8 +15,12 @@ from quiltwork.serving.policy.cost import SegmentProfile
 from quiltwork.serving.policy.placement import Demand, Place, place
 from quiltwork.serving.policy.queueing import Instance
 from quiltwork.serving.policy.settling import Lengths, Stream, settle
+from quiltwork.serving.weights import Content, units, weight_bytes
 from quiltwork.zoo.segments import segments
-from quiltwork.zoo.types import Chain
+from quiltwork.zoo.types import Chain, Part
+
+Cuts = Mapping[ModelRef, tuple[range, ...]]
+"""Where chains are cut: ranges of link indices that together cover each."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +32,40 @@ class Plan:
     holders: tuple[tuple[str, ...], ...]
 
 
+class Standing(Protocol):
+    """A chain that agents hold, cut and placed one way."""
+
+    @property
+    def chain(self) -> Chain:
+        """What they hold."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """Who holds what of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A chain, and how it is to be held."""
+
+    chain: Chain
+    plan: Plan
+
+
 @dataclass(frozen=True)
 class Expected:
     """What ``policy.settling`` goes by: what segments cost, and what will be asked.
 
     profile : of a segment of a cut; None where it is not known. rates : requests per second; where absent, all models
-    are asked for alike, and so often that all agents together are half busy. width : bytes of a number.
+    are asked for alike, and so often that all agents together are half busy.
     """
 
     profile: Callable[[Cut, int], SegmentProfile | None]
     rates: Mapping[ModelRef, float]
     lengths: Lengths
-    width: int
     power: float = 1.0
-    hysteresis: float = 0.1
 
 
 def plan(
@@ -46,20 +73,29 @@ def plan(
     places: Sequence[Place],
     present: Mapping[Instance, tuple[str, ...]],
     shares: Mapping[ModelRef, float] | None = None,
+    *,
+    cuts: Cuts | None = None,
+    width: int = 4,
+    hysteresis: float = 0.1,
     expected: Expected | None = None,
 ) -> dict[ModelRef, Plan]:
     """Cut all models where they part ways and give every segment an agent.
 
     Parameters
     ----------
-    present : where segments stand now; one that was cut in two stays where the whole was.
+    present : where segments stand now; one that was cut in two stays where the whole was. Further replicas stay where
+        there is room for them.
     shares : of the requests, by model; equal where absent. All agents together are taken to be busy.
+    cuts : where chains are cut, at least those; found from them where absent.
+    width : bytes of a number in memory.
+    hysteresis : of the placement's value that must be gained for segments to move.
     expected : given to have whole chains settle on agents by the steps that result, where what they cost is known and
         every chain fits an agent.
 
     Raises CapacityError naming the model whose segment fits nowhere.
     """
-    cuts = segments({ref: chain.links for ref, chain in chains.items()})
+    if cuts is None:
+        cuts = segments({ref: chain.links for ref, chain in chains.items()})
     keys = {
         ref: tuple(tuple(part.block.id for part in chains[ref].links[run.start : run.stop]) for run in cuts[ref])
         for ref in chains
@@ -72,26 +108,24 @@ def plan(
     traffic: dict[tuple[Instance, Instance], float] = {}
     for ref, chain in chains.items():
         share = given.get(ref, even)
-        total = sum(part.block.nbytes for part in chain.links) or 1
+        total = weight_bytes((part.block for part in chain.links), width) or 1
         for key, run in zip(keys[ref], cuts[ref], strict=True):
-            parts = chain.links[run.start : run.stop]
-            bare = sum({part.block.id: part.block.nbytes for part in parts}.values())
-            attached = sum(a.nbytes for part in parts for a in part.attachments)
+            bare, attached = segment_bytes(chain.links[run.start : run.stop], width)
             nbytes[key] = max(nbytes.get(key, 0.0), bare) + attached
             load[key] = load.get(key, 0.0) + share * capacity * 0.8 * bare / total
         for below, above in zip(keys[ref], keys[ref][1:], strict=False):
             traffic[below, above] = traffic.get((below, above), 0.0) + share
     old = {key: standing for key in nbytes if (standing := _standing(key, present))}
-    names = {p.agent for p in places}
     if expected is not None:
-        settled = _settled(chains, cuts, keys, nbytes, places, old, expected)
+        settled = _settled(chains, cuts, keys, nbytes, places, old, expected, width, hysteresis)
         if settled is not None:
             return {
                 ref: Plan((0, *(run.stop for run in cuts[ref])), keys[ref], _holders(keys[ref], settled))
                 for ref in chains
             }
     demands = [Demand(key, nbytes[key], load[key]) for key in sorted(nbytes)]
-    found = place(demands, traffic, places, present={key: standing[0] for key, standing in old.items()})
+    found = place(demands, traffic, places, present={key: at[0] for key, at in old.items()}, hysteresis=hysteresis)
+    replicas = _replicas(old, found, nbytes, places)
     plans: dict[ModelRef, Plan] = {}
     for ref in chains:
         missing = [key for key in keys[ref] if key not in found]
@@ -99,9 +133,7 @@ def plan(
             raise CapacityError(
                 "a segment fits no agent's memory", where=str(ref), hint="raise --memory or serve fewer models"
             )
-        holders = tuple(
-            (found[key], *(a for a in old.get(key, ())[1:] if a != found[key] and a in names)) for key in keys[ref]
-        )
+        holders = tuple((found[key], *replicas.get(key, ())) for key in keys[ref])
         bounds = (0, *(run.stop for run in cuts[ref]))
         plans[ref] = Plan(bounds, keys[ref], holders)
     return plans
@@ -115,12 +147,14 @@ def _settled(
     places: Sequence[Place],
     old: Mapping[Instance, tuple[str, ...]],
     expected: Expected,
+    width: int,
+    hysteresis: float,
 ) -> dict[str, tuple[Instance, ...]] | None:
     """Segments by agent; None where the cost of one is not known, or a chain fits no agent."""
     profiles: dict[Instance, SegmentProfile] = {}
     for ref, chain in chains.items():
         bounds = (0, *(run.stop for run in cuts[ref]))
-        cut = cut_of(chain, bounds, tuple(() for _ in keys[ref]), expected.width)
+        cut = cut_of(chain, bounds, tuple(() for _ in keys[ref]), width)
         for segment, key in enumerate(keys[ref]):
             known = expected.profile(cut, segment)
             if known is None:
@@ -133,8 +167,7 @@ def _settled(
     streams = [Stream(str(ref), keys[ref], rates[ref]) for ref in chains]
     present = {p.agent: [key for key, holders in old.items() if p.agent in holders] for p in places}
     found = settle(
-        streams, profiles, places, expected.lengths, power=expected.power, present=present,
-        hysteresis=expected.hysteresis,
+        streams, profiles, places, expected.lengths, power=expected.power, present=present, hysteresis=hysteresis
     )  # fmt: skip
     homeless = [ref for ref in chains if not any(set(held) >= set(keys[ref]) for held in found.values())]
     return None if homeless else found
@@ -152,6 +185,109 @@ def _holders(route: Sequence[Instance], held: Mapping[str, Sequence[Instance]]) 
     """Per segment who has it, those that have the whole chain first."""
     order = sorted(held, key=lambda agent: (not set(held[agent]) >= set(route), agent))
     return tuple(tuple(agent for agent in order if key in held[agent]) for key in route)
+
+
+def _replicas(
+    old: Mapping[Instance, tuple[str, ...]],
+    found: Mapping[Instance, str],
+    nbytes: Mapping[Instance, float],
+    places: Sequence[Place],
+) -> dict[Instance, tuple[str, ...]]:
+    """Who keeps a segment beside its new holder: those that have it now and have room for it still."""
+    free = {p.agent: p.memory_bytes for p in places}
+    for key, agent in found.items():
+        free[agent] -= nbytes[key]
+    kept: dict[Instance, tuple[str, ...]] = {}
+    for key in sorted(old):
+        for agent in old[key][1:]:
+            if agent != found.get(key) and free.get(agent, -1.0) >= nbytes[key]:
+                free[agent] -= nbytes[key]
+                kept[key] = (*kept.get(key, ()), agent)
+    return kept
+
+
+def split(cuts: Cuts, chains: Mapping[ModelRef, Chain], limit: float, width: int) -> Cuts:
+    """Cut segments of more than ``limit`` bytes into as few even pieces as keep below it, in all models alike."""
+    found: dict[ModelRef, tuple[range, ...]] = {}
+    for ref, runs in cuts.items():
+        pieces: list[range] = []
+        for run in runs:
+            sizes = [weight_bytes((part.block,), width) for part in chains[ref].links[run.start : run.stop]]
+            count = ceil(sum(sizes) / limit) if sum(sizes) > limit else 1
+            bounds = _even(sizes, count)
+            while count < len(sizes) and any(sum(sizes[a:b]) > limit for a, b in pairwise(bounds)):
+                count += 1
+                bounds = _even(sizes, count)
+            pieces += [range(run.start + a, run.start + b) for a, b in pairwise(bounds)]
+        found[ref] = tuple(pieces)
+    return found
+
+
+def _even(sizes: Sequence[int], count: int) -> list[int]:
+    """Bounds of at most ``count`` pieces of about the same sum."""
+    each, done = sum(sizes) / count, 0.0
+    bounds = [0]
+    for i, size in enumerate(sizes):
+        if i and done + size / 2 > each * len(bounds):
+            bounds.append(i)
+        done += size
+    return [*bounds, len(sizes)]
+
+
+def segment_bytes(links: Sequence[Part], width: int) -> tuple[int, int]:
+    """Bytes in memory of a run of blocks, and of what one model attached to it."""
+    bare = weight_bytes({part.block.id: part.block for part in links}.values(), width)
+    return bare, weight_bytes((a for part in links for a in part.attachments), width)
+
+
+def held_bytes(standing: Iterable[Standing], width: int) -> dict[str, dict[Content, int]]:
+    """Bytes of all that agents hold for these, by agent and by what is loaded as one; each once."""
+    held: dict[str, dict[Content, int]] = {}
+    for each in standing:
+        for (a, b), holders in zip(pairwise(each.plan.bounds), each.plan.holders, strict=True):
+            for unit, blocks in units(each.chain.links[a:b]):
+                nbytes = weight_bytes(blocks, width)
+                for agent in holders:
+                    held.setdefault(agent, {})[unit] = nbytes
+    return held
+
+
+def arrange(
+    staying: Mapping[ModelRef, Standing],
+    coming: Mapping[ModelRef, Chain],
+    in_use: Collection[Standing],
+    places: Sequence[Place],
+    cuts: Cuts,
+    width: int,
+    expected: Expected | None = None,
+) -> dict[ModelRef, Planned] | None:
+    """How models that come find room beside those that stay, so that no agent ever holds more than its memory; None
+    where they do not.
+
+    First those that stay get their new layouts, while the old ones are still there; then the old ones go that are not
+    ``in_use``; then the others come. Segments stay where they stand where the placement is good, or there is room only
+    so.
+    """
+    present: dict[Instance, tuple[str, ...]] = {}
+    for each in staying.values():
+        present |= dict(zip(each.plan.keys, each.plan.holders, strict=True))
+    chains = {**{ref: each.chain for ref, each in staying.items()}, **coming}
+    for hysteresis in (0.1, float("inf")):
+        try:
+            plans = plan(chains, places, present, cuts=cuts, width=width, hysteresis=hysteresis, expected=expected)
+        except CapacityError:
+            continue
+        planned = {ref: Planned(chain, plans[ref]) for ref, chain in chains.items()}
+        moved = [planned[ref] for ref in staying]
+        steps = [[*staying.values(), *in_use, *moved], [*in_use, *planned.values()]]
+        if all(_fits(held_bytes(standing, width), places) for standing in steps):
+            return planned
+    return None
+
+
+def _fits(held: Mapping[str, Mapping[Content, int]], places: Sequence[Place]) -> bool:
+    room = {p.agent: p.memory_bytes for p in places}
+    return all(sum(here.values()) <= room.get(agent, float("inf")) for agent, here in held.items())
 
 
 def _standing(key: Instance, present: Mapping[Instance, tuple[str, ...]]) -> tuple[str, ...]:

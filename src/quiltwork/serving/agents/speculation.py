@@ -91,8 +91,8 @@ class Speculation:
 
     @property
     def layings(self) -> set[Laying]:
-        """Layouts that shadows use."""
-        return {shadow.flight.laying for shadow in self._shadows.values()}
+        """Layouts that shadows use. Any thread."""
+        return {shadow.flight.laying for shadow in list(self._shadows.values())}
 
     def pair(self, model: ModelRef, draft: ModelRef | None) -> None:
         """Draft for a model with another one from now on, or with none."""

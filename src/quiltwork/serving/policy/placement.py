@@ -58,8 +58,8 @@ def place(
     Parameters
     ----------
     traffic : bytes per second between segments that follow each other, in any unit.
-    present : where segments stand now; it is kept unless the whole placement gains more than ``hysteresis`` of its
-        value.
+    present : where segments stand now. They stay, and the others find places beside them, unless the whole placement
+        gains more than ``hysteresis`` of its value otherwise or has no room so.
 
     Segments that fit nowhere are missing from the result. Deterministic: ties go to the names that sort first.
     """
@@ -78,12 +78,18 @@ def place(
         world.put_best(demand)
     world.improve(order)
     found = world.where
-    if present is not None and set(present) >= set(found):
+    if present:
         kept = _World(demands, neighbours, places, weighing)
+        coming = []
         for demand in order:
-            if demand.instance in present and present[demand.instance] in kept.places:
+            if present.get(demand.instance) in kept.places:
                 kept.put(demand, present[demand.instance])
-        if len(kept.where) == len(found) and kept.feasible():
+            else:
+                coming.append(demand)
+        for demand in coming:
+            kept.put_best(demand)
+        kept.improve(coming)
+        if len(kept.where) >= len(found) and kept.feasible():
             value, old = world.value(), kept.value()
             if value - old <= hysteresis * max(abs(old), 1e-9):
                 return kept.where
