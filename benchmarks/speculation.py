@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 from zlib import crc32
 
@@ -49,9 +49,7 @@ class Amount:
     batches: tuple[int, ...] = (1, 4, 16)
     lengths: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8)
     """Tokens drafted whose costs make the profile."""
-    profile_tokens: int = 48
-    """Of an answer, where costs are measured."""
-    gains: int = 12
+    gains: int = 8
     prompts: int = 16
     """Over which the acceptance that the gain is promised for is counted."""
     sweep: int = 8
@@ -63,7 +61,7 @@ class Amount:
     """In each repeat with a useless draft."""
 
 
-QUICK = Amount(16, (1, 2), (0, 1, 4), profile_tokens=8, gains=2, prompts=2, sweep=2, turns=2, useless=2, answers=2)
+QUICK = Amount(16, (1, 2), (0, 1, 4), gains=2, prompts=2, sweep=2, turns=2, useless=2, answers=2)
 
 
 def log_text(data: Path | None) -> bytes:
@@ -200,8 +198,9 @@ class _Bench:
     def sweep(self, prompts: list[list[int]], earlier: list[list[int]]) -> dict[str, Any]:
         """Speed-up of the engine's own choice against the best that any length could give, at every point.
 
-        The profile, seconds of a step by tokens drafted over ``earlier`` prompts, is taken in turn with the rest, so
-        that what changes on the machine changes for both. Drawing costs too: it is another one at each temperature.
+        The profile, mean seconds of a step by tokens drafted over ``earlier`` prompts, is taken in turn with the rest
+        and at the same positions, so that what changes on the machine changes for both. Drawing costs too: it is another
+        one at each temperature.
         """
         from work.speculating import Mode
 
@@ -217,9 +216,9 @@ class _Bench:
                     self._context.progress(f"sweep, batch {batch}, temperature {temperature}, {turn + 1}")
                     for length, seconds in taken.items():
                         mode = Mode("draft", length) if length else Mode()
-                        steps = self.ask(mode, earlier[:batch], temperature, self._amount.profile_tokens).step_seconds
+                        steps = self.ask(mode, earlier[:batch], temperature).step_seconds
                         if turn >= 0 and steps:
-                            seconds.append(median(steps))
+                            seconds.append(fmean(steps))
                     rate = {}
                     for name, mode in (("plain", Mode()), ("draft", Mode("draft"))):
                         done = [self.ask(mode, prompts[at : at + batch], temperature) for at in range(0, asked, batch)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 import torch
@@ -55,13 +56,18 @@ def test_a_link_looked_at_late_has_worked_meanwhile(line):
 
 
 @pytest.fixture
-def mailboxes(tmp_path):
+def links():
+    return {}
+
+
+@pytest.fixture
+def mailboxes(tmp_path, links):
     places, born = [FRONT, "a"], {FRONT: 1, "a": 1}
     for place in places:
         os.mkfifo(tmp_path / f"{Address(place)}.bell")
     Ring(tmp_path / f"{Address(FRONT)}-{Address('a')}", 5000).close()
     Ring(tmp_path / f"{Address('a')}-{Address(FRONT)}", 5000).close()
-    both = [LocalMailbox(tmp_path, place, places, born) for place in places]
+    both = [LocalMailbox(tmp_path, place, places, born, links) for place in places]
     yield both
     for mailbox in both:
         mailbox.close()
@@ -87,3 +93,26 @@ def test_whoever_waits_for_letters_can_be_woken(mailboxes):
     front, _ = mailboxes
     front.wake()
     assert front.receive(3600.0) == []
+
+
+@pytest.mark.parametrize("links", [{(FRONT, "a"): Link(0.02, 1e6)}])
+def test_what_is_on_its_way_arrives_while_another_thread_waits_for_letters(mailboxes):
+    front, agent = mailboxes
+    over = threading.Event()
+
+    def wait():
+        while not over.is_set():
+            front.receive(3600.0)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        while not front._waits:
+            pass
+        front.send("a", Release(3))
+        assert agent.receive(30.0) == [Release(3)]
+    finally:
+        over.set()
+        front.wake()
+        waiting.join(timeout=30)
+    assert not waiting.is_alive()

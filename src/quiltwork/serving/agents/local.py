@@ -181,6 +181,8 @@ class LocalMailbox:
         """Guards what follows."""
         self._out: dict[str, _Outgoing] = {}
         self._in: dict[str, _Incoming] = {}
+        self._waits = False
+        """Whether ``receive`` waits, and for how long was settled before."""
         bell = folder / f"{Address(me, self._born[me])}.bell"
         self._bell = os.open(bell, os.O_RDONLY | os.O_NONBLOCK)
         self._keep_open = os.open(bell, os.O_WRONLY | os.O_NONBLOCK)  # so that the pipe never ends
@@ -219,10 +221,13 @@ class LocalMailbox:
         """Send without waiting; to a place that nobody knows it is lost."""
         with self._lock:
             outgoing = self._out.get(to)
-            if outgoing is not None:
-                now = time.monotonic()
-                outgoing.put(message, now)
-                outgoing.flush(self._places.index(self._me), now)
+            if outgoing is None:
+                return
+            now = time.monotonic()
+            outgoing.put(message, now)
+            outgoing.flush(self._places.index(self._me), now)
+            if self._waits and outgoing.due(now) is not None:
+                self.wake()  # what has not arrived yet is brought there in ``receive``, which does not know of it
 
     def wake(self) -> None:
         """Let ``receive`` return; a full pipe wakes it anyway. Any thread."""
@@ -240,8 +245,10 @@ class LocalMailbox:
                     outgoing.flush(self._places.index(self._me), now)
                     due = outgoing.due(now)
                     wait = wait if due is None else min(wait, due)
+                self._waits = True
             rung = bool(select.select([self._bell], [], [], wait)[0])
             with self._lock:
+                self._waits = False
                 tails = self._rung() if rung else None
                 messages = self._read(tails)
             if messages or self._me in (tails or ()) or time.monotonic() >= until:
