@@ -199,8 +199,8 @@ class _Bench:
         """Speed-up of the engine's own choice against the best that any length could give, at every point.
 
         The profile, mean seconds of a step by tokens drafted over ``earlier`` prompts, is taken in turn with the rest
-        and at the same positions, so that what changes on the machine changes for both. Drawing costs too: it is another
-        one at each temperature.
+        and at the same positions, so that what changes on the machine changes for both. Drawing costs too: each
+        temperature has its own.
         """
         from work.speculating import Mode
 
