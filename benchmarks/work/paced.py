@@ -146,7 +146,9 @@ class PacedFleet:
         kv_bytes: int,
         prefill_chunk: int = 128,
     ) -> None:
-        config = EngineConfig(max_num_seqs=256, prefill_chunk=prefill_chunk, step_tokens=256, kv_bytes=kv_bytes)
+        # A run that is made again must not find its prompts computed.
+        config = EngineConfig(max_num_seqs=256, prefill_chunk=prefill_chunk, step_tokens=256, kv_bytes=kv_bytes,
+                              prefix_cache=False)  # fmt: skip
         chosen = replace(settings, profiles=profiles)
         self._crew = LocalCrew(agents, str(zoo), config, chosen, paced=True)
         self._engine = AgentEngine(config, self._crew, time.monotonic, chosen)
