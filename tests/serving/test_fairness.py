@@ -110,6 +110,12 @@ def test_pages_beyond_a_quota_may_be_used_while_nobody_else_needs_them():
     assert {id for id, _ in decision.chunks} == {1, 2}
 
 
+def test_pages_meant_for_who_is_put_back_after_all_are_there_for_others():
+    running = [Job(0, 17, 0, 10, "a"), Job(1, 1, 16, 10, "a")]
+    decision = plan(running, [], 10, LIMITS, standings({}, {"a": 10}, 20))
+    assert (dict(decision.chunks), decision.preempted) == ({0: 17}, (1,))
+
+
 # --- any step -------------------------------------------------------------------------------------------------------
 
 TENANTS = ("a", "b", "c")

@@ -75,16 +75,20 @@ def plan(
     free_bytes : bytes of pages that nobody holds (evictable ones included).
     """
     chunks: list[tuple[int, int]] = []
+    taken: dict[int, tuple[int, int]] = {}
+    """By job: bytes and tokens that its chunk takes; both come back with who is dropped after all."""
     preempted: list[Job] = []
     budget = limits.step_tokens
     alive, beyond = ranked(running, standings)
     several = len({job.tenant for job in (*running, *waiting)}) > 1
 
     def drop_last() -> None:
-        nonlocal free_bytes
+        nonlocal free_bytes, budget
         victim = alive.pop()
         preempted.append(victim)
-        free_bytes += victim.holds
+        need, tokens = taken.pop(victim.id, (0, 0))
+        free_bytes += victim.holds + need
+        budget += tokens
 
     def advance(job: Job) -> int:
         """Give a running job its chunk, at the expense of those ranked behind it; the tokens, 0 where it waits."""
@@ -100,6 +104,7 @@ def plan(
             return 0
         free_bytes -= need
         chunks.append((job.id, tokens))
+        taken[job.id] = need, tokens
         budget -= tokens
         return tokens
 
