@@ -1,7 +1,7 @@
 # Quiltwork: the same commands for a person and for CI.
 #   make demo                 serve a family of fine-tunes from shared parts, and see what was saved
 #   make demo MODELS=DIR      the same on your own Hugging Face models and adapters
-#   make test                 all tests;  make check: lint, types, floors, fast tests
+#   make test                 the tests, in minutes;  make test-slow: those marked slow;  make check: lint, types, floors, tests
 #   make install TORCH_INDEX=https://download.pytorch.org/whl/cpu    choose a CPU or CUDA build of torch
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,7 @@ TORCH_INDEX ?=
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test check bench docs clean
+.PHONY: install demo test test-slow check bench docs clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -35,7 +35,10 @@ demo: install
 	@$(BIN)/python examples/demo.py $(if $(MODELS),--models '$(MODELS)')
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: install
 	$(BIN)/ruff check .
