@@ -165,8 +165,13 @@ def _chunk(job: Job, most: int) -> int:
     """Tokens to compute of a job, at most ``most``; up to a page's end, so that whole pages can be shared."""
     tokens = min(job.pending, most)
     if tokens < job.pending:
-        tokens = max((job.computed + tokens) // PAGE * PAGE - job.computed, min(tokens, PAGE))
+        tokens = in_whole_pages(job.computed, tokens)
     return tokens
+
+
+def in_whole_pages(start: int, count: int) -> int:
+    """So many of ``count`` rows from ``start`` on that a page is complete with them; a page of rows at the least."""
+    return max((start + count) // PAGE * PAGE - start, min(count, PAGE))
 
 
 SHARED_READ = 32 << 20

@@ -52,7 +52,6 @@ from quiltwork.serving.agents.session import (
     allocate,
     copy_prefix,
     drop,
-    in_whole_pages,
     needs_bytes,
     note_hashes,
     open_session,
@@ -65,6 +64,7 @@ from quiltwork.serving.kv import KVCache
 from quiltwork.serving.policy.cost import SegmentProfile
 from quiltwork.serving.policy.kv import KVChoice
 from quiltwork.serving.policy.queueing import Instance, Waiting, WorkClass, next_batch, queue_seconds, ration
+from quiltwork.serving.schedule import in_whole_pages
 from quiltwork.serving.spare import return_freed_memory
 from quiltwork.serving.weights import Library
 
@@ -408,7 +408,7 @@ class Agent:
         if any(w.kv_bytes > free and self._queue[w.id].run.request > 0 for w in waiting) and self._drop_drafts():
             waiting = self._ready()
         rations = self._rations(waiting)
-        waiting = [replace(w, rows=rations.get(w.id, w.rows)) for w in waiting]
+        waiting = [replace(w, rows=rations[w.id]) if w.id in rations else w for w in waiting]
         chosen = next_batch(waiting, self.settings.limits, now, free_kv_bytes=self.cache.free_bytes)
         if waiting and not chosen:
             self._make_room()

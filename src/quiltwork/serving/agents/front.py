@@ -34,7 +34,6 @@ from quiltwork.serving.agents.message import (
 from quiltwork.serving.agents.outlook import Outlooks
 from quiltwork.serving.agents.residency import AgentResidency
 from quiltwork.serving.agents.serve import BEAT_S
-from quiltwork.serving.agents.session import in_whole_pages
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.agents.speculation import Speculation
 from quiltwork.serving.batch_log import BatchLog
@@ -51,7 +50,7 @@ from quiltwork.serving.prefix import extend_hashes
 from quiltwork.serving.report import report_prompt
 from quiltwork.serving.roster import placement
 from quiltwork.serving.sampling import Sampled, sample
-from quiltwork.serving.schedule import Job
+from quiltwork.serving.schedule import Job, in_whole_pages
 from quiltwork.serving.sequence import Emission
 from quiltwork.serving.sequence import Sequence as TokenSequence
 from quiltwork.serving.trace import Trace
@@ -176,11 +175,12 @@ class AgentEngine:
         """Tokens whose keys and values fit the agents that hold a model, each having only this sequence."""
         most = 1 << 60
         for agent, per_token in placed.kv_at.items():
-            beat = self._contact.beats.get(agent)
-            capacity = beat.kv_capacity if beat is not None else self.config.kv_bytes // len(self._contact.names)
             if self.holdings.share is not None:
                 # Signs of life tell late what a model that has just come or gone has taken or left.
                 capacity = self.residency.kv_capacity(agent, self.holdings.share)
+            else:
+                beat = self._contact.beats.get(agent)
+                capacity = beat.kv_capacity if beat is not None else self.config.kv_bytes // len(self._contact.names)
             if per_token:
                 most = min(most, capacity // (per_token * PAGE_TOKENS) * PAGE_TOKENS)
         return most

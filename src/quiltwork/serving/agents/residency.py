@@ -10,7 +10,7 @@ from quiltwork.core.errors import CapacityError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.units import format_bytes
 from quiltwork.serving.agents.holdings import WEIGHTS_PART, Holdings, Laying
-from quiltwork.serving.agents.placing import Cuts, Planned, arrange, held_bytes
+from quiltwork.serving.agents.placing import Cuts, Expected, Planned, arrange, held_bytes
 from quiltwork.serving.policy.placement import Place, Resident, evictions
 from quiltwork.serving.residency import LEAST_SECONDS_PER_BYTE, Crowded, Wanted, too_large
 from quiltwork.serving.roster import Dimensions, dimensions
@@ -103,7 +103,8 @@ class AgentResidency(Wanted):
         in_use = self._in_use()
         holdings.forget(in_use)
         awaited = self._kv_needed(*self.awaited) if self.awaited is not None else {}
-        room = _Room(holdings, coming, holdings.places(awaited), holdings.cuts(coming))
+        expected = holdings.expected({**holdings.models, **coming})
+        room = _Room(holdings, coming, holdings.places(awaited), holdings.cuts(coming), expected)
         fixed = self._contents(*(p.chain for r, p in holdings.models.items() if r in stays), *chains)
         busy = fixed | self._contents(*(laying.chain for laying in in_use))
         leaving = self._worth_least(lambda models: room.without(models, in_use), busy)
@@ -260,6 +261,7 @@ class _Room:
     coming: Mapping[ModelRef, Chain]
     places: Sequence[Place]
     cuts: Cuts
+    expected: Expected | None
 
     def without(self, leaving: Collection[ModelRef], in_use: Collection[Laying]) -> dict[ModelRef, Planned] | None:
         """How all would stand with some models gone; None where they do not fit."""
@@ -267,4 +269,6 @@ class _Room:
         staying = {ref: placed.now for ref, placed in models.items() if ref not in self.coming}
         # Of a model that comes in another version, the present one is there until then.
         old = [placed.now for ref, placed in models.items() if ref in self.coming]
-        return arrange(staying, self.coming, [*in_use, *old], self.places, self.cuts, self.holdings.width)
+        return arrange(
+            staying, self.coming, [*in_use, *old], self.places, self.cuts, self.holdings.width, self.expected
+        )

@@ -166,11 +166,6 @@ def allocate(session: Session, cache: KVCache, segments: range, tokens: int) -> 
     return True
 
 
-def in_whole_pages(start: int, count: int) -> int:
-    """So many of ``count`` rows from ``start`` on that a page is complete with them; a page of rows at the least."""
-    return max((start + count) // PAGE_TOKENS * PAGE_TOKENS - start, min(count, PAGE_TOKENS))
-
-
 def note_hashes(session: Session, run: Run) -> None:
     """Learn what is in the pages that a piece of work completes, so that others can find them."""
     known, page = session.seq.page_hashes, run.hashes_from
