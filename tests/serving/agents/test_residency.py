@@ -19,6 +19,8 @@ from quiltwork.serving.agents.front import AgentEngine
 from quiltwork.serving.agents.holdings import WEIGHTS_PART
 from quiltwork.serving.agents.settings import AgentSettings
 from quiltwork.serving.drafts import Drafts
+from quiltwork.serving.policy.cost import CostTable, SegmentProfile
+from quiltwork.zoo.segments import segments
 
 PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19]
 ALL = ("embed", "layers", "norm", "lm_head")
@@ -43,11 +45,11 @@ class Shelf(Chains):
 
 
 @contextmanager
-def serving(family, memory, *twins, agents=2, drafts=None):
+def serving(family, memory, *twins, agents=2, drafts=None, **decisions):
     """A host over agents in threads that offers models without loading them; the most weights of any agent."""
     shelf = Shelf(family.bench)
     config = EngineConfig(memory_bytes=memory, max_num_seqs=4)
-    settings = AgentSettings(rebalance_s=0)
+    settings = AgentSettings(rebalance_s=0, **decisions)
     crew = ThreadCrew(shelf, agents, settings=settings, memory_bytes=memory and memory // agents)
     engine = AgentEngine(config, crew, time.monotonic, settings)
     host = LanguageModels(
@@ -336,3 +338,21 @@ def test_without_a_cap_models_come_when_they_are_asked_for_and_stay(family, stra
             assert tokens(ask(host, twin)) == alone(twin)
         assert counters(host).loads == 4
         assert counters(host).evictions == 0
+
+
+def test_room_is_made_where_the_placement_that_is_set_wants_models(family):
+    chains = {t.chain.model.ref: t.chain for t in (family.base(), family.changed("top", "layers.3.", seed=4))}
+    keys = {
+        tuple(part.block.id for part in chains[ref].links[run.start : run.stop])
+        for ref, runs in segments({ref: chain.links for ref, chain in chains.items()}).items()
+        for run in runs
+    }
+    flat = SegmentProfile(CostTable((1, 64), (0.01, 0.01)))
+    homes = {}
+    for provisioning in ("segments", "settled"):
+        with serving(family, 1 << 26, provisioning=provisioning, profiles=dict.fromkeys(keys, flat)) as host:
+            assert host.engine.residency.make_room(list(chains.values())) is None
+            homes[provisioning] = {ref: found.plan.holders for ref, found in host.engine.holdings.set_apart.items()}
+    whole = [set.intersection(*map(set, holders)) for holders in homes["settled"].values()]
+    assert all(whole)
+    assert homes["settled"] != homes["segments"]
