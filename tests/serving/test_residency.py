@@ -9,14 +9,10 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
-from tiny_llama import Chains
+from lazy_host import ALL, PROMPT, Shelf, ask, counters, tokens
 
 from quiltwork.core.errors import BadInputError, CapacityError, CorruptionError, NotFoundError, QuiltworkError
-from quiltwork.core.servable import Caller, Input
 from quiltwork.serving import Engine, EngineConfig, LanguageModels
-
-PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19]
-ALL = ("embed", "layers", "norm", "lm_head")
 
 
 class Hand:
@@ -27,24 +23,6 @@ class Hand:
 
     def __call__(self):
         return self.now
-
-
-class Reads(Chains):
-    """Counts what is read, waits where it is told to, and may be broken."""
-
-    def __init__(self, bench):
-        super().__init__(bench)
-        self.count, self.broken, self.gate = 0, set(), threading.Event()
-        self.reading = threading.Event()
-        self.gate.set()
-
-    def read(self, ref):
-        self.reading.set()
-        self.gate.wait()
-        self.count += 1
-        if ref.content in self.broken:
-            raise CorruptionError("is not what its hash says", where=f"tensor {ref.name}")
-        return super().read(ref)
 
 
 def weigh(family, *twins):
@@ -58,7 +36,7 @@ def weigh(family, *twins):
 @contextmanager
 def serving(family, memory, *twins, clock=None, **config):
     """A host that offers models without loading them."""
-    shelf = Reads(family.bench)
+    shelf = Shelf(family.bench)
     ticks = itertools.count()
     clock = clock or (lambda: float(next(ticks)))
     engine = Engine(EngineConfig(memory_bytes=memory, max_num_seqs=4, **config), clock)
@@ -73,21 +51,8 @@ def serving(family, memory, *twins, clock=None, **config):
         host.close()
 
 
-def ask(host, twin, prompt=PROMPT, **options):
-    options = {"temperature": 0, "max_tokens": 6, "ignore_eos": True, **options}
-    return host.submit(twin.chain.model.ref, Input("completion", {"prompt": prompt}), options, caller=Caller())
-
-
-def tokens(stream):
-    return [token for part in stream if not part.last for token in part.fields["token_ids"]]
-
-
 def resident(host):
     return {ref.name for ref in host.engine.roster.served}
-
-
-def counters(host):
-    return host.engine.residency.counters
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +277,7 @@ def test_a_load_that_fails_fails_its_requests_alone_and_may_be_tried_again(famil
 
 def test_who_waits_for_a_load_may_go_and_is_in_the_waiting_room_till_then(family, strangers):
     (twin, *_), _ = strangers
-    shelf = Reads(family.bench)
+    shelf = Shelf(family.bench)
     engine = Engine(EngineConfig(max_num_seqs=1), lambda: 0.0)
     host = LanguageModels(engine, lambda: shelf, max_queue=1, clock=lambda: 0.0, now=lambda: datetime(2026, 1, 1))
     host.shelf, host.engine = shelf, engine

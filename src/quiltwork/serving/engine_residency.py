@@ -9,7 +9,7 @@ import torch
 from quiltwork.core.names import ModelRef
 from quiltwork.serving.kv import KVCache
 from quiltwork.serving.policy.placement import Resident, evictions
-from quiltwork.serving.residency import LEAST_SECONDS_PER_BYTE, Crowded, Wanted, too_large
+from quiltwork.serving.residency import Crowded, Wanted, needing, too_large
 from quiltwork.serving.roster import Dimensions, Roster, dimensions
 from quiltwork.serving.route import Served
 from quiltwork.serving.weights import Content, Holding, attached_content, units, weight_bytes
@@ -196,28 +196,16 @@ class EngineResidency(Wanted):
         return True
 
     def _residents(self, held: Mapping[Content, Holding]) -> list[Resident]:
-        rates = dict.fromkeys(held, 0.0)
-        needed: dict[Content, set[str]] = {}
-        served = {ref: served.chain for ref, served in self._roster.served.items()}
-        for ref, chain in {**self._roster.offered, **served}.items():
-            rate = self.rate(ref)
-            for content in self._contents(chain):
-                if content in held:
-                    rates[content] += rate
-                    if ref in served:
-                        needed.setdefault(content, set()).add(str(ref))
-        return [
-            Resident(
-                content, h.nbytes, rates[content], max(h.seconds, h.nbytes * LEAST_SECONDS_PER_BYTE),
-                needed_by=frozenset(needed.get(content, ())),
-            )
-            for content, h in held.items() if h.nbytes
-        ]  # fmt: skip
+        nbytes = {content: holding.nbytes for content, holding in held.items()}
+        return self.residents(
+            nbytes, self._roster.offered, self._served(), self._contents, lambda content: held[content].seconds
+        )
 
     def _needing(self, contents: Collection[Content]) -> tuple[ModelRef, ...]:
-        """Models in memory that cannot run without one of these."""
-        gone = set(contents)
-        return tuple(ref for ref, s in self._roster.served.items() if not gone.isdisjoint(self._contents(s.chain)))
+        return needing(contents, self._served(), self._contents)
+
+    def _served(self) -> dict[ModelRef, Chain]:
+        return {ref: served.chain for ref, served in self._roster.served.items()}
 
     def _fixed(self) -> set[Content]:
         """What pinned models and drafts need."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,9 @@ from quiltwork.core.errors import CapacityError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.units import format_bytes
 from quiltwork.serving.policy.pace import Pace
+from quiltwork.serving.policy.placement import Resident
 from quiltwork.serving.roster import Dimensions
+from quiltwork.serving.weights import Content
 from quiltwork.zoo.types import Chain
 
 LEAST_SECONDS_PER_BYTE = 1e-9
@@ -149,6 +151,36 @@ class Wanted:
         self.unpin(ref)
         self._paces.pop(ref, None)
 
+    def residents(
+        self,
+        held: Mapping[Content, int],
+        offered: Mapping[ModelRef, Chain],
+        served: Mapping[ModelRef, Chain],
+        contents: Callable[[Chain], Iterable[Content]],
+        seconds: Callable[[Content], float],
+    ) -> list[Resident]:
+        """What is in memory, as eviction sees it: what it would take to bring back, and who asks for it how often.
+
+        held : bytes of each. offered : chains that may be asked for. served : those in memory. contents : of a chain.
+        seconds : that it takes to load one.
+        """
+        rates = dict.fromkeys(held, 0.0)
+        needed: dict[Content, set[str]] = {}
+        for ref, chain in {**offered, **served}.items():
+            rate = self.rate(ref)
+            for content in contents(chain):
+                if content in held:
+                    rates[content] += rate
+                    if ref in served:
+                        needed.setdefault(content, set()).add(str(ref))
+        return [
+            Resident(
+                content, nbytes, rates[content], max(seconds(content), nbytes * LEAST_SECONDS_PER_BYTE),
+                needed_by=frozenset(needed.get(content, ())),
+            )
+            for content, nbytes in held.items() if nbytes
+        ]  # fmt: skip
+
     def count(
         self,
         *,
@@ -167,6 +199,14 @@ class Wanted:
             c.evictions + evictions,
             c.evicted_bytes + evicted_bytes,
         )
+
+
+def needing(
+    gone: Collection[Content], served: Mapping[ModelRef, Chain], contents: Callable[[Chain], Iterable[Content]]
+) -> tuple[ModelRef, ...]:
+    """Models in memory that cannot run without one of these."""
+    lost = set(gone)
+    return tuple(ref for ref, chain in served.items() if not lost.isdisjoint(contents(chain)))
 
 
 def too_large(ref: ModelRef, together: int, memory: int) -> CapacityError:

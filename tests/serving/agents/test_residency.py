@@ -10,10 +10,9 @@ from datetime import datetime
 
 import pytest
 from agent_crew import ThreadCrew
-from tiny_llama import Chains
+from lazy_host import ALL, PROMPT, Shelf, ask, counters, tokens
 
-from quiltwork.core.errors import CapacityError, CorruptionError
-from quiltwork.core.servable import Caller, Input
+from quiltwork.core.errors import CapacityError
 from quiltwork.serving import Engine, EngineConfig, LanguageModels
 from quiltwork.serving.agents.front import AgentEngine
 from quiltwork.serving.agents.holdings import WEIGHTS_PART
@@ -22,26 +21,7 @@ from quiltwork.serving.drafts import Drafts
 from quiltwork.serving.policy.cost import CostTable, SegmentProfile
 from quiltwork.zoo.segments import segments
 
-PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19]
-ALL = ("embed", "layers", "norm", "lm_head")
 SECONDS = 20.0
-
-
-class Shelf(Chains):
-    """A zoo that waits where it is told to, tells which thread reads, and may be broken."""
-
-    def __init__(self, bench):
-        super().__init__(bench)
-        self.gate, self.reading, self.broken = threading.Event(), threading.Event(), set()
-        self.gate.set()
-
-    def read(self, ref):
-        self.reader = threading.current_thread()
-        self.reading.set()
-        self.gate.wait()
-        if ref.content in self.broken:
-            raise CorruptionError("is not what its hash says", where=f"tensor {ref.name}")
-        return super().read(ref)
 
 
 @contextmanager
@@ -72,21 +52,8 @@ def serving(family, memory, *twins, agents=2, drafts=None, **decisions):
         host.close()
 
 
-def ask(host, twin, prompt=PROMPT, **options):
-    options = {"temperature": 0, "max_tokens": 6, "ignore_eos": True, **options}
-    return host.submit(twin.chain.model.ref, Input("completion", {"prompt": prompt}), options, caller=Caller())
-
-
-def tokens(stream):
-    return [token for part in stream if not part.last for token in part.fields["token_ids"]]
-
-
 def resident(host):
     return {ref.name for ref in host.engine.holdings.models}
-
-
-def counters(host):
-    return host.engine.residency.counters
 
 
 def until(true, what="it comes true"):

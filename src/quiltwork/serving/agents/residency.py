@@ -12,7 +12,7 @@ from quiltwork.core.units import format_bytes
 from quiltwork.serving.agents.holdings import WEIGHTS_PART, Holdings, Laying
 from quiltwork.serving.agents.placing import Cuts, Expected, Planned, arrange, held_bytes
 from quiltwork.serving.policy.placement import Place, Resident, evictions
-from quiltwork.serving.residency import LEAST_SECONDS_PER_BYTE, Crowded, Wanted, too_large
+from quiltwork.serving.residency import Crowded, Wanted, needing, too_large
 from quiltwork.serving.roster import Dimensions, dimensions
 from quiltwork.serving.weights import Content, units, weight_bytes
 from quiltwork.zoo.types import Chain
@@ -214,26 +214,15 @@ class AgentResidency(Wanted):
         return held
 
     def _residents(self, held: Mapping[Content, int]) -> list[Resident]:
-        rates = dict.fromkeys(held, 0.0)
-        needed: dict[Content, set[str]] = {}
-        served = {ref: placed.chain for ref, placed in self._holdings.models.items()}
-        for ref, chain in {**self._holdings.offered, **served}.items():
-            rate = self.rate(ref)
-            for content in held.keys() & self._contents(chain):
-                rates[content] += rate
-                if ref in served:
-                    needed.setdefault(content, set()).add(str(ref))
-        pace = max(self._seconds(1), LEAST_SECONDS_PER_BYTE)
-        return [
-            Resident(content, nbytes, rates[content], pace * nbytes, needed_by=frozenset(needed.get(content, ())))
-            for content, nbytes in held.items()
-            if nbytes
-        ]
+        return self.residents(
+            held, self._holdings.offered, self._served(), self._contents, lambda content: self._seconds(held[content])
+        )
 
     def _needing(self, contents: Collection[Content]) -> tuple[ModelRef, ...]:
-        """Models in service that cannot run without one of these."""
-        gone = set(contents)
-        return tuple(r for r, p in self._holdings.models.items() if not gone.isdisjoint(self._contents(p.chain)))
+        return needing(contents, self._served(), self._contents)
+
+    def _served(self) -> dict[ModelRef, Chain]:
+        return {ref: placed.chain for ref, placed in self._holdings.models.items()}
 
     def _contents(self, *chains: Chain) -> set[Content]:
         return {content for chain in chains for content, _ in units(chain.links)}
