@@ -17,7 +17,7 @@ from operator import gt, lt
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
 from work.answers import Comparison
-from work.azure import APPS, CAP, ENGINE_SHARE, LOAD, OURS, Azure, apart, azure, check_cap, need, ours
+from work.azure import APPS, CAP, ENGINE_SHARE, LOAD, OURS, Azure, apart, azure, check_cap, label, need, ours
 from work.fleet import BODY_30M
 from work.reference import Reference
 from work.replay import Limits, Replayed, Request
@@ -292,21 +292,17 @@ def _tune_ours(
     words = at_once(work.words(context.seed, "sweep of ours"))
     rates = []
     for settings in OURS_TRIED[: 1 if context.quick else None]:
-        context.progress(f"{OURS}, full queue: {_label(settings)}")
+        context.progress(f"{OURS}, full queue: {label(settings)}")
         with ours(work, cores, memory, **settings) as system:
             system.replay(words[: counts.sweep])
             rates.append(system.replay(renamed(words, "sweep", work.vocab)).throughput)
     best = rates.index(max(rates))
     rows: list[dict[str, object]] = [
-        {"table": "sweep", "system": OURS, "settings": _label(OURS_TRIED[i]), "requests/s": round(rate, 2),
+        {"table": "sweep", "system": OURS, "settings": label(OURS_TRIED[i]), "requests/s": round(rate, 2),
          "chosen for": "everything" if i == best else ""}
         for i, rate in enumerate(rates)
     ]  # fmt: skip
     return OURS_TRIED[best], rows
-
-
-def _label(settings: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "defaults"
 
 
 def _apart(

@@ -95,8 +95,13 @@ def ours(work: Azure, cores: int, memory_bytes: int, name: str = OURS, **setting
     """Our engine with all applications in memory."""
     with Side("work.ours:OurModels", threads=cores, zoo=work.zoo, models=work.names, memory_bytes=memory_bytes,
               **settings) as side:  # fmt: skip
-        chosen = "".join(f", {setting} {value}" for setting, value in settings.items())
-        yield System(side, name, f"{len(work.names)} apps in memory, {cores} threads{chosen}")
+        told = f"{len(work.names)} apps in memory, {cores} threads"
+        yield System(side, name, f"{told}, {label(settings)}" if settings else told)
+
+
+def label(settings: Mapping[str, object]) -> str:
+    """Settings of our engine as tables show them."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "defaults"
 
 
 def check_cap(system: System, cap: int) -> None:
