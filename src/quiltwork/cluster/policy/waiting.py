@@ -63,7 +63,7 @@ class Reservation:
 def admissions(
     waiting: Waiting,
     room: Room,
-    tiers: Callable[[Shape], Sequence[Tier]],
+    tiers: Callable[[Shape, bool], Sequence[Tier]],
     *,
     depth: int | None = None,
     revoking: bool = False,
@@ -73,7 +73,7 @@ def admissions(
     """The jobs that start now, one after another; each is out of the queue when it is told.
 
     Whoever iterates takes each placement in ``room`` before asking for the next (in a copy, to ask what would be).
-    tiers : where a shape may go, best first. depth : jobs that may be passed over. revoking : whether base demand
+    tiers : where a shape may go, best first, with free GPUs or by pushing flexible workers out. depth : jobs that may be passed over. revoking : whether base demand
     may push flexible workers out, where free GPUs are not enough. reserved, seconds : what is kept for a job that has
     waited too long, and how long a job is believed to run.
     """
@@ -90,10 +90,9 @@ def admissions(
         allowed = EVERYWHERE
         if reserved is not None and job != reserved.job and (seconds is None or seconds(job) > reserved.seconds):
             allowed = ~reserved.servers
-        where = tiers(shape)
-        placed, pushing = place_gang(room, shape, where, allowed=allowed), False
+        placed, pushing = place_gang(room, shape, tiers(shape, False), allowed=allowed), False
         if placed is None and revoking:
-            placed, pushing = place_gang(room, shape, where, revoking=True, allowed=allowed), True
+            placed, pushing = place_gang(room, shape, tiers(shape, True), revoking=True, allowed=allowed), True
         if placed is None:
             blocked.append(line)
             heapq.heappop(heads)

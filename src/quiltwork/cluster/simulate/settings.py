@@ -28,30 +28,12 @@ def rising(needs: Sequence[float], *, day: int = 288, quantile: float = 0.99) ->
 
 
 @dataclass(frozen=True)
-class Demand:
-    """Inference's need: shares of its servers at regular times, in a straight line between them, and from the
-    beginning again after the end."""
-
-    shares: Sequence[float]
-    step_s: float = 300.0
-
-    def __post_init__(self) -> None:
-        for i, share in enumerate(self.shares):
-            if not 0 <= share <= 1:
-                raise BadInputError(f"inference needs {share} of its servers", where=f"demand {i}")
-        if not self.step_s > 0 or not self.shares:
-            raise BadInputError("no demand, or no time between its points", where="demand")
-
-    def at(self, step: int) -> float:
-        return self.shares[step % len(self.shares)]
-
-
-@dataclass(frozen=True)
 class Settings:
     """``gpu_types`` : the fastest first. ``restart_s`` : a preempted job computes nothing for so long when it runs
     again. ``pause_s`` : nor does a job whose workers change. ``keep_on_preempt`` : a preempted job checkpoints on the
     warning, whether or not it does so otherwise. ``return_s`` : from the decision to ask a server back until inference
-    has it. ``share_every_s`` : flexible demand is divided anew no more often. ``seed`` : of random reclaiming.
+    has it. ``loans_every_s`` : loans are decided so often. ``share_every_s`` : flexible demand is divided anew no more
+    often. ``seed`` : of random reclaiming.
     """
 
     gpu_types: tuple[str, ...] = ("V100", "T4")
@@ -59,13 +41,16 @@ class Settings:
     pause_s: float = 0.0
     keep_on_preempt: bool = False
     return_s: float = 0.0
+    loans_every_s: float = 300.0
     share_every_s: float = 60.0
     forecast: Forecast = persistent
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("restart_s", "pause_s", "return_s", "share_every_s"):
+        for name in ("restart_s", "pause_s", "return_s", "loans_every_s", "share_every_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadInputError(f"{getattr(self, name)} is not a number of seconds", where=name)
+        if not self.loans_every_s:
+            raise BadInputError("loans cannot be decided all the time", where="loans_every_s")
         if len(set(self.gpu_types)) != len(self.gpu_types) or not self.gpu_types:
             raise BadInputError("each type once, the fastest first", where="gpu_types")

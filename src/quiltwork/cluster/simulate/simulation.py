@@ -23,7 +23,7 @@ from quiltwork.cluster.policy.rules import BaseOn, Elastic, FlexOn, Order, Rules
 from quiltwork.cluster.policy.waiting import Reservation, Waiting, admissions, reserve
 from quiltwork.cluster.server import Group, Pool, Server
 from quiltwork.cluster.simulate.log import Action, Row
-from quiltwork.cluster.simulate.settings import Demand, Settings
+from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.core.errors import BadInputError
 
 NEVER = math.inf
@@ -53,8 +53,9 @@ class _Run:
 class Simulation:
     """One cluster, its jobs, and inference's need, from the first submission until the last job ends.
 
-    servers : training's (pool TRAIN) and inference's (pool INFER). jobs : by submission. demand : inference's need; None
-    where nothing may be lent. Raises BadInputError for a job that training's servers can never hold, ids given twice,
+    servers : training's (pool TRAIN) and inference's (pool INFER). jobs : by submission. need : the share of its
+    servers that inference needs whenever loans are decided, from the beginning again after its end; None where nothing
+    is lent. Raises BadInputError for a job that training's servers can never hold, ids given twice,
     and jobs out of order.
     """
 
@@ -64,10 +65,10 @@ class Simulation:
         jobs: Sequence[Job],
         rules: Rules,
         *,
-        demand: Demand | None = None,
+        need: Sequence[float] | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self.servers, self.jobs, self.rules, self.demand = servers, jobs, rules, demand
+        self.servers, self.jobs, self.rules, self.need = servers, jobs, rules, need
         self.settings = settings or Settings()
         self.types = self.settings.gpu_types
         self.room = Room(servers)
@@ -77,6 +78,9 @@ class Simulation:
         self._tiers: dict[tuple[Shape, bool], tuple[Tier, ...]] = {}
         self._kinds: dict[tuple[str, Pool, tuple[Group, ...]], Tier] = {}
         self._check(jobs)
+        for i, part in enumerate(need or ()):
+            if not 0 <= part <= 1:
+                raise BadInputError(f"inference needs {part} of its servers", where=f"need {i}")
         self._reference = self.types[min(self._type[i] for i, s in enumerate(servers) if s.pool is Pool.TRAIN)]
         self._lent: set[int] = set()
         self._waiting = Waiting()
@@ -165,8 +169,8 @@ class Simulation:
         for i, server in enumerate(self.servers):
             self._note(Action.SERVER, job=server.id, servers=((i, 0),), after=server.gpus, reason=server.pool)
         jobs, count, ends = self.jobs, len(self.jobs), self._ends
-        loaning = self.demand is not None
-        tick_s = self.demand.step_s if self.demand is not None else NEVER
+        loaning = bool(self.need)
+        tick_s = self.settings.loans_every_s
         tick = 0
         start = jobs[0].submit_s if jobs else 0.0
         while self._arrived < count or self._runs or self._queued:
@@ -548,13 +552,13 @@ class Simulation:
 
     def _orchestrate(self, tick: int) -> None:
         """What inference needs now; lend it less, or give it more back."""
-        assert self.demand is not None
-        own = len(self._infers)
-        need = self.demand.at(tick)
+        assert self.need
+        own, points = len(self._infers), len(self.need)
+        need = self.need[tick % points]
         if self.rules.loaning:
             self._needs.append(need)
             self._forecasts.append(min(1.0, self.settings.forecast(self._needs)))
-            lease = max(1, math.ceil(self.rules.min_lease_s / self.demand.step_s))
+            lease = max(1, math.ceil(self.rules.min_lease_s / self.settings.loans_every_s))
             change = loan_change(
                 own,
                 len(self._lent),
@@ -566,7 +570,7 @@ class Simulation:
                 self._lend(change)
             elif change < 0:
                 self._reclaim(-change)
-        self._note(Action.NEED, cost=need * own, gain=self.demand.at(tick + 1) * own)
+        self._note(Action.NEED, cost=need * own, gain=self.need[(tick + 1) % points] * own)
 
     def _lend(self, count: int) -> None:
         away = self._lent | {server for _, server in self._returns}
@@ -612,8 +616,8 @@ def simulate(
     jobs: Sequence[Job],
     rules: Rules,
     *,
-    demand: Demand | None = None,
+    need: Sequence[float] | None = None,
     settings: Settings | None = None,
 ) -> list[Row]:
     """The decision log of a whole run; ``Simulation`` says what it takes and raises."""
-    return Simulation(servers, jobs, rules, demand=demand, settings=settings).run()
+    return Simulation(servers, jobs, rules, need=need, settings=settings).run()
