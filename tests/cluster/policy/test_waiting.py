@@ -22,7 +22,7 @@ def room_of(*free):
 
 def start_all(waiting, room, **options):
     started = []
-    for start in admissions(waiting, room, lambda *_: TRAIN, **options):
+    for start in admissions(waiting, room, lambda shape, pushing: TRAIN, **options):
         for server, gpus in start.placement:
             room.take(server, gpus)
         started.append(start.job)
@@ -88,7 +88,7 @@ def test_what_is_reserved_may_be_used_by_who_is_gone_in_time():
     waiting = queue((8, 600), (2, HOUR), (2, 60))
     assert start_all(waiting, room_of(4), reserved=reserved, seconds=seconds.__getitem__) == [2]
     waiting = queue((8, 600), (2, HOUR), (2, 60))
-    assert start_all(waiting, room_of(4, 2), reserved=reserved, seconds=seconds.__getitem__) == [2, 1]
+    assert start_all(waiting, room_of(4, 4), reserved=reserved, seconds=seconds.__getitem__) == [2, 1]
 
 
 def test_a_gang_is_promised_the_servers_that_are_free_first():

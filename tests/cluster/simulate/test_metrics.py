@@ -28,7 +28,7 @@ def test_what_was_lost_is_not_useful():
 
 
 def test_usage_counts_lent_servers_where_it_says_so():
-    log = run([job("own", 0, 900, 8), job("f", 0, 300, 8, fungible=True)], "sjf+loan", infer=2, need=[0.5],
+    log = run([job("own", 0, 900, 8), job("f", 0, 300, 8, fungible=True)], "fifo+loan", infer=2, need=[0.5],
               headroom=0.0, hysteresis=0.0, min_lease_s=0.0)  # fmt: skip
     found = metrics(log)
     assert found.seconds == 900

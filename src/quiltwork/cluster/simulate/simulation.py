@@ -104,6 +104,9 @@ class Simulation:
         self._shared_at = -math.inf
         self._unshared = False
         self._arrived = 0
+        self._version = 0
+        """Of the last entry among the ends: one that is not its run's is outdated."""
+        self._waited = False
         self.now = 0.0
 
     def _type_of(self, server: Server) -> int:
@@ -211,6 +214,9 @@ class Simulation:
             self._admit()
             if self._queued and self.rules.order is Order.SRTF:
                 self._preempt_longer()
+        if self.rules.elastic is Elastic.GANDIVA and bool(self._queued) != self._waited:
+            self._waited = not self._waited
+            self._unshared = True
         if self._unshared and self.now >= self._shared_at + self.settings.share_every_s:
             self._share()
 
@@ -326,7 +332,8 @@ class Simulation:
         """After its workers changed, and its work up to now was settled: when it ends now."""
         self._forget_end(run)
         run.rate = run.job.speed.of(run.counts, self.types)
-        run.version += 1
+        self._version += 1
+        run.version = self._version
         heapq.heappush(self._ends, (run.since + run.left / run.rate, number, run.version))
         if self.rules.order is Order.SRTF:
             run.end = (run.since + run.job.believed_left(run.job.work - run.left) / run.rate, number)
@@ -433,21 +440,26 @@ class Simulation:
             stickiness=self.rules.stickiness,
             waiting=bool(self._queued),
         )
-        changed: dict[int, list[tuple[int, int]]] = {}
+        changed: dict[int, _Run] = {}
         growing: list[tuple[int, int, int]] = []
         for at, (number, target) in enumerate(zip(numbers, found.workers, strict=True)):
             for t, wanted in enumerate(target):
                 if wanted < held[at][t]:
-                    changed.setdefault(at, []).extend(self._drop(number, runs[at], t, held[at][t] - wanted))
+                    before = sum(runs[at].counts)
+                    dropped = self._drop(number, runs[at], t, held[at][t] - wanted)
+                    self._note_size(Action.SCALE_IN, runs[at], dropped, before, "share")
+                    changed[number] = runs[at]
                 elif wanted > held[at][t]:
                     growing.append((at, t, wanted - held[at][t]))
         growing.sort(key=lambda g: (-jobs[g[0]].gpus_per_worker, g[0], g[1]))
         for at, t, workers in growing:
+            before = sum(runs[at].counts)
             grown = self._grow(numbers[at], runs[at], t, workers)
             if grown:
-                changed.setdefault(at, []).extend(grown)
-        for at, delta in changed.items():
-            self._resized(numbers[at], runs[at], tuple(delta), sum(jobs[at].base) + sum(held[at]), "share")
+                self._note_size(Action.SCALE_OUT, runs[at], grown, before, "share")
+                changed[numbers[at]] = runs[at]
+        for number, run in changed.items():
+            self._resized(number, run)
 
     def _spare(self) -> list[int]:
         """GPUs by type that are free or held by flexible workers, on servers that take work."""
@@ -534,19 +546,21 @@ class Simulation:
         for number, workers in to_leave(offers, gpus):
             run = self._runs[number]
             before = sum(run.counts)
-            self._resized(number, run, (self._leave(number, run, server, workers),), before, reason)
+            left = self._leave(number, run, server, workers)
+            self._note_size(Action.SCALE_IN, run, [left], before, reason)
+            self._resized(number, run)
         self._unshared = True
 
-    def _resized(
-        self, number: int, run: _Run, servers: tuple[tuple[int, int], ...], before: int, reason: str
+    def _note_size(
+        self, action: Action, run: _Run, servers: list[tuple[int, int]], before: int, reason: str
     ) -> None:
+        self._note(action, job=run.job.id, servers=tuple(servers), before=before, after=sum(run.counts),
+                   gpus=self._gpus(run), reason=reason)  # fmt: skip
+
+    def _resized(self, number: int, run: _Run) -> None:
         if self.settings.pause_s:
             run.since = max(run.since, self.now + self.settings.pause_s)
         self._retime(number, run)
-        after = sum(run.counts)
-        action = Action.SCALE_IN if after < before else Action.SCALE_OUT
-        self._note(action, job=run.job.id, servers=servers, before=before, after=after, gpus=self._gpus(run),
-                   reason=reason)  # fmt: skip
 
     # Loans.
 
