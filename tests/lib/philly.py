@@ -37,8 +37,14 @@ def read_philly(data_dir, count=None):
         for row in csv.DictReader(file):
             draws = {name[2:]: float(value) for name, value in row.items() if name.startswith("u_")}
             jobs.append(
-                Traced(row["job_id"], float(row["submit_s"]), int(row["num_gpus"]), float(row["duration_s"]),
-                       row["vc"], draws)  # fmt: skip
+                Traced(
+                    row["job_id"],
+                    float(row["submit_s"]),
+                    int(row["num_gpus"]),
+                    float(row["duration_s"]),
+                    row["vc"],
+                    draws,
+                )
             )
             if len(jobs) == count:
                 break

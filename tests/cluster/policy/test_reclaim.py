@@ -21,7 +21,7 @@ def lent(jobs, flexible=()):
 X, Y, Z, U, V, P, Q, OTHERS = 0, 1, 2, 3, 4, 5, 6, range(7, 13)
 COUNT_IS_WRONG = lent({X: (1, 2, 3), Y: (1, 2, 3), Z: (4,), U: (5,), V: (6,)})
 FRACTION_IS_BEATEN = lent(
-    {P: (1, 7, 8), Q: (2, 3), **{n: (7,) for n in OTHERS[:3]}, **{n: (8,) for n in OTHERS[3:]}}
+    {P: (1, 7, 8), Q: (2, 3), **dict.fromkeys(OTHERS[:3], (7,)), **dict.fromkeys(OTHERS[3:], (8,))}
 )
 
 

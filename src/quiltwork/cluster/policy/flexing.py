@@ -19,16 +19,12 @@ Counts = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Flexible:
-    """An elastic job as it runs: base workers by type, flexible ones at most, and the types these may be on.
-
-    ``remaining`` : reference worker-seconds that it is believed to have left.
-    """
+    """An elastic job as it runs: base workers by type, flexible ones at most, and the types these may be on."""
 
     speed: Speed
     base: Counts
     most: int
     gpus_per_worker: int
-    remaining: float
     usable: tuple[bool, ...]
 
 
@@ -44,6 +40,7 @@ class Shares:
 
 def share(
     jobs: Sequence[Flexible],
+    remaining: Sequence[float],
     capacity: Sequence[int],
     gpu_types: Sequence[str],
     *,
@@ -55,9 +52,10 @@ def share(
 ) -> Shares:
     """Divide the GPUs that base demand leaves.
 
-    capacity : GPUs by type. order : in which types are divided, each knowing what the former gave; as given where None
-    (the fastest first: then a slow GPU goes only to whom it still speeds up). held : what each job has now. waiting :
-    whether a job waits that does not fit.
+    remaining : reference worker-seconds that each job is believed to have left. capacity : GPUs by type. order : in
+    which types are divided, each knowing what the former gave; as given where None (the fastest first: then a slow GPU
+    goes only to whom it still speeds up). held : what each job has now. waiting : whether a job waits that does not
+    fit.
     """
     types = tuple(gpu_types)
     given = [list(job.base) for job in jobs]
@@ -69,7 +67,7 @@ def share(
             continue
         menus = [_menu(jobs[i].speed, tuple(given[i]), t, left[i], types) for i in who]
         gpus = [jobs[i].gpus_per_worker for i in who]
-        scale = [jobs[i].remaining for i in who]
+        scale = [remaining[i] for i in who]
         if elastic is Elastic.MARGINAL:
             now = None if held is None else [held[i][t] for i in who]
             found = allocate(menus, gpus, capacity[t], scale=scale, held=now, stickiness=stickiness)
@@ -99,13 +97,13 @@ def _speed(speed: Speed, counts: Counts, on: int, more: int, gpu_types: tuple[st
     return speed.of([n + more if t == on else n for t, n in enumerate(counts)], gpu_types)
 
 
-def lost_by_one_less(job: Flexible, counts: Counts, on: int, gpu_types: Sequence[str]) -> float:
+def lost_by_one_less(job: Flexible, remaining: float, counts: Counts, on: int, gpu_types: Sequence[str]) -> float:
     """Seconds per GPU by which an elastic job ends later with one worker less on a type."""
     now = job.speed.of(counts, gpu_types)
     less = job.speed.of([n - (t == on) for t, n in enumerate(counts)], gpu_types)
     if not less:
         return float("inf")
-    return job.remaining * (1 / less - 1 / now) / job.gpus_per_worker
+    return remaining * (1 / less - 1 / now) / job.gpus_per_worker
 
 
 def to_leave(offers: Sequence[tuple[int, int, int, float]], gpus: int) -> list[tuple[int, int]]:

@@ -22,9 +22,9 @@ Ints = NDArray[np.int64]
 class Menu:
     """What k = 0, 1, 2 ... workers more are worth to one job, and the upper hull of that.
 
-    ``values`` : (k_max + 1,) float, 0 first. ``steps`` : workers of each segment of the hull. ``slopes`` : what a worker
-    of each is worth; positive and falling. Where the curve is not concave, a segment is several workers, and nobody
-    stops in the middle of one where that would waste GPUs.
+    ``values`` : (k_max + 1,) float, 0 first. ``steps`` : workers of each segment of the hull. ``slopes`` : what a
+    worker of each is worth; positive and falling. Where the curve is not concave, a segment is several workers, and
+    nobody stops in the middle of one where that would waste GPUs.
     """
 
     values: Floats

@@ -18,8 +18,8 @@ def loan_change(
 
     servers : inference's own, lent ones included. needs : share of them that is needed, as forecast at each decision
     within the last minimum lease, the present one last. Asked back is at once what the present need and the headroom
-    require; lent is what would have been idle all that time and leaves ``hysteresis`` beyond the headroom, and no less at
-    once than that: a need that only trembles by less moves no server.
+    require; lent is what would have been idle all that time and leaves ``hysteresis`` beyond the headroom, and no less
+    at once than that: a need that only trembles by less moves no server.
     """
     keep = servers - math.ceil(servers * min(1.0, needs[-1] + headroom) - 1e-9)
     if lent > keep:

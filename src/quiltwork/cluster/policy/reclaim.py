@@ -76,9 +76,7 @@ def reclaim(
     # A server that had more to lose is the better one to keep only if it is emptied anyway: all the same then.
     given, surplus = emptied[:needed], emptied[needed:]
     servers = (*chosen, *given)
-    return Plan(
-        servers, tuple(sorted(stopped)), tuple(s for s in servers if lent[s].flexible), tuple(surplus), short
-    )
+    return Plan(servers, tuple(sorted(stopped)), tuple(s for s in servers if lent[s].flexible), tuple(surplus), short)
 
 
 def _by_cost(
@@ -107,7 +105,7 @@ def _by_cost(
             share[s] = {j: lent[s].base[j] / gpus[j] for j in jobs}
         else:
             share[s] = dict.fromkeys(jobs, 1.0)
-    order = {s: 0.0 for s in jobs_on}
+    order = dict.fromkeys(jobs_on, 0.0)
     if cost is Cost.RANDOM:
         chance = chance or random.Random(0)
         order = {s: chance.random() for s in jobs_on}

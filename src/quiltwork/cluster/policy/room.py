@@ -47,6 +47,8 @@ class Room:
         self.open = [[0] * (shelf.gpus + 1) for shelf in self.shelves]
         self.within = [[0] * (shelf.gpus + 1) for shelf in self.shelves]
         self.shelf = [CLOSED] * len(servers)
+        self.grown = 0
+        """Counts the times at which something was freed: what did not fit does not fit before the next."""
         for at, server in enumerate(servers):
             if server.pool in (Pool.TRAIN, Pool.ONLOAN):
                 self.admit(at, server.pool)
@@ -55,6 +57,7 @@ class Room:
         """The same room, for asking what would be."""
         other = object.__new__(Room)
         other.gpus, other.shelves, other._place, other._train = self.gpus, self.shelves, self._place, self._train
+        other.grown = self.grown
         other.free, other.reach, other.shelf = self.free[:], self.reach[:], self.shelf[:]
         other.open = [buckets[:] for buckets in self.open]
         other.within = [buckets[:] for buckets in self.within]
@@ -68,6 +71,7 @@ class Room:
         if pool is Pool.ONLOAN:
             shelf += 1 + _group(self.gpus[server], self.free[server], self.reach[server])
         self.shelf[server] = shelf
+        self.grown += 1
         bit = 1 << server
         self.open[shelf][self.free[server]] |= bit
         self.within[shelf][self.reach[server]] |= bit
@@ -91,6 +95,7 @@ class Room:
         """Workers of a job go. Raises BadInputError where there were not so many."""
         if self.free[server] + gpus > self.gpus[server]:
             raise BadInputError(f"{gpus} GPUs given back that were not taken", where=f"server {server}")
+        self.grown += 1
         self._change(server, gpus, 0 if flexible else gpus)
 
     def keep(self, server: int, gpus: int) -> None:

@@ -22,6 +22,10 @@ class Waiting:
     def __init__(self) -> None:
         self.lines: dict[Shape, list[tuple[float, int]]] = {}
         """By shape, the last entry goes first: minus the key, minus the number."""
+        self.stuck: set[Shape] = set()
+        """Shapes that do not fit unless something is freed."""
+        self.grown = -1
+        """The room's count of that when they were found."""
 
     def add(self, shape: Shape, key: float, job: int) -> None:
         line = self.lines.get(shape)
@@ -73,13 +77,18 @@ def admissions(
     """The jobs that start now, one after another; each is out of the queue when it is told.
 
     Whoever iterates takes each placement in ``room`` before asking for the next (in a copy, to ask what would be).
-    tiers : where a shape may go, best first, with free GPUs or by pushing flexible workers out. depth : jobs that may be passed over. revoking : whether base demand
-    may push flexible workers out, where free GPUs are not enough. reserved, seconds : what is kept for a job that has
-    waited too long, and how long a job is believed to run.
+    tiers : where a shape may go, best first, with free GPUs or by pushing flexible workers out. depth : jobs that may
+    be passed over. revoking : whether base demand may push flexible workers out, where free GPUs are not enough.
+    reserved, seconds : what is kept for a job that has waited too long, and how long a job is believed to run.
     """
-    heads = [(-line[-1][0], -line[-1][1], shape) for shape, line in waiting.lines.items() if line]
+    if room.grown != waiting.grown or reserved is not None:
+        waiting.stuck.clear()
+        waiting.grown = room.grown
+    stuck = waiting.stuck
+    lines = waiting.lines.items()
+    heads = [(-line[-1][0], -line[-1][1], shape) for shape, line in lines if line and shape not in stuck]
     heapq.heapify(heads)
-    blocked: list[list[tuple[float, int]]] = []
+    blocked = [waiting.lines[shape] for shape in stuck] if heads else []
     while heads:
         key, job, shape = heads[0]
         line = waiting.lines[shape]
@@ -95,6 +104,8 @@ def admissions(
             placed, pushing = place_gang(room, shape, tiers(shape, True), revoking=True, allowed=allowed), True
         if placed is None:
             blocked.append(line)
+            if reserved is None:
+                stuck.add(shape)
             heapq.heappop(heads)
             continue
         line.pop()
@@ -149,5 +160,3 @@ def _wait(reach: int, needed: int, ends: Sequence[tuple[float, int]]) -> float:
         if reach >= needed:
             return seconds
     return float("inf")
-
-

@@ -21,6 +21,9 @@ class Action(StrEnum):
     PREEMPT = "preempt"
     """``cost`` is the work lost, in reference worker-seconds."""
     END = "end"
+    SHARE = "share"
+    """Flexible demand was divided among ``before`` jobs; ``cost`` is what that is worth in seconds, ``gain`` the share
+    by which the best division could be better."""
     LOAN = "loan"
     RECLAIM = "reclaim"
     """The plan for ``after`` servers fewer; ``cost`` is what was preempted for it."""

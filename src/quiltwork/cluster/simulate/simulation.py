@@ -32,16 +32,33 @@ NEVER = math.inf
 class _Run:
     """A running job: its workers by server and type, and how far it is."""
 
-    __slots__ = ("base", "began", "counts", "end", "flex", "flexing", "job", "left", "rate", "since", "version", "work_at")
+    __slots__ = (
+        "base",
+        "began",
+        "counts",
+        "end",
+        "flex",
+        "flexible",
+        "flexing",
+        "job",
+        "left",
+        "rate",
+        "since",
+        "version",
+        "work_at",
+    )
 
-    def __init__(self, job: Job, base: Placement, counts: list[int], left: float, now: float, restart_s: float) -> None:
+    def __init__(
+        self, job: Job, base: Placement, counts: list[int], usable: tuple[bool, ...], left: float, began: float
+    ) -> None:
         self.job, self.base, self.counts, self.left = job, base, counts, left
+        self.flexible = Flexible(job.speed, tuple(counts), job.w_max - job.w_min, job.gpus_per_worker, usable)
         self.flex: dict[int, int] = {}
         """Flexible workers by server."""
         self.flexing = [0] * len(counts)
         """Flexible workers by type."""
         self.rate = 0.0
-        self.began = self.since = now + restart_s
+        self.began = self.since = began
         """Work is counted up to here; later than now where the job computes nothing until then."""
         self.work_at = left
         """Work left when it began."""
@@ -272,7 +289,9 @@ class Simulation:
             self._base_on[server][number] = gpus
             counts[self._type[server]] += gpus // job.gpus_per_worker
         again = number in self._stopped
-        run = _Run(job, placement, counts, self._left[number], self.now, self.settings.restart_s if again else 0.0)
+        usable = tuple(t in job.speed.curves and (job.hetero or n > 0) for t, n in zip(self.types, counts, strict=True))
+        began = self.now + self.settings.restart_s if again else self.now
+        run = _Run(job, placement, counts, usable, self._left[number], began)
         self._runs[number] = run
         if job.elastic and self.rules.elastic is not Elastic.NONE:
             self._elastic[number] = run
@@ -408,16 +427,12 @@ class Simulation:
 
     def _done(self, run: _Run) -> float:
         """Work that a running job has done up to now."""
-        return run.job.work - max(0.0, run.left - run.rate * max(0.0, self.now - run.since))
+        left = run.left
+        if self.now > run.since:
+            left -= run.rate * (self.now - run.since)
+        return run.job.work - left if left > 0 else run.job.work
 
     # Flexible workers.
-
-    def _flexible(self, run: _Run) -> Flexible:
-        job = run.job
-        base = tuple(n - f for n, f in zip(run.counts, run.flexing, strict=True))
-        usable = tuple(t in job.speed.curves and (job.hetero or n > 0) for t, n in zip(self.types, base, strict=True))
-        return Flexible(job.speed, base, job.w_max - job.w_min, job.gpus_per_worker,
-                        job.believed_left(self._done(run)), usable)  # fmt: skip
 
     def _share(self) -> None:
         """Divide flexible demand anew, and move workers where that says."""
@@ -426,12 +441,14 @@ class Simulation:
             return
         numbers = list(self._elastic)
         runs = [self._elastic[n] for n in numbers]
-        jobs = [self._flexible(run) for run in runs]
+        jobs = [run.flexible for run in runs]
+        remaining = [run.job.believed_left(self._done(run)) for run in runs]
         held = [tuple(run.flexing) for run in runs]
         capacity = self._spare()
         order = range(len(self.types))
         found = share(
             jobs,
+            remaining,
             capacity,
             self.types,
             elastic=self.rules.elastic,
@@ -440,6 +457,7 @@ class Simulation:
             stickiness=self.rules.stickiness,
             waiting=bool(self._queued),
         )
+        self._note(Action.SHARE, before=len(jobs), cost=found.value, gain=found.gap)
         changed: dict[int, _Run] = {}
         growing: list[tuple[int, int, int]] = []
         for at, (number, target) in enumerate(zip(numbers, found.workers, strict=True)):
@@ -499,9 +517,7 @@ class Simulation:
     def _grow(self, number: int, run: _Run, t: int, workers: int) -> list[tuple[int, int]]:
         """Up to so many flexible workers more on one type: on lent servers of their own first where it lends any."""
         gpu_type = self.types[t]
-        lent = [
-            self._shelves(gpu_type, Pool.ONLOAN, (group,)) for group in (Group.FLEX, Group.NONE, Group.BASE)
-        ]
+        lent = [self._shelves(gpu_type, Pool.ONLOAN, (group,)) for group in (Group.FLEX, Group.NONE, Group.BASE)]
         if not self.rules.group_lent:
             lent = [self._shelves(gpu_type, Pool.ONLOAN, tuple(Group))]
         grown: list[tuple[int, int]] = []
@@ -540,20 +556,18 @@ class Simulation:
         offers = []
         for number, workers in self._flex_on[server].items():
             run = self._runs[number]
-            job = self._flexible(run)
-            lost = lost_by_one_less(job, tuple(run.counts), self._type[server], self.types)
+            left = run.job.believed_left(self._done(run))
+            lost = lost_by_one_less(run.flexible, left, tuple(run.counts), self._type[server], self.types)
             offers.append((number, workers, run.job.gpus_per_worker, lost))
         for number, workers in to_leave(offers, gpus):
             run = self._runs[number]
             before = sum(run.counts)
-            left = self._leave(number, run, server, workers)
-            self._note_size(Action.SCALE_IN, run, [left], before, reason)
+            gone = self._leave(number, run, server, workers)
+            self._note_size(Action.SCALE_IN, run, [gone], before, reason)
             self._resized(number, run)
         self._unshared = True
 
-    def _note_size(
-        self, action: Action, run: _Run, servers: list[tuple[int, int]], before: int, reason: str
-    ) -> None:
+    def _note_size(self, action: Action, run: _Run, servers: list[tuple[int, int]], before: int, reason: str) -> None:
         self._note(action, job=run.job.id, servers=tuple(servers), before=before, after=sum(run.counts),
                    gpus=self._gpus(run), reason=reason)  # fmt: skip
 
@@ -595,9 +609,7 @@ class Simulation:
         self._unshared = bool(self._elastic)
 
     def _reclaim(self, count: int) -> None:
-        lent = {
-            s: Held(self._base_on[s], self.room.reach[s] - self.room.free[s]) for s in sorted(self._lent)
-        }
+        lent = {s: Held(self._base_on[s], self.room.reach[s] - self.room.free[s]) for s in sorted(self._lent)}
         on = {n for held in lent.values() for n in held.base}
         plan = reclaim(
             lent,
