@@ -9,4 +9,15 @@ from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.cluster.simulate.simulation import Simulation, simulate
 from quiltwork.cluster.simulate.workload import jobs_of, two_clusters
 
-__all__ = ["Action", "Metrics", "Row", "Settings", "Simulation", "digest", "jobs_of", "metrics", "simulate", "two_clusters"]
+__all__ = [
+    "Action",
+    "Metrics",
+    "Row",
+    "Settings",
+    "Simulation",
+    "digest",
+    "jobs_of",
+    "metrics",
+    "simulate",
+    "two_clusters",
+]
