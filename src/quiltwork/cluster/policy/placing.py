@@ -1,0 +1,115 @@
+"""Which servers a job's workers go to: best fit, so that whole servers stay free for those that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from quiltwork.cluster.job import Shape
+from quiltwork.cluster.policy.room import Room
+
+Placement = tuple[tuple[int, int], ...]
+"""Servers, and the GPUs taken on each."""
+
+Tier = tuple[int, ...]
+"""Shelves that are looked at as one: servers of one GPU type."""
+
+EVERYWHERE = -1
+"""Every server allowed, as a mask."""
+
+
+def place_gang(
+    room: Room, shape: Shape, tiers: Sequence[Tier], *, revoking: bool = False, allowed: int = EVERYWHERE
+) -> Placement | None:
+    """Servers for all of a gang's workers, of the first tier that has room for all; None where none has.
+
+    revoking : GPUs of flexible workers count as free. allowed : a mask of the servers that may be used.
+    """
+    shelves = room.within if revoking else room.open
+    for tier in tiers:
+        placed = _place_in(room, [shelves[shelf] for shelf in tier], room.shelves[tier[0]].gpus, shape, allowed)
+        if placed is not None:
+            return placed
+    return None
+
+
+def _place_in(room: Room, shelves: list[list[int]], size: int, shape: Shape, allowed: int) -> Placement | None:
+    weight, workers = shape.gpus_per_worker, shape.workers
+    per_server = size // weight
+    if not per_server:
+        return None
+    if not shape.compact:
+        return _scattered(shelves, size, weight, workers, allowed)
+    whole, rest = divmod(workers, per_server)
+    if not whole:
+        server = best_fit(shelves, rest * weight, size, allowed)
+        return None if server is None else ((server, rest * weight),)
+    full = per_server * weight
+    found: list[tuple[int, int]] = []
+    for free in range(full, size + 1):
+        mask = 0
+        for buckets in shelves:
+            mask |= buckets[free]
+        mask &= allowed
+        while mask and len(found) < whole:
+            low = mask & -mask
+            mask ^= low
+            found.append((low.bit_length() - 1, full))
+    if len(found) < whole:
+        return None
+    if rest:
+        for server, _ in found:
+            allowed &= ~(1 << server)
+        last = best_fit(shelves, rest * weight, size, allowed)
+        if last is None:
+            return None
+        found.append((last, rest * weight))
+    return tuple(found)
+
+
+def _scattered(shelves: list[list[int]], size: int, weight: int, workers: int, allowed: int) -> Placement | None:
+    """Worker by worker on the server with the least room, which it is then for the next worker as well."""
+    found: list[tuple[int, int]] = []
+    for free in range(weight, size + 1):
+        mask = 0
+        for buckets in shelves:
+            mask |= buckets[free]
+        mask &= allowed
+        while mask and workers:
+            low = mask & -mask
+            mask ^= low
+            here = min(free // weight, workers)
+            workers -= here
+            found.append((low.bit_length() - 1, here * weight))
+        if not workers:
+            return tuple(found)
+    return None
+
+
+def best_fit(shelves: Sequence[list[int]], gpus: int, size: int, allowed: int = EVERYWHERE) -> int | None:
+    """The server with the least free GPUs that are enough, the first of several alike; None where none has enough."""
+    for free in range(gpus, size + 1):
+        mask = 0
+        for buckets in shelves:
+            mask |= buckets[free]
+        mask &= allowed
+        if mask:
+            return (mask & -mask).bit_length() - 1
+    return None
+
+
+def best_fit_decreasing(
+    room: Room, gangs: Iterable[tuple[Shape, Sequence[Tier]]], *, revoking: bool = False
+) -> list[Placement | None]:
+    """Places for many gangs, those of the largest workers first; in the order they were given, None for what has no
+    room. ``room`` is left as it was."""
+    trial = room.copy()
+    asked = list(gangs)
+    placed: list[Placement | None] = [None] * len(asked)
+    for i in sorted(range(len(asked)), key=lambda i: (-asked[i][0].gpus_per_worker, -asked[i][0].workers, i)):
+        shape, tiers = asked[i]
+        found = place_gang(trial, shape, tiers, revoking=revoking)
+        if found is not None:
+            for server, gpus in found:
+                trial.take(server, gpus)
+        placed[i] = found
+    return placed

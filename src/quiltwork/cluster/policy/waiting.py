@@ -1,0 +1,162 @@
+"""The queue, and who of it starts: shortest first, passing over what does not fit (phase one of the allocation).
+
+Jobs wait in one line for each shape. Where the first of a line does not fit, none behind it does, so a walk of
+the whole queue looks at as many jobs as start, and at one more for each shape.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from quiltwork.cluster.job import Shape
+from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, place_gang
+from quiltwork.cluster.policy.room import Room
+
+
+class Waiting:
+    """Waiting jobs by key, then by number: the order in which they are thought of."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Shape, list[tuple[float, int]]] = {}
+        """By shape, the last entry goes first: minus the key, minus the number."""
+        self.stuck: set[Shape] = set()
+        """Shapes that do not fit unless something is freed."""
+        self.grown = -1
+        """The room's count of that when they were found."""
+
+    def add(self, shape: Shape, key: float, job: int) -> None:
+        line = self.lines.get(shape)
+        if line is None:
+            line = self.lines[shape] = []
+        insort(line, (-key, -job))
+
+    def remove(self, shape: Shape, key: float, job: int) -> None:
+        """Raises KeyError where it does not wait."""
+        line = self.lines.get(shape, [])
+        at = bisect_left(line, (-key, -job))
+        if at == len(line) or line[at] != (-key, -job):
+            raise KeyError(job)
+        del line[at]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.lines.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A waiting job's gang starts on these servers; where ``revoking``, flexible workers have to leave some of them."""
+
+    job: int
+    placement: Placement
+    revoking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Servers (a mask) that are kept for a job until all of them are free, ``seconds`` from now: others may use them
+    only if they are believed to be gone by then."""
+
+    job: int
+    servers: int
+    seconds: float
+
+
+def admissions(
+    waiting: Waiting,
+    room: Room,
+    tiers: Callable[[Shape, bool], Sequence[Tier]],
+    *,
+    depth: int | None = None,
+    revoking: bool = False,
+    reserved: Reservation | None = None,
+    seconds: Callable[[int], float] | None = None,
+) -> Iterator[Start]:
+    """The jobs that start now, one after another; each is out of the queue when it is told.
+
+    Whoever iterates takes each placement in ``room`` before asking for the next (in a copy, to ask what would be).
+    tiers : where a shape may go, best first, with free GPUs or by pushing flexible workers out. depth : jobs that may
+    be passed over. revoking : whether base demand may push flexible workers out, where free GPUs are not enough.
+    reserved, seconds : what is kept for a job that has waited too long, and how long a job is believed to run.
+    """
+    if room.grown != waiting.grown or reserved is not None:
+        waiting.stuck.clear()
+        waiting.grown = room.grown
+    stuck = waiting.stuck
+    lines = waiting.lines.items()
+    heads = [(-line[-1][0], -line[-1][1], shape) for shape, line in lines if line and shape not in stuck]
+    heapq.heapify(heads)
+    blocked = [waiting.lines[shape] for shape in stuck] if heads else []
+    while heads:
+        key, job, shape = heads[0]
+        line = waiting.lines[shape]
+        if depth is not None and blocked:
+            mine = (-key, -job)
+            if sum(len(other) - bisect_right(other, mine) for other in blocked) > depth:
+                return
+        allowed = EVERYWHERE
+        if reserved is not None and job != reserved.job and (seconds is None or seconds(job) > reserved.seconds):
+            allowed = ~reserved.servers
+        placed, pushing = place_gang(room, shape, tiers(shape, False), allowed=allowed), False
+        if placed is None and revoking:
+            placed, pushing = place_gang(room, shape, tiers(shape, True), revoking=True, allowed=allowed), True
+        if placed is None:
+            blocked.append(line)
+            if reserved is None:
+                stuck.add(shape)
+            heapq.heappop(heads)
+            continue
+        line.pop()
+        if line:
+            heapq.heapreplace(heads, (-line[-1][0], -line[-1][1], shape))
+        else:
+            heapq.heappop(heads)
+        yield Start(job, placed, pushing)
+
+
+def reserve(
+    job: int,
+    shape: Shape,
+    room: Room,
+    tiers: Sequence[Tier],
+    ends: Mapping[int, Sequence[tuple[float, int]]],
+) -> Reservation | None:
+    """The servers on which a gang that does not fit now is believed to fit first, and when.
+
+    ends : by server, when base workers are believed to leave it (seconds from now) and their GPUs. None where no tier
+    can ever hold the gang.
+    """
+    best: Reservation | None = None
+    for tier in tiers:
+        size = room.shelves[tier[0]].gpus
+        per_server = size // shape.gpus_per_worker
+        if not per_server:
+            continue
+        whole, rest = divmod(shape.workers, per_server)
+        full = per_server * shape.gpus_per_worker
+        waits = sorted(
+            (_wait(room.reach[server], full if whole else rest * shape.gpus_per_worker, ends.get(server, ())), server)
+            for shelf in tier
+            for server in room.servers(shelf)
+        )
+        needed = whole + (1 if rest and whole else 0) if whole else 1
+        if len(waits) < needed or waits[needed - 1][0] == float("inf"):
+            continue
+        mask = sum(1 << server for _, server in waits[:needed])
+        found = Reservation(job, mask, waits[needed - 1][0])
+        if best is None or found.seconds < best.seconds:
+            best = found
+    return best
+
+
+def _wait(reach: int, needed: int, ends: Sequence[tuple[float, int]]) -> float:
+    """Seconds until a server has so many GPUs that are free or flexible."""
+    if reach >= needed:
+        return 0.0
+    for seconds, gpus in sorted(ends):
+        reach += gpus
+        if reach >= needed:
+            return seconds
+    return float("inf")
