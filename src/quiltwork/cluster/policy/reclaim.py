@@ -64,7 +64,7 @@ def reclaim(
     needed = wanted - len(chosen)
     jobs_on = {s: frozenset(lent[s].base) for s in sorted(lent) if lent[s].base}
     price = {j: 1.0 if weights is None else weights[j] for jobs in jobs_on.values() for j in jobs}
-    if cost is Cost.EMPTIED:
+    if cost in (Cost.EMPTIED, Cost.WORK):
         stopped = _spared(jobs_on, price, _by_emptied(jobs_on, price, needed), needed)
     else:
         stopped = _by_cost(lent, jobs_on, needed, cost, spans, gpus, chance)
