@@ -9,7 +9,7 @@ from quiltwork.cluster.log import Action
 from quiltwork.cluster.policy.rules import rules_named
 from quiltwork.cluster.running import Delays
 from quiltwork.cluster.scheduler import Scheduler
-from quiltwork.cluster.simulate.settings import persistent
+from quiltwork.cluster.forecast import persistent
 from quiltwork.cluster.simulate.workload import two_clusters
 from quiltwork.cluster.state import Cluster
 from quiltwork.core.errors import BadInputError

@@ -108,6 +108,11 @@ class Scheduler:
         self.cluster.end(number, work, reason)
         self._sharing.left(number)
 
+    def again(self, now: float, number: int, reason: str) -> None:
+        """A running job goes back into the queue: it failed, and is tried again."""
+        self.cluster.now = now
+        self._stop(number, reason)
+
     def returned(self, now: float, server: int) -> None:
         """A server that was asked back is empty: it is inference's again."""
         self.cluster.now = now
@@ -148,8 +153,13 @@ class Scheduler:
         """When to decide again though nothing happens; infinity for never."""
         return min(self._sharing.due(), self._displacing.due() if self._keys else math.inf)
 
-    def loans(self, now: float, need: float) -> None:
-        """Inference needs a share of its servers: lend it less, or give it more back."""
+    def ahead_of(self, number: int) -> list[int]:
+        """Jobs that wait and are thought of before this one, in order. Raises KeyError where it does not wait."""
+        mine = (self._keys[number], number)
+        return [n for key, n in sorted((key, n) for n, key in self._keys.items()) if (key, n) < mine]
+
+    def loans(self, now: float, need: float, ready: Callable[[int], bool] = lambda server: True) -> None:
+        """Inference needs a share of its servers: lend less of them, or more. ``ready`` : whether one may be lent."""
         cluster, rules = self.cluster, self.rules
         cluster.now = now
         self._needs.append(need)
@@ -163,17 +173,19 @@ class Scheduler:
             hysteresis=rules.hysteresis,
         )
         if change > 0:
-            self.lend(now, change)
+            self.lend(now, change, ready)
         elif change < 0:
             self.reclaim(now, -change)
 
-    def lend(self, now: float, count: int) -> None:
-        """Lend so many of inference's servers, or as many as there are."""
+    def lend(self, now: float, count: int, ready: Callable[[int], bool] = lambda server: True) -> None:
+        """Lend so many of inference's servers, or as many as are ``ready``."""
         cluster = self.cluster
         cluster.now = now
         away = cluster.lent | cluster.returning | cluster.closed.keys()
-        for server in [s for s in cluster.inference if s not in away][:count]:
-            cluster.lend(server)
+        for server in cluster.inference:
+            if count > 0 and server not in away and ready(server):
+                cluster.lend(server)
+                count -= 1
         self._sharing.changed()
 
     def reclaim(self, now: float, count: int) -> None:

@@ -246,12 +246,16 @@ class Cluster:
         self._reopen(server)
         self.note(Action.OPEN, self.servers[server].id, servers=((server, 0),))
 
+    def takes_work(self, server: int) -> bool:
+        """Whether workers may be placed on a server: training has it, and it is not closed."""
+        return server not in self.closed and (self._own[server] or server in self.lent)
+
     def _reopen(self, server: int) -> None:
-        if server in self.closed:
+        if not self.takes_work(server):
             return
         if self._own[server]:
             self.room.admit(server, Pool.TRAIN)
-        elif server in self.lent:
+        else:
             self.room.admit(server, Pool.ONLOAN)
 
     # The same again.
