@@ -361,6 +361,7 @@ class Controller:
             "held_up": list(self._hands.held_up),
             "troubles": dict(self.troubles),
             "gpu_hours": self._hours(),
+            "now": self.now(),
         }
 
     def samples(self) -> list[Sample]:

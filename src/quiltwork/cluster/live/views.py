@@ -16,6 +16,7 @@ def shown(worker: Worker) -> dict[str, Json]:
     """One worker."""
     return {
         "id": worker.id,
+        "job": worker.job,
         "server": worker.server,
         "gpus": list(worker.order.slots),
         "run": worker.run,
@@ -26,9 +27,9 @@ def shown(worker: Worker) -> dict[str, Json]:
 
 def servers_shown(cluster: Cluster, workers: Iterable[Worker]) -> list[dict[str, Json]]:
     """Every server: whose it is, what is free, and who is on it."""
-    on: dict[str, list[str]] = {}
+    on: dict[str, list[dict[str, Json]]] = {}
     for worker in workers:
-        on.setdefault(worker.server, []).append(worker.id)
+        on.setdefault(worker.server, []).append(shown(worker))
     found: list[dict[str, Json]] = []
     for i, server in enumerate(cluster.servers):
         found.append(
