@@ -5,11 +5,11 @@ import random
 import pytest
 from small_clusters import job
 
+from quiltwork.cluster.forecast import persistent
 from quiltwork.cluster.log import Action
 from quiltwork.cluster.policy.rules import rules_named
 from quiltwork.cluster.running import Delays
 from quiltwork.cluster.scheduler import Scheduler
-from quiltwork.cluster.forecast import persistent
 from quiltwork.cluster.simulate.workload import two_clusters
 from quiltwork.cluster.state import Cluster
 from quiltwork.core.errors import BadInputError
