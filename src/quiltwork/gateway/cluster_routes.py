@@ -17,7 +17,7 @@ from quiltwork.gateway.errors import MediaTypeError
 from quiltwork.gateway.page import page_response
 
 if TYPE_CHECKING:
-    from quiltwork.cluster.live import Controller
+    from quiltwork.cluster.live.desk import Desk
 
 Answer = TypeVar("Answer")
 SPEC_TYPES = ("application/yaml", "application/json")
@@ -25,7 +25,7 @@ LONGEST_SPEC = 1 << 20
 LONGEST_TAIL = 16 << 20
 
 
-def cluster_router(controller: Controller) -> APIRouter:
+def cluster_router(desk: Desk) -> APIRouter:
     """Routes of one cluster. Only administrators change it, and only they see what jobs wrote."""
     router = APIRouter(tags=["Cluster"])
 
@@ -37,12 +37,12 @@ def cluster_router(controller: Controller) -> APIRouter:
     @router.get("/v1/cluster", summary="Servers, jobs by state, loans, GPU-hours by team")
     async def status(request: Request) -> JSONResponse:
         visitor_of(request)
-        return JSONResponse(await _off(controller.status))
+        return JSONResponse(await _off(desk.status))
 
     @router.get("/v1/cluster/jobs", summary="All jobs, in the order of their submission")
     async def jobs(request: Request, state: str | None = None, team: str | None = None) -> JSONResponse:
         visitor_of(request)
-        found = await _off(controller.jobs)
+        found = await _off(desk.jobs)
         kept = [job for job in found if state in (None, job["state"]) and team in (None, job["team"])]
         return JSONResponse({"jobs": kept})
 
@@ -59,18 +59,18 @@ def cluster_router(controller: Controller) -> APIRouter:
         except UnicodeDecodeError as error:
             raise BadInputError(f"is not UTF-8 at byte {error.start}", where="body") from error
         key = request.headers.get("idempotency-key")
-        job_id = await _off(lambda: controller.submit(text, request=key))
-        return JSONResponse(await _off(lambda: controller.job(job_id)), status_code=201)
+        job_id = await _off(lambda: desk.submit(text, request=key))
+        return JSONResponse(await _off(lambda: desk.job(job_id)), status_code=201)
 
     @router.get("/v1/cluster/jobs/{job}", summary="One job and its workers")
     async def job(request: Request, job: str) -> JSONResponse:
         visitor_of(request)
-        return JSONResponse(await _off(lambda: controller.job(job)))
+        return JSONResponse(await _off(lambda: desk.job(job)))
 
     @router.get("/v1/cluster/jobs/{job}/explain", summary="Why it waits, and what was decided on it")
     async def explain(request: Request, job: str) -> JSONResponse:
         visitor_of(request)
-        return JSONResponse(await _off(lambda: controller.explain(job)))
+        return JSONResponse(await _off(lambda: desk.explain(job)))
 
     @router.get("/v1/cluster/jobs/{job}/logs", summary="What its workers wrote")
     async def logs(request: Request, job: str, worker: str | None = None, tail: int = 1 << 16) -> Response:
@@ -78,7 +78,7 @@ def cluster_router(controller: Controller) -> APIRouter:
         admin_of(request)
         if not 0 < tail <= LONGEST_TAIL:
             raise BadInputError(f"{tail} is not a number of bytes up to {LONGEST_TAIL}", where="tail")
-        files = await _off(lambda: controller.logs(job))
+        files = await _off(lambda: desk.logs(job))
         if worker is not None and worker not in files:
             raise NotFoundError("it has no such worker", where=f"job {job}")
         chosen = files if worker is None else {worker: files[worker]}
@@ -88,12 +88,12 @@ def cluster_router(controller: Controller) -> APIRouter:
     async def cancel(request: Request, job: str) -> JSONResponse:
         admin_of(request)
         await _fields(request, {})
-        await _off(lambda: controller.cancel(job))
-        return JSONResponse(await _off(lambda: controller.job(job)))
+        await _off(lambda: desk.cancel(job))
+        return JSONResponse(await _off(lambda: desk.job(job)))
 
-    for verb, change in (("loan", controller.lend), ("reclaim", controller.reclaim)):
+    for verb, change in (("loan", desk.lend), ("reclaim", desk.reclaim)):
         router.post(f"/v1/cluster/{verb}", summary=f"{verb.capitalize()} servers of inference now")(
-            _change(controller, change)
+            _change(desk, change)
         )
 
     @router.post("/v1/cluster/servers/{server}/drain", summary="Place nothing on a server from now on")
@@ -101,27 +101,27 @@ def cluster_router(controller: Controller) -> APIRouter:
         """``empty``: whoever is on it goes back into the queue."""
         admin_of(request)
         fields = await _fields(request, {"empty": bool})
-        await _off(lambda: controller.drain(server, empty=bool(fields.get("empty", False))))
-        return JSONResponse(await _off(controller.status))
+        await _off(lambda: desk.drain(server, empty=bool(fields.get("empty", False))))
+        return JSONResponse(await _off(desk.status))
 
     @router.post("/v1/cluster/servers/{server}/undrain", summary="Let a server take work again")
     async def undrain(request: Request, server: str) -> JSONResponse:
         admin_of(request)
         await _fields(request, {})
-        await _off(lambda: controller.undrain(server))
-        return JSONResponse(await _off(controller.status))
+        await _off(lambda: desk.undrain(server))
+        return JSONResponse(await _off(desk.status))
 
     return router
 
 
-def _change(controller: Controller, change: Callable[[int], None]) -> Callable[..., Any]:
+def _change(desk: Desk, change: Callable[[int], None]) -> Callable[..., Any]:
     async def route(request: Request) -> JSONResponse:
         admin_of(request)
         fields = await _fields(request, {"servers": int})
         if "servers" not in fields:
             raise BadInputError("is missing", where="servers")
         await _off(lambda: change(fields["servers"]))
-        return JSONResponse(await _off(controller.status))
+        return JSONResponse(await _off(desk.status))
 
     return route
 

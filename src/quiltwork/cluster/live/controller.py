@@ -8,9 +8,7 @@ what really runs, and goes on. The steps from what is decided to what runs are `
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from quiltwork.cluster.live.backend import (
     Backend,
@@ -23,7 +21,7 @@ from quiltwork.cluster.live.backend import (
 
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.live.crews import Crews, Failed, Report, Stepped
-from quiltwork.cluster.live.entries import ENDED, Entry, JobState, Worker, job_of
+from quiltwork.cluster.live.entries import Entry, JobState, Worker, job_of
 from quiltwork.cluster.live.hands import Hands
 from quiltwork.cluster.live.lending import Lender
 from quiltwork.cluster.live.memory import Memory
@@ -31,15 +29,11 @@ from quiltwork.cluster.live.orders import OrderBook
 from quiltwork.cluster.live.reconcile import Wanted
 from quiltwork.cluster.live.settings import Settings
 from quiltwork.cluster.live.turns import Turns
-from quiltwork.cluster.live.views import gpu_hours, samples, servers_shown, shown
 from quiltwork.cluster.log import LOST, Action, Row
 from quiltwork.cluster.scheduler import Scheduler
 from quiltwork.cluster.server import Server
-from quiltwork.cluster.spec import parse_spec
 from quiltwork.cluster.state import Cluster
-from quiltwork.cluster.why import history, why_waiting
-from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, NotFoundError, QuiltworkError
-from quiltwork.core.servable import Json, Sample
+from quiltwork.core.errors import QuiltworkError
 
 DRAINED = "drained"
 
@@ -67,17 +61,17 @@ class Controller:
         clock: Callable[[], float],
         lender: Lender | None = None,
     ) -> None:
-        self._memory, self._backend, self._crews, self._settings = memory, backend, crews, settings
+        self.memory, self._backend, self._crews, self._settings = memory, backend, crews, settings
         self._clock, self._lender = clock, lender
-        self._book = book
-        self._turns = Turns()
+        self.book = book
+        self.turns = Turns()
         kept = memory.recall(servers, clock())
-        self._entries: dict[str, Entry] = {entry.id: entry for entry in kept.entries}
-        self._hands = Hands(backend, crews, memory, book, {worker.id: worker for worker in kept.workers})
-        self._index = {server.id: i for i, server in enumerate(kept.servers)}
+        self.entries: dict[str, Entry] = {entry.id: entry for entry in kept.entries}
+        self.hands = Hands(backend, crews, memory, book, {worker.id: worker for worker in kept.workers})
+        self.index = {server.id: i for i, server in enumerate(kept.servers)}
         self.cluster = Cluster(kept.servers, settings.gpu_types, settings.delays)
         rows = kept.rows[len(kept.servers) :]
-        self.cluster.replay(rows, {entry.id: self._job(entry) for entry in kept.entries})
+        self.cluster.replay(rows, {entry.id: self.job_of(entry) for entry in kept.entries})
         self._written = self._noted = len(self.cluster.log)
         self._now = kept.rows[-1].time if kept.rows else clock()
         self.scheduler = Scheduler(
@@ -91,10 +85,10 @@ class Controller:
         self._not_before: dict[str, float] = {}
         self.troubles: dict[str, str] = {}
         """What somebody should look at, by what it is about."""
-        self._hands.adopt()
+        self.hands.adopt()
         self._fence()
 
-    def _job(self, entry: Entry) -> Job:
+    def job_of(self, entry: Entry) -> Job:
         return job_of(entry.spec, entry.id, entry.submit_s, self._settings.gpu_types, self._settings.capability)
 
     def _fence(self) -> None:
@@ -109,11 +103,11 @@ class Controller:
 
     def run(self, stop: threading.Event) -> None:
         """Step after step until told to stop; workers run on."""
-        self._turns.run(stop, self.step, self._settings.poll_s)
+        self.turns.run(stop, self.step, self._settings.poll_s)
 
     def step(self, timeout_s: float = 0.0) -> None:
         """Hear, decide, write down, carry out. timeout_s : as long may it wait for somebody to ask something."""
-        self._turns.take(timeout_s)
+        self.turns.take(timeout_s)
         now = self.now()
         for event in self._backend.events(0.0):
             self._hear(event, now)
@@ -125,8 +119,8 @@ class Controller:
             self._lend(self._lender, now)
         self.scheduler.decide(now)
         self.cluster.retimed.clear()
-        if self._write():
-            self._hands.carry_out(self._wanted(now), self._entries, now)
+        if self.write():
+            self.hands.carry_out(self._wanted(now), self.entries, now)
 
     def now(self) -> float:
         """Seconds since 1970, never less than before."""
@@ -137,17 +131,17 @@ class Controller:
 
     def _hear(self, event: Event, now: float) -> None:
         if isinstance(event, WorkerExited):
-            worker = self._hands.exited(event.worker_id)
+            worker = self.hands.exited(event.worker_id)
             if worker is not None:
                 self._exited(worker, event, now)
         elif isinstance(event, WorkerTrouble):
             self.troubles[event.worker_id] = event.what
         elif isinstance(event, ServerLost):
-            server = self._index.get(event.server_id)
+            server = self.index.get(event.server_id)
             if server is not None and self.cluster.closed.get(server) != LOST:
                 self.scheduler.close(now, server, LOST, empty=True)
         elif isinstance(event, ServerBack):
-            server = self._index.get(event.server_id)
+            server = self.index.get(event.server_id)
             if server is not None and self.cluster.closed.get(server) == LOST:
                 self.scheduler.open(now, server)
                 self._fence()
@@ -155,15 +149,15 @@ class Controller:
     def _exited(self, worker: Worker, event: WorkerExited, now: float) -> None:
         """A worker is gone: as it was told to, as one that is done, or against all expectation."""
         self.troubles.pop(worker.id, None)
-        entry = self._entries[worker.job]
+        entry = self.entries[worker.job]
         if worker.leaving_until is not None or worker.run != entry.runs or entry.state is not JobState.RUNNING:
             return
         if event.code == 0 and (entry.finished or not entry.elastic):
             entry.exit_code = entry.exit_code or 0
-            if not self._hands.of(entry.id):
-                self._finish(entry, JobState.DONE, now)
+            if not self.hands.of(entry.id):
+                self.finish(entry, JobState.DONE, now)
             return
-        if entry.elastic and event.code is None and self._hands.of(entry.id):
+        if entry.elastic and event.code is None and self.hands.of(entry.id):
             return  # A server or a process was lost; the others go on, and another takes its place.
         said = event.why or (f"killed by signal {event.signal}" if event.signal else f"exit code {event.code}")
         entry.exit_code = event.code
@@ -171,7 +165,7 @@ class Controller:
 
     def _heard(self, report: Report, now: float) -> None:
         """What a crew says. One of a job that has ended means nothing any more."""
-        entry = self._entries.get(report.job)
+        entry = self.entries.get(report.job)
         if entry is None or entry.state is not JobState.RUNNING:
             return
         if isinstance(report, Stepped):
@@ -183,29 +177,29 @@ class Controller:
 
     def _look(self, now: float) -> None:
         """What nobody says: time that is up, workers that could not be started, servers that are empty now."""
-        for entry in self._entries.values():
+        for entry in self.entries.values():
             limit = entry.spec.time_limit_s
             if entry.state is JobState.RUNNING and limit is not None and entry.started_s is not None:
                 if now - entry.started_s > limit:
                     entry.error = f"ran into its time limit of {limit:g} s"
-                    self._finish(entry, JobState.FAILED, now)
-            elif entry.state is JobState.STOPPING and not self._hands.of(entry.id):
+                    self.finish(entry, JobState.FAILED, now)
+            elif entry.state is JobState.STOPPING and not self.hands.of(entry.id):
                 assert entry.outcome is not None
                 entry.state, entry.ended_s = entry.outcome, now
                 self._crews.forget(entry.id)
-                self._memory.keep_entry(entry)
-        for job, why in self._hands.refused.items():
+                self.memory.keep_entry(entry)
+        for job, why in self.hands.refused.items():
             self.troubles[job] = f"a worker could not be started: {why}"
             self._not_before[job] = now + self._settings.retry_after_s
-            entry = self._entries[job]
+            entry = self.entries[job]
             if not entry.elastic and entry.state is JobState.RUNNING:
                 self._again(entry, "not all of it could be started", now)
-        self._hands.refused.clear()
+        self.hands.refused.clear()
         for server in sorted(self.cluster.returning):
             name = self.cluster.servers[server].id
-            if self._hands.empty(name):
+            if self.hands.empty(name):
                 self.scheduler.returned(now, server)
-                self._memory.move(name, to_training=False)
+                self.memory.move(name, to_training=False)
                 if self._lender is not None:
                     self._lender.take_back(name)
 
@@ -217,7 +211,7 @@ class Controller:
             entry.retries += 1
             self._again(entry, "failed", now)
         else:
-            self._finish(entry, JobState.FAILED, now)
+            self.finish(entry, JobState.FAILED, now)
 
     def _again(self, entry: Entry, why: str, now: float) -> None:
         """Back into the queue, to be started anew."""
@@ -225,15 +219,15 @@ class Controller:
         if number in self.cluster.runs:
             self.scheduler.again(now, number, why)
 
-    def _finish(self, entry: Entry, outcome: JobState, now: float) -> None:
+    def finish(self, entry: Entry, outcome: JobState, now: float) -> None:
         """It will not run again: whoever of its workers is left has to go."""
         self.scheduler.ended(now, self.cluster.numbers[entry.id], reason=str(outcome))
         entry.state, entry.outcome = JobState.STOPPING, outcome
-        self._memory.keep_entry(entry)
+        self.memory.keep_entry(entry)
 
     # What is decided is written, and wanted.
 
-    def _write(self) -> bool:
+    def write(self) -> bool:
         """Write down what was decided since the last time; whether that worked. Nothing is carried out before."""
         rows = self.cluster.log[self._written :]
         self._note(self.cluster.log[self._noted :])
@@ -241,7 +235,7 @@ class Controller:
             return True
         jobs = {row.job for row in rows}
         try:
-            self._memory.append(rows, [entry for job, entry in self._entries.items() if job in jobs])
+            self.memory.append(rows, [entry for job, entry in self.entries.items() if job in jobs])
         except QuiltworkError as error:
             self.troubles["memory"] = str(error)
             return False
@@ -256,13 +250,13 @@ class Controller:
         self._noted += len(rows)
         for row in rows:
             if row.action is Action.START:
-                entry = self._entries[row.job]
+                entry = self.entries[row.job]
                 entry.state, entry.finished, entry.exit_code = JobState.RUNNING, False, None
                 entry.runs += 1
                 if entry.started_s is None:
                     entry.started_s = row.time
             elif row.action is Action.PREEMPT:
-                self._entries[row.job].state = JobState.QUEUED
+                self.entries[row.job].state = JobState.QUEUED
 
     def _wanted(self, now: float) -> dict[str, Wanted]:
         """Workers by server for every job that runs, in the order of their starts."""
@@ -270,7 +264,7 @@ class Controller:
         wanted = {}
         for run in self.cluster.runs.values():
             job = run.job
-            if now < self._not_before.get(job.id, 0.0) and not self._hands.of(job.id):
+            if now < self._not_before.get(job.id, 0.0) and not self.hands.of(job.id):
                 continue
             base = {names[server]: gpus // job.gpus_per_worker for server, gpus in run.base}
             flexible = {names[server]: workers for server, workers in run.flex.items()}
@@ -292,133 +286,4 @@ class Controller:
         self.scheduler.loans(now, need, ready=lambda server: lender.release(self.cluster.servers[server].id))
         self.cluster.note(Action.NEED, cost=need * len(self.cluster.inference), gain=need * len(self.cluster.inference))
         for server in sorted(self.cluster.lent - before):
-            self._memory.move(self.cluster.servers[server].id, to_training=True)
-
-    # What users ask for.
-
-    def submit(self, text: str, *, where: str = "job", request: str | None = None) -> str:
-        """A job from its YAML or JSON; returns its id. The same ``request`` again is the same job. Raises
-        BadInputError."""
-        return self._turns.ask(lambda: self._submit(text, where, request))
-
-    def _submit(self, text: str, where: str, request: str | None) -> str:
-        if request is not None and (found := self._memory.job_of(request)) is not None:
-            return found
-        spec = parse_spec(text, where)
-        job_id = f"{spec.name}-{len(self._entries) + 1}"
-        entry = Entry(job_id, text, spec, self.now())
-        job = self._job(entry)
-        self.scheduler.check(job)
-        self._entries[job_id] = entry
-        self.scheduler.submit(entry.submit_s, job)
-        if request is not None:
-            self._memory.remember(request, job_id)
-        if not self._write():
-            raise CapacityError(self.troubles["memory"], where=where, hint="the job is kept, and begins when it can be")
-        return job_id
-
-    def cancel(self, job_id: str) -> None:
-        """A job that waits or runs will not run again. Raises NotFoundError, ConflictError where it has ended."""
-        self._turns.ask(lambda: self._cancel(job_id))
-
-    def _cancel(self, job_id: str) -> None:
-        entry = self._entry(job_id)
-        if entry.state in ENDED or entry.state is JobState.STOPPING:
-            raise ConflictError(f"it has ended: {entry.state}", where=f"job {job_id}")
-        self._finish(entry, JobState.CANCELLED, self.now())
-
-    def jobs(self) -> list[dict[str, Json]]:
-        """All jobs, in the order of their submission."""
-        return self._turns.ask(lambda: [self._shown(entry) for entry in self._entries.values()])
-
-    def job(self, job_id: str) -> dict[str, Json]:
-        """One job, its workers among it. Raises NotFoundError."""
-        return self._turns.ask(lambda: self._shown(self._entry(job_id)))
-
-    def explain(self, job_id: str) -> dict[str, Json]:
-        """Why a job waits, or was stopped; what was decided on it. Raises NotFoundError."""
-        return self._turns.ask(lambda: self._explain(self._entry(job_id)))
-
-    def _explain(self, entry: Entry) -> dict[str, Json]:
-        number = self.cluster.numbers[entry.id]
-        said: dict[str, Json] = {"id": entry.id, "state": str(entry.state), "error": entry.error}
-        if number in self.cluster.waiting:
-            why = why_waiting(self.scheduler, number)
-            said |= {"waits": why.binding, "details": list(why.details)}
-        elif entry.id in self._hands.held_up:
-            said |= {"waits": "its GPUs are given to it, and others are still leaving them"}
-        return said | {"history": history(self.cluster.log, entry.id, [s.id for s in self.cluster.servers])}
-
-    def status(self) -> dict[str, Json]:
-        """Servers, jobs by state, what is held up, what somebody should look at, and GPU-hours by team."""
-        return self._turns.ask(self._status)
-
-    def _status(self) -> dict[str, Json]:
-        states = Counter(str(entry.state) for entry in self._entries.values())
-        return {
-            "servers": servers_shown(self.cluster, self._hands.all()),
-            "jobs": dict(sorted(states.items())),
-            "held_up": list(self._hands.held_up),
-            "troubles": dict(self.troubles),
-            "gpu_hours": self._hours(),
-            "now": self.now(),
-        }
-
-    def samples(self) -> list[Sample]:
-        """Figures for Prometheus."""
-        return self._turns.ask(lambda: samples(self.cluster, self._entries.values(), self._hours()))
-
-    def _hours(self) -> dict[str, float]:
-        teams = {entry.id: entry.spec.team for entry in self._entries.values()}
-        return gpu_hours(self.cluster.log, teams, self.now())
-
-    def logs(self, job_id: str) -> dict[str, Path]:
-        """Where the output of a job's workers is, by worker, those that are gone included. Raises NotFoundError."""
-        return self._turns.ask(lambda: self._book.logs(self._entry(job_id).id))
-
-    def log(self, after: int = 0) -> list[Row]:
-        """Rows of the decision log from the ``after``-th on."""
-        return self._turns.ask(lambda: self.cluster.log[max(after, 0) :])
-
-    def lend(self, count: int) -> None:
-        """Lend so many of inference's servers now, whatever it needs. Raises BadInputError."""
-        self._turns.ask(lambda: self._by_hand(count, self.scheduler.lend))
-
-    def reclaim(self, count: int) -> None:
-        """Ask so many lent servers back now. Raises BadInputError."""
-        self._turns.ask(lambda: self._by_hand(count, self.scheduler.reclaim))
-
-    def _by_hand(self, count: int, change: Callable[[float, int], None]) -> None:
-        if count < 1:
-            raise BadInputError(f"{count} servers", where="servers")
-        before = set(self.cluster.lent)
-        change(self.now(), count)
-        for server in sorted(self.cluster.lent - before):
-            self._memory.move(self.cluster.servers[server].id, to_training=True)
-
-    def drain(self, server_id: str, *, empty: bool = False) -> None:
-        """Place nothing on a server from now on. empty : whoever is on it goes back into the queue. Raises
-        NotFoundError."""
-        self._turns.ask(lambda: self.scheduler.close(self.now(), self._server(server_id), DRAINED, empty=empty))
-
-    def undrain(self, server_id: str) -> None:
-        """Raises NotFoundError, ConflictError where it is not drained."""
-        self._turns.ask(lambda: self._undrain(self._server(server_id)))
-
-    def _undrain(self, server: int) -> None:
-        if self.cluster.closed.get(server) != DRAINED:
-            raise ConflictError("is not drained", where=f"server {self.cluster.servers[server].id}")
-        self.scheduler.open(self.now(), server)
-
-    def _server(self, server_id: str) -> int:
-        if server_id not in self._index:
-            raise NotFoundError("there is no such server", where=f"server {server_id[:80]}")
-        return self._index[server_id]
-
-    def _entry(self, job_id: str) -> Entry:
-        if job_id not in self._entries:
-            raise NotFoundError("there is no such job", where=f"job {job_id[:80]}")
-        return self._entries[job_id]
-
-    def _shown(self, entry: Entry) -> dict[str, Json]:
-        return {**entry.document(), "members": [shown(worker) for worker in self._hands.of(entry.id)]}
+            self.memory.move(self.cluster.servers[server].id, to_training=True)
