@@ -68,15 +68,15 @@ def up(
     settings = Settings(rules=rules_named(policy), gpu_types=gpu_types)
     servers = _servers(train, infer, gpus_per_server, gpu_types)
     bound = listen(address)
-    with open_host(Host(state, servers, settings, gateway=gateway, ray=ray)) as controller:
+    with open_host(Host(state, servers, settings, gateway=gateway, ray=ray)) as (controller, desk):
         stop = threading.Event()
         loop = threading.Thread(target=controller.run, args=(stop,), name="cluster")
         app = create_app(
             {},
             keys=door_keys,
             hosts=None if door_keys is not None else LOCAL_NAMES,
-            routers=[cluster_router(controller)],
-            more_samples=[controller.samples],
+            routers=[cluster_router(desk)],
+            more_samples=[desk.samples],
         )
         loop.start()
         try:

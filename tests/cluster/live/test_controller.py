@@ -8,6 +8,7 @@ from stand_in_cluster import Clock, ListedBackend, ListedCrews, ListedMemory
 
 from quiltwork.cluster.live.controller import Controller
 from quiltwork.cluster.live.crews import Failed, Finished, Stepped
+from quiltwork.cluster.live.desk import Desk
 from quiltwork.cluster.live.orders import OrderBook
 from quiltwork.cluster.live.settings import Settings
 from quiltwork.cluster.policy.rules import rules_named
@@ -35,6 +36,7 @@ class World:
             self.servers, self.memory, self.backend, self.crews, self.book, self.settings,
             clock=self.clock, lender=self.lender,
         )  # fmt: skip
+        self.desk = Desk(self.controller)
 
     def step(self, seconds=2.0, times=1):
         for _ in range(times):
@@ -42,16 +44,16 @@ class World:
             self.controller.step()
 
     def command(self, name="c", workers=1, more="", **options):
-        return self.controller.submit(COMMAND.format(name=name, workers=workers) + more, **options)
+        return self.desk.submit(COMMAND.format(name=name, workers=workers) + more, **options)
 
     def elastic(self, name="e", least=1, most=4, more=""):
-        return self.controller.submit(ELASTIC.format(name=name, least=least, most=most, more=more))
+        return self.desk.submit(ELASTIC.format(name=name, least=least, most=most, more=more))
 
     def members(self, job):
-        return [worker["id"] for worker in self.controller.job(job)["members"]]
+        return [worker["id"] for worker in self.desk.job(job)["members"]]
 
     def state(self, job):
-        return self.controller.job(job)["state"]
+        return self.desk.job(job)["state"]
 
     def check(self):
         """No GPU has two workers, and none is on a server that is not training's."""
@@ -101,7 +103,7 @@ def test_a_worker_that_fails_takes_the_job_with_it_and_it_is_tried_as_often_as_i
     world.step()
     world.backend.obey()
     world.step(times=2)
-    shown = world.controller.job(job)
+    shown = world.desk.job(job)
     assert (shown["state"], shown["exit_code"], shown["retries"]) == ("failed", 3, 1)
     assert "exit code 3" in shown["error"]
 
@@ -114,13 +116,13 @@ def test_an_elastic_job_grows_and_shrinks_with_its_survivors(world):
     kept = world.members(job)[0]
     other = world.command("other", workers=4)
     world.step()
-    leaving = [w["id"] for w in world.controller.job(job)["members"] if w["leaving"]]
+    leaving = [w["id"] for w in world.desk.job(job)["members"] if w["leaving"]]
     assert len(leaving) == 4
     assert kept not in leaving
     assert not set(leaving) & set(world.crews.wanted[job])
     assert not world.backend.stops  # they leave by themselves, at a step's end
     assert world.members(other) == []  # and nobody is put beside them before
-    assert other in world.controller.status()["held_up"]
+    assert other in world.desk.status()["held_up"]
     for worker in leaving:
         world.backend.exit(worker)
     world.step()
@@ -138,7 +140,7 @@ def test_who_does_not_leave_in_time_is_made_to(world):
     world.step(times=3)
     world.command("other", workers=4)
     world.step()
-    leaving = [w["id"] for w in world.controller.job(job)["members"] if w["leaving"]]
+    leaving = [w["id"] for w in world.desk.job(job)["members"] if w["leaving"]]
     world.step(seconds=25)
     assert set(world.backend.stops) == set(leaving)
 
@@ -148,8 +150,8 @@ def test_an_elastic_job_is_done_when_it_says_so_and_its_workers_are_gone(world):
     world.step(times=3)
     world.crews.said += [Stepped(job, 5, 10, {"loss": 1.5}), Finished(job)]
     world.step()
-    assert world.controller.job(job)["steps"] == [5, 10]
-    assert world.controller.job(job)["metrics"] == {"loss": 1.5}
+    assert world.desk.job(job)["steps"] == [5, 10]
+    assert world.desk.job(job)["metrics"] == {"loss": 1.5}
     for worker in world.members(job):
         world.backend.exit(worker)
     world.step(times=2)
@@ -164,7 +166,7 @@ def test_an_error_of_the_trainable_is_the_jobs(world):
     world.step()
     world.backend.obey()
     world.step(times=2)
-    assert (world.state(job), world.controller.job(job)["error"]) == ("failed", "ValueError: no such file")
+    assert (world.state(job), world.desk.job(job)["error"]) == ("failed", "ValueError: no such file")
 
 
 def test_a_lost_process_of_an_elastic_job_is_replaced(world):
@@ -186,7 +188,7 @@ def test_jobs_of_a_lost_server_run_elsewhere_and_the_server_comes_back(world):
     world.backend.lost.add(server)
     world.backend.told.append(ServerLost(server, world.clock.now))
     world.step()
-    assert world.controller.job(job)["members"] != []
+    assert world.desk.job(job)["members"] != []
     for worker in lost:
         world.backend.exit(worker, None, None)
     world.step(times=2)
@@ -202,19 +204,19 @@ def test_jobs_of_a_lost_server_run_elsewhere_and_the_server_comes_back(world):
 def test_cancelling(world):
     waiting = [world.command(f"c{i}", workers=4) for i in range(3)]
     world.step()
-    world.controller.cancel(waiting[2])
+    world.desk.cancel(waiting[2])
     world.step(times=2)
     assert world.state(waiting[2]) == "cancelled"
-    world.controller.cancel(waiting[0])
+    world.desk.cancel(waiting[0])
     world.step()
     assert world.state(waiting[0]) == "stopping"
     world.backend.obey()
     world.step(times=2)
     assert world.state(waiting[0]) == "cancelled"
     with pytest.raises(ConflictError):
-        world.controller.cancel(waiting[0])
+        world.desk.cancel(waiting[0])
     with pytest.raises(NotFoundError):
-        world.controller.cancel("nobody")
+        world.desk.cancel("nobody")
 
 
 def test_a_time_limit_ends_a_job(world):
@@ -224,32 +226,32 @@ def test_a_time_limit_ends_a_job(world):
     world.backend.obey()
     world.step(times=2)
     assert world.state(job) == "failed"
-    assert "time limit" in world.controller.job(job)["error"]
+    assert "time limit" in world.desk.job(job)["error"]
 
 
 def test_a_drained_server_takes_nothing_and_takes_it_again(world):
-    world.controller.drain("train-0")
+    world.desk.drain("train-0")
     job = world.command(workers=4)
     world.step()
     assert {o.server_id for o in world.backend.living.values()} == {"train-1"}
     other = world.command("other", workers=4)
     world.step()
     assert world.members(other) == []
-    assert "4 GPUs" in world.controller.explain(other)["waits"]
-    world.controller.undrain("train-0")
+    assert "4 GPUs" in world.desk.explain(other)["waits"]
+    world.desk.undrain("train-0")
     world.step()
     assert len(world.members(other)) == 4
     with pytest.raises(ConflictError):
-        world.controller.undrain("train-0")
+        world.desk.undrain("train-0")
     with pytest.raises(NotFoundError):
-        world.controller.drain("nowhere")
+        world.desk.drain("nowhere")
     assert world.state(job) == "running"
 
 
 def test_the_same_request_is_the_same_job(world):
     assert world.command(request="r1") == world.command(request="r1")
     assert world.command(request="r2") != world.command(request="r1")
-    assert len(world.controller.jobs()) == 2
+    assert len(world.desk.jobs()) == 2
 
 
 @pytest.mark.parametrize(
@@ -264,9 +266,9 @@ def test_the_same_request_is_the_same_job(world):
 )
 def test_nonsense_is_refused_and_leaves_nothing(world, text, said):
     with pytest.raises(BadInputError, match=r".*") as refused:
-        world.controller.submit(text)
+        world.desk.submit(text)
     assert said in str(refused.value)
-    assert world.controller.jobs() == []
+    assert world.desk.jobs() == []
 
 
 def test_nothing_is_started_that_could_not_be_written_down(world):
@@ -275,18 +277,18 @@ def test_nothing_is_started_that_could_not_be_written_down(world):
         world.command()
     world.step(times=3)
     assert not world.backend.orders
-    assert "the disk is full" in world.controller.status()["troubles"]["memory"]
+    assert "the disk is full" in world.desk.status()["troubles"]["memory"]
     world.memory.full = False
     world.step()
     assert len(world.backend.living) == 1
-    assert world.controller.jobs()[0]["runs"] == 1
+    assert world.desk.jobs()[0]["runs"] == 1
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again(world):
     world.backend.refuse = True
     job = world.command(workers=2)
     world.step(times=2)
-    assert "could not be started" in world.controller.status()["troubles"][job]
+    assert "could not be started" in world.desk.status()["troubles"][job]
     world.backend.refuse = False
     world.step(seconds=5, times=3)
     assert len(world.members(job)) == 2
@@ -317,16 +319,16 @@ def test_a_quiet_gateway_lends_and_gets_back_only_when_processes_are_gone(tmp_pa
     assert len(world.members(job)) == 4
     lender.needed, lender.busy = 0.0, {"infer-1"}
     world.step(seconds=11, times=3)
-    assert {s["id"] for s in world.controller.status()["servers"] if s["pool"] == "onloan"} == {"infer-0"}
+    assert {s["id"] for s in world.desk.status()["servers"] if s["pool"] == "onloan"} == {"infer-0"}
     lender.busy = set()
     world.step(seconds=11, times=3)
     assert len(world.members(job)) == 12
     assert world.memory.moves == [("infer-0", True), ("infer-1", True)]
     lender.needed = 1.0
     world.step(seconds=11, times=2)
-    assert {s["pool"] for s in world.controller.status()["servers"]} == {"train", "draining"}
+    assert {s["pool"] for s in world.desk.status()["servers"]} == {"train", "draining"}
     assert lender.taken == []
-    leaving = [w["id"] for w in world.controller.job(job)["members"] if w["leaving"]]
+    leaving = [w["id"] for w in world.desk.job(job)["members"] if w["leaving"]]
     assert len(leaving) == 8
     for worker in leaving:
         world.backend.exit(worker)
@@ -358,9 +360,9 @@ def test_a_controller_that_is_killed_at_any_point_is_followed_by_one_that_double
         world.step(seconds=chance.choice((0.5, 3.0, 12.0)))
         world.check()
         on_inference = {o.server_id for o in world.backend.living.values()} & {"infer-0"}
-        pool = {s["id"]: s["pool"] for s in world.controller.status()["servers"]}["infer-0"]
+        pool = {s["id"]: s["pool"] for s in world.desk.status()["servers"]}["infer-0"]
         assert not on_inference or pool in ("onloan", "draining")
-    assert [job["id"] for job in world.controller.jobs()] == submitted
+    assert [job["id"] for job in world.desk.jobs()] == submitted
     for _ in range(300):
         for worker in sorted(world.backend.living):
             entry = worker.rpartition(".")[0]
@@ -369,6 +371,6 @@ def test_a_controller_that_is_killed_at_any_point_is_followed_by_one_that_double
         for worker in sorted(world.backend.living):
             world.backend.exit(worker)
         world.step()
-    assert {job["state"] for job in world.controller.jobs()} <= {"done", "failed"}
+    assert {job["state"] for job in world.desk.jobs()} <= {"done", "failed"}
     assert not world.controller.cluster.runs
     assert world.controller.cluster.room.free == [4, 4, 4]

@@ -45,8 +45,7 @@ class Controller:
     it is written. crews : the elastic workers' end of the line. lender : inference's side, None where it has none.
     clock : seconds since 1970; one that goes back stands still.
 
-    ``run`` in a thread of its own; every other method may be called from any thread then, and waits for its turn.
-    ``step`` by itself where there is no such thread.
+    ``run`` in a thread of its own, or ``step`` again and again; what users ask meanwhile goes over a ``Desk``.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Controller:
         self.cluster = Cluster(kept.servers, settings.gpu_types, settings.delays)
         rows = kept.rows[len(kept.servers) :]
         self.cluster.replay(rows, {entry.id: self.job_of(entry) for entry in kept.entries})
-        self._written = self._noted = len(self.cluster.log)
+        self._written, self._noted = len(kept.rows), len(self.cluster.log)
         self._now = kept.rows[-1].time if kept.rows else clock()
         self.scheduler = Scheduler(
             self.cluster,
@@ -126,6 +125,11 @@ class Controller:
         """Seconds since 1970, never less than before."""
         self._now = max(self._now, self._clock())
         return self._now
+
+    def stop_workers(self, grace_s: float = 30.0) -> None:
+        """Have all workers stopped, and wait until they are gone. What was decided on their jobs stays so: the next
+        controller starts them again."""
+        self._backend.shutdown(grace_s)
 
     # What happened.
 
