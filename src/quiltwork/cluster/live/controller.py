@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from quiltwork.cluster.job import Job
 from quiltwork.cluster.live.backend import (
     Backend,
     Event,
@@ -18,8 +19,6 @@ from quiltwork.cluster.live.backend import (
     WorkerExited,
     WorkerTrouble,
 )
-
-from quiltwork.cluster.job import Job
 from quiltwork.cluster.live.crews import Crews, Failed, Report, Stepped
 from quiltwork.cluster.live.entries import Entry, JobState, Worker, job_of
 from quiltwork.cluster.live.hands import Hands

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from quiltwork.cluster.live.backend import WorkerOrder
-
 from quiltwork.cluster.curves import CAPABILITY
 from quiltwork.cluster.job import Job
+from quiltwork.cluster.live.backend import WorkerOrder
 from quiltwork.cluster.spec import JobSpec
 from quiltwork.cluster.speed import linear
 from quiltwork.core.servable import Json

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quiltwork.cluster.live.backend import Backend
-
 from quiltwork.cluster.live.crews import Crews
 from quiltwork.cluster.live.entries import Entry, Worker
 from quiltwork.cluster.live.memory import Memory

@@ -11,7 +11,6 @@ from pathlib import Path
 from quiltwork.cluster.elastic import message as m
 from quiltwork.cluster.elastic.link import Link
 from quiltwork.cluster.elastic.settings import TOKEN, WorkerSettings
-
 from quiltwork.cluster.live.crews import Failed, Finished, Report, Stepped
 from quiltwork.cluster.live.entries import Entry
 from quiltwork.cluster.spec import Batch, Checkpoint

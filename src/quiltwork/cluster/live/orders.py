@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quiltwork.cluster.live.backend import Gang, WorkerOrder
-
 from quiltwork.cluster.live.entries import Entry
 from quiltwork.cluster.live.reconcile import Start
 
