@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import urllib.error
+import threading
 import urllib.request
 
 from quiltwork.core.errors import BadInputError, QuiltworkError
@@ -14,7 +14,8 @@ class GatewayLender:
     """The lender is a gateway: so many requests at a time keep one of its servers busy.
 
     url : of a running gateway. servers : that it may lend. requests_per_server : running and waiting requests that one
-    server answers at a time. key : an administrator's, where the gateway asks for one.
+    server answers at a time. key : an administrator's, where the gateway asks for one. every_s : it is asked so often,
+    by a thread of its own, so that nobody waits for it.
 
     A server is idle as soon as the load says so; what it has in memory stays there for when it comes back.
     """
@@ -26,29 +27,53 @@ class GatewayLender:
         *,
         requests_per_server: float = 4.0,
         key: str | None = None,
-        timeout_s: float = 2.0,
+        every_s: float = 1.0,
+        timeout_s: float = 5.0,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise BadInputError(f"{url!r} is not a URL", where="gateway", hint="http://host:port")
-        if not requests_per_server > 0:
-            raise BadInputError(f"{requests_per_server} requests", where="requests_per_server")
+        if servers < 1 or not requests_per_server > 0:
+            raise BadInputError(f"{servers} servers for {requests_per_server} requests each", where="gateway")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._request = urllib.request.Request(url.rstrip("/").removesuffix("/v1") + "/v1/status", headers=headers)
-        self._servers, self._each, self._timeout_s = servers, requests_per_server, timeout_s
+        self._servers, self._each = servers, requests_per_server
+        self._every_s, self._timeout_s = every_s, timeout_s
+        self._asked: float | str = "was not asked yet"
+        """Requests that it has, or why nobody knows."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="gateway-load", daemon=True)
 
-    def need(self) -> float:
-        """As ``Lender`` says."""
+    def __enter__(self) -> GatewayLender:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            self.look()
+            self._stop.wait(self._every_s)
+
+    def look(self) -> None:
+        """Ask the gateway."""
         try:
             with urllib.request.urlopen(self._request, timeout=self._timeout_s) as answer:
                 status = json.load(answer)
             queues = [part.get("queue") or {} for part in status["servables"].values()]
-            asked = sum(float(queue.get("running", 0)) + float(queue.get("waiting", 0)) for queue in queues)
+            self._asked = sum(float(queue.get("running", 0)) + float(queue.get("waiting", 0)) for queue in queues)
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise QuiltworkError(f"does not say what it needs: {error}", where=self._request.full_url) from error
-        return min(1.0, math.ceil(asked / self._each) / self._servers) if self._servers else 1.0
+            self._asked = f"does not say what it needs: {error}"
+
+    def need(self) -> float:
+        """As ``Lender`` says."""
+        if isinstance(self._asked, str):
+            raise QuiltworkError(self._asked, where=self._request.full_url)
+        return min(1.0, math.ceil(self._asked / self._each) / self._servers)
 
     def release(self, server: str) -> bool:
-        """As ``Lender`` says."""
+        """As ``Lender`` says: what it has in memory is in nobody's way."""
         return True
 
     def take_back(self, server: str) -> None:
