@@ -53,7 +53,8 @@ def test_when_a_keeper_is_killed_all_of_its_worker_is_and_its_slots_are_free_onl
 
 def test_a_supervisor_that_falls_silent_is_lost_and_is_back_when_it_speaks(local, tmp_path):
     now = [0.0]
-    backend = LocalBackend(tmp_path / "state", LOCAL_SERVERS, clock=lambda: now[0], settings=QUICK)
+    settings = replace(QUICK, lost_s=3.0)
+    backend = LocalBackend(tmp_path / "state", LOCAL_SERVERS, clock=lambda: now[0], settings=settings)
     world = local(backend)
     process = world.run("w", TAKES_TERM)
     supervisor = world.supervisor("a")
@@ -61,8 +62,9 @@ def test_a_supervisor_that_falls_silent_is_lost_and_is_back_when_it_speaks(local
     until = time.monotonic() + 60
     found = []
     while not found and time.monotonic() < until:
-        now[0] += 1.0  # the other server is heard of between any two of these
-        found = [event for event in backend.events(0.3) if isinstance(event, ServerLost)]
+        if {server.id: server.silent_s for server in backend.servers()}["b"] == 0.0:
+            now[0] += 1.0  # the other server is heard of between any two of these
+        found = [event for event in backend.events(0.2) if isinstance(event, ServerLost)]
     assert [event.server_id for event in found] == ["a"]
     (worker,) = backend.workers()
     assert (worker.state, worker.process) == (WorkerState.LOST, process)
@@ -151,6 +153,7 @@ def test_a_supervisor_that_cannot_start_is_told_with_where_to_look(tmp_path):
     with pytest.raises(CorruptionError, match="not the record of a worker"):
         LocalBackend(tmp_path / "state", clock=time.monotonic)
     (tmp_path / "state" / "servers" / "a" / "workers" / "x.json").unlink()
+    (tmp_path / "state" / "servers" / "a" / "socket").unlink()
     (tmp_path / "state" / "servers" / "a" / "socket").mkdir()
     with pytest.raises(CapacityError, match=r"supervisor does not start.*supervisor\.log"):
         LocalBackend(tmp_path / "state", clock=time.monotonic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,16 @@ from quiltwork.cluster.live.keeper import CHUNK, Lines
 from quiltwork.cluster.live.process import Process
 from quiltwork.cluster.live.wire import connect, error_of, line
 
+SEND_SECONDS = 5
+"""How long a message may wait until there is room for it."""
+
 
 class Link:
     """Questions go out and answers come back in their order; what the supervisor says by itself is kept meanwhile."""
 
     def __init__(self, connected: socket.socket) -> None:
+        # Who does not read for so long is lost; to wait for it would be to be lost with it.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
         self._socket = connected
         self._lines = Lines()
         self._asked = 0

@@ -14,6 +14,7 @@ import selectors
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from quiltwork.cluster.live.ledger import order_of
 from quiltwork.cluster.live.local_server import LocalServer, read_server
 from quiltwork.cluster.live.local_workers import LocalWorker, LocalWorkers
 from quiltwork.cluster.live.wire import bind, error_document, is_fenced, line
-from quiltwork.core.errors import ConflictError, QuiltworkError
+from quiltwork.core.errors import BadInputError, ConflictError, QuiltworkError
 
 MOST_UNSENT = 1 << 22
 """Bytes that wait for a controller that does not read them, before it is let go of."""
@@ -69,6 +70,8 @@ class Supervisor:
                 self._ending = True
                 for id in list(self._workers.here):
                     self._workers.stop(id, asked["grace_s"])
+            case _:
+                raise _other_version(asked["do"])
         return None
 
     def _start(self, order: dict[str, Any]) -> None:
@@ -79,7 +82,11 @@ class Supervisor:
             raise ConflictError("the server is shutting down", where=where)
         if is_fenced(self._folder):
             raise ConflictError("the server is fenced", where=where)
-        worker = self._workers.start(order_of(order))
+        try:
+            found = order_of(order)
+        except (TypeError, KeyError) as error:
+            raise _other_version("this order") from error
+        worker = self._workers.start(found)
         if worker.kept is not None:
             self._selector.register(worker.kept.output, selectors.EVENT_READ, worker)
 
@@ -120,8 +127,10 @@ class Supervisor:
             self._selector.unregister(output)
 
     def _accept(self, listener: socket.socket) -> None:
-        """A controller: the last that came is the one that counts. It is told what none has dealt with."""
+        """A controller: the last that came is the one that is told things, first those that none has dealt with."""
         connected, _ = listener.accept()
+        if self._caller is not None:
+            self._hear(self._caller)  # what the last one has sent counts still
         self._hang_up()
         connected.setblocking(False)
         self._caller = _Caller(connected)
@@ -130,15 +139,11 @@ class Supervisor:
             self._send({"event": event})
 
     def _hear(self, caller: _Caller) -> None:
-        try:
-            data = caller.socket.recv(CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+        data = b""
+        with suppress(BlockingIOError, ConnectionError):
+            while more := caller.socket.recv(CHUNK):
+                data += more
             self._hang_up()
-            return
         for text in caller.lines.feed(data):
             asked = json.loads(text)
             try:
@@ -175,6 +180,13 @@ class Supervisor:
             self._selector.unregister(self._caller.socket)
             self._caller.socket.close()
             self._caller = None
+
+
+def _other_version(what: str) -> BadInputError:
+    """A controller may be newer than the supervisors that it finds; that must not end them."""
+    return BadInputError(
+        f"the server's supervisor does not know {what}", hint="it is of another version: shut the cluster down once"
+    )
 
 
 def main() -> None:
