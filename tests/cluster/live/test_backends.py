@@ -152,7 +152,7 @@ def test_a_slot_is_free_when_nothing_of_its_worker_is_left_and_not_before(world)
 
 
 def test_who_says_that_it_left_and_has_a_process_there_is_there(world):
-    """The process has forked away, has a session of its own and holds no file of the worker's."""
+    """The process has forked away, has a session of its own and prints nothing."""
     hidden = f"trap : TERM; echo $$ > {world.out}/pid; exec > /dev/null 2>&1; while :; do sleep 0.05; done"
     wait = f"while [ ! -s {world.out}/pid ]; do sleep 0.05; done"
     world.start("w", f"setsid sh -c '{hidden}' & {wait}; exit 3", grace_s=1e6)

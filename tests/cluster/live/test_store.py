@@ -70,13 +70,15 @@ def write(store, *rows):
 def test_what_is_put_is_there_after_it_is_opened_again(path):
     server, job = Server("t0", "V100", 8, Pool.TRAIN), JobRow("a", "name: a", "running", 1.5, started=2, retries=1)
     worker = WorkerRow("a-0", "a", "t0", (1, 3), "running", 42, 3.25)
-    with Store(path).transaction() as change:
+    store = Store(path)
+    with store.transaction() as change:
         change.put_server(server)
         change.put_job(job)
         change.put_worker(worker)
         change.append([ROW])
         change.set_whitelists(LISTS)
         assert change.put_answer("r1", "a")
+    store.close()
     again = Store(path)
     assert (again.servers(), again.jobs(), again.job("a"), again.job("b")) == ([server], [job], job, None)
     assert (again.workers(), again.workers("a"), again.workers("b")) == ([worker], [worker], [])
