@@ -170,6 +170,16 @@ def test_a_state_of_another_training_is_refused(training, changes, message):
         training(**changes).load_state_dict(trained.state_dict())
 
 
+def test_a_state_of_updates_of_other_weights_is_refused(training, base, tmp_path):
+    trained = training(method="lora")
+    shutil.copytree(base, tmp_path / "other")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, tmp_path / "other" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInputError, match="state: frozen"):
+        training(method="lora", model=str(tmp_path / "other")).load_state_dict(trained.state_dict())
+
+
 def test_a_state_with_arrays_that_do_not_fit_is_refused_and_nothing_is_taken_over(training):
     trained = training()
     state, before = trained.state_dict(), moved(trained.state_dict())

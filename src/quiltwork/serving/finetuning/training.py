@@ -64,6 +64,7 @@ class LanguageTraining:
         if config.method == LORA:
             self._updates = put_updates(self._model, config, setup.seed)
         trained = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+        self._frozen = _digest({name: p for name, p in self._model.named_parameters() if not p.requires_grad})
         self._weights = FlatAdamW(trained, config.weight_decay)
         self._order = SampleOrder(len(self._cut.parts[0]), setup.seed)
         self._batch, self._rate = config.batch, config.rate
@@ -206,7 +207,8 @@ class LanguageTraining:
     def _identity(self) -> dict[str, Json]:
         """What has to be the same for a state to mean the same."""
         config = _as_json(self._config)
-        return {name: config[name] for name in _FIXED} | {"seed": self._seed, "text_sha256": self._cut.digest}
+        told = {"seed": self._seed, "text_sha256": self._cut.digest, "frozen": self._frozen}
+        return {name: config[name] for name in _FIXED} | told
 
 
 def rate_factor(done: int, config: FineTuning) -> float:
@@ -226,6 +228,15 @@ def _as_json(config: FineTuning) -> dict[str, Json]:
 def _run_id(config: FineTuning, seed: int, digest: str) -> str:
     told = json.dumps([_as_json(config), seed, digest], sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def _digest(parameters: Mapping[str, Tensor]) -> str:
+    """Of the weights that a state does not hold but counts on."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, parameter in parameters.items():
+        total.update(f"\0{name}\0{tuple(parameter.shape)}\0".encode())
+        total.update(parameter.detach().cpu().reshape(-1).numpy())
+    return total.hexdigest()
 
 
 def _require_room(model: Any, cut: Cut, window: int) -> None:
