@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
+from chromium import CONTRAST, chromium
 from fake_servable import FakeServable
 
 from quiltwork.core.names import ModelRef
 from quiltwork.gateway import create_app
 
 pytestmark = pytest.mark.page
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -121,14 +111,7 @@ def test_figures_and_latency_are_shown(page):
 def test_it_is_readable_in_light_and_dark(page, scheme, tmp_path):
     page.emulate_media(color_scheme=scheme)
     page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
-    contrast = page.evaluate(
-        """() => { const lum = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => { v /= 255;
-          return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return .2126*r + .7152*g + .0722*b; };
-          const back = lum(getComputedStyle(document.querySelector('section')).backgroundColor);
-          return ['h2', '.title p', 'th', 'dt'].map(s => {
-            const c = lum(getComputedStyle(document.querySelector(s)).color);
-            return (Math.max(c, back) + .05) / (Math.min(c, back) + .05); }); }"""
-    )
+    contrast = page.evaluate(CONTRAST, ["h2", ".title p", "th", "dt"])
     assert min(contrast) >= 4.5
 
 

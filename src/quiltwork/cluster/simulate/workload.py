@@ -2,65 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 from quiltwork.cluster.job import Job
+from quiltwork.cluster.job_trace import JobTrace
+from quiltwork.cluster.labels import Labels
 from quiltwork.cluster.server import Pool, Server
-from quiltwork.cluster.speed import MIXED_EFFICIENCY, Speed
+from quiltwork.cluster.speed import MIXED_EFFICIENCY, Speed, linear
 from quiltwork.core.errors import BadInputError
 
 
-class Traced(Protocol):
-    """A job as a trace tells of it: ``duration_s`` is how long it ran on ``gpus``."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def submit_s(self) -> float: ...
-    @property
-    def gpus(self) -> int: ...
-    @property
-    def duration_s(self) -> float: ...
-    @property
-    def team(self) -> str: ...
-
-
-class Flags(Protocol):
-    """Yes or no for each job."""
-
-    def __getitem__(self, index: int, /) -> object: ...
-
-
-class Numbers(Protocol):
-    """A whole number for each job."""
-
-    def __getitem__(self, index: int, /) -> int: ...
-
-
-class Labelled(Protocol):
-    """What a trace does not tell of its jobs, in their order. ``model`` : which of the measured speed curves a job has;
-    -1 for none."""
-
-    @property
-    def fungible(self) -> Flags: ...
-    @property
-    def hetero(self) -> Flags: ...
-    @property
-    def checkpointed(self) -> Flags: ...
-    @property
-    def w_min(self) -> Numbers: ...
-    @property
-    def w_max(self) -> Numbers: ...
-    @property
-    def model(self) -> Numbers: ...
-
-
 def jobs_of(
-    trace: Iterable[Traced],
-    labels: Labelled,
+    trace: JobTrace,
+    labels: Labels,
     capability: Mapping[str, float],
     *,
+    reference: str | None = None,
     curves: Sequence[Mapping[str, Sequence[float]]] | None = None,
     believed_s: Sequence[float | None] | None = None,
     mixing: float = MIXED_EFFICIENCY,
@@ -68,41 +25,56 @@ def jobs_of(
 ) -> list[Job]:
     """The jobs of a trace in its order, one GPU per worker.
 
-    capability : one worker's speed by GPU type; the trace ran on the type where that is greatest. curves : measured
-    speeds by GPU type for 1, 2, 3 ... workers, in the units of ``capability``; without them, and for jobs without a
-    model, every worker adds as much as the first. believed_s : the running time that is thought of each job before it
-    has run; the true one where it is left out. checkpoint_s : between the checkpoints of those that take any.
+    capability : one worker's speed by GPU type. reference : the type that the trace ran on; the fastest where None.
+    curves : measured speeds by GPU type for 1, 2, 3 ... workers, in the units of ``capability``, in the order that
+    ``labels.model`` counts them; without them, and for jobs without a model, every worker adds as much as the first.
+    believed_s : the running time that is thought of each job before it has run; the true one where it is left out.
+    checkpoint_s : between the checkpoints of those that take any.
 
     Work is what the trace's GPUs did in the trace's time: a job that gets what it asked for takes as long as there.
     """
-    traced = list(trace)
     if not capability:
         raise BadInputError("no GPU type", where="capability")
-    reference = max(capability, key=lambda t: capability[t])
-    most = max((int(labels.w_max[i]) for i in range(len(traced))), default=1)
-    line = Speed({t: tuple(c * n for n in range(1, most + 1)) for t, c in capability.items()}, mixing)
+    if reference is None:
+        reference = max(capability, key=lambda t: capability[t])
+    elif reference not in capability:
+        raise BadInputError(f"{reference!r} is not one of {', '.join(capability)}", where="reference")
+    for name, given in (("labels", labels.w_min), ("believed_s", trace.ids if believed_s is None else believed_s)):
+        if len(given) != len(trace):
+            raise BadInputError(f"{len(given)} of them for {len(trace)} jobs", where=name)
+    line = linear(capability, int(labels.w_max.max(initial=1)), mixing)
     measured = [Speed({t: tuple(curve[t]) for t in sorted(curve)}, mixing) for curve in curves or ()]
+    columns = zip(
+        trace.ids.tolist(),
+        trace.submit_s.tolist(),
+        trace.duration_s.tolist(),
+        trace.team.tolist(),
+        labels.w_min.tolist(),
+        labels.w_max.tolist(),
+        labels.model.tolist(),
+        labels.fungible.tolist(),
+        labels.hetero.tolist(),
+        labels.checkpointed.tolist(),
+        trace.duration_s.tolist() if believed_s is None else believed_s,
+        strict=True,
+    )
     jobs = []
-    for i, job in enumerate(traced):
-        if not job.duration_s >= 0:
-            raise BadInputError(f"ran for {job.duration_s} s", where=f"job {job.id}")
-        speed = measured[labels.model[i]] if measured and labels.model[i] >= 0 else line
-        w_min, w_max = int(labels.w_min[i]), int(labels.w_max[i])
+    for name, submit_s, duration_s, team, w_min, w_max, model, fungible, hetero, checkpointed, thought in columns:
+        speed = measured[model] if measured and model >= 0 else line
         pace = speed.on(reference, w_min)
-        thought = job.duration_s if believed_s is None else believed_s[i]
         jobs.append(
             Job(
-                job.id,
-                job.submit_s,
-                job.duration_s * pace,
+                name,
+                submit_s,
+                duration_s * pace,
                 speed,
                 w_min=w_min,
                 w_max=w_max,
                 believed=None if thought is None else thought * pace,
-                fungible=bool(labels.fungible[i]),
-                hetero=w_max > w_min and bool(labels.hetero[i]),
-                checkpoint_s=checkpoint_s if labels.checkpointed[i] else None,
-                team=job.team,
+                fungible=fungible,
+                hetero=w_max > w_min and hetero,
+                checkpoint_s=checkpoint_s if checkpointed else None,
+                team=trace.teams[team],
             )
         )
     return jobs
