@@ -6,7 +6,6 @@ import copy
 from dataclasses import dataclass, field
 
 from quiltwork.cluster.live.backend import ServerInfo, WorkerExited
-
 from quiltwork.cluster.live.memory import Recalled
 from quiltwork.core.errors import CapacityError, ConflictError
 
@@ -126,7 +125,9 @@ class ListedMemory:
     def keep_entry(self, entry):
         self.entries[entry.id] = copy.deepcopy(entry)
 
-    def keep_workers(self, workers):
+    def keep_workers(self, workers, entry=None):
+        if entry is not None:
+            self.keep_entry(entry)
         for worker in workers:
             self.workers[worker.id] = copy.deepcopy(worker)
 

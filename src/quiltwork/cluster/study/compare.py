@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quiltwork.cluster.simulate.log import Row, digest
+from quiltwork.cluster.log import Row, digest
 from quiltwork.cluster.simulate.metrics import Metrics, metrics
 from quiltwork.cluster.simulate.simulation import simulate
 from quiltwork.cluster.study.arms import Arm, arms_of
