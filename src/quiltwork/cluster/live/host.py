@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quiltwork.cluster.elastic.link import Link
@@ -46,6 +46,7 @@ def open_host(host: Host) -> Iterator[tuple[Controller, Desk]]:
 
     Raises what ``Store``, ``LocalBackend`` (or ``RayBackend``), ``StoreMemory`` and ``Link`` raise.
     """
+    host = replace(host, state=host.state.absolute())
     host.state.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         store = Store(host.state / "cluster.db")
