@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,7 @@ def open_host(host: Host) -> Iterator[tuple[Controller, Desk]]:
             memory,
             backend,
             LinkCrews(link, known),
-            OrderBook(host.state / "logs", Programs(host.state / "jobs", link)),
+            OrderBook(host.state / "logs", Programs(host.state / "jobs", link, threads=_threads(host))),
             host.settings,
             clock=time.time,
             lender=lender,
@@ -92,6 +93,13 @@ def _backend(host: Host) -> Backend:
         dealt += server.gpus
         servers.append(LocalServer(server.id, server.gpu_type, server.gpus, mine))
     return LocalBackend(host.state / "local", servers, clock=time.time)
+
+
+def _threads(host: Host) -> int | None:
+    """Where slots are only cores: so many that all workers at once have each a share."""
+    if host.ray is not None or gpus_here():
+        return None
+    return max(1, (os.cpu_count() or 1) // sum(server.gpus for server in host.servers))
 
 
 def _nodes(backend: Backend, gpu_types: Sequence[str]) -> list[Server]:
