@@ -11,7 +11,7 @@ import numpy as np
 from quiltwork.cluster.demand import Demand
 from quiltwork.cluster.simulate.metrics import Metrics
 from quiltwork.cluster.study.arms import Arm, arms_of
-from quiltwork.cluster.study.compare import run_arms
+from quiltwork.cluster.study.comparison import run_arms
 from quiltwork.cluster.study.study import Study, need_of, world_of
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.progress import Say, ignore

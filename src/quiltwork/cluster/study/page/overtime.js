@@ -19,18 +19,17 @@ function parts(box, view) {
   return Math.max(2, Math.min(Math.round(box.right - MARGIN.left), Math.ceil(view.to - view.from) * 2));
 }
 
-function axes(box, view, top, format = number) {
+function axes(box, view, top) {
   const y = (value) => box.bottom - (box.bottom - MARGIN.top) * value / top;
-  for (const tick of ticks(0, top, 3)) {
+  for (const tick of ticks(0, top, 3, 1)) {
     box.svg.append(draw("line", { class: "grid", x1: MARGIN.left, x2: box.right, y1: y(tick), y2: y(tick) }));
-    box.svg.append(label(MARGIN.left - 8, y(tick) + 4, format(tick), "end"));
+    box.svg.append(label(MARGIN.left - 8, y(tick) + 4, number(tick), "end"));
   }
-  const span = (view.to - view.from) * view.binS;
-  for (const tick of timeTicks(view.from * view.binS, view.to * view.binS, (box.right - MARGIN.left) / 90)) {
+  for (const tick of timeTicks(view.from * view.binS, view.to * view.binS, (box.right - MARGIN.left) / 70)) {
     const x = MARGIN.left + (box.right - MARGIN.left) * (tick / view.binS - view.from) / (view.to - view.from);
-    if (x > box.right - 34) continue;
+    if (x > box.right - 36) continue;
     box.svg.append(draw("line", { class: "grid", x1: x, x2: x, y1: MARGIN.top, y2: box.bottom + 4 }));
-    box.svg.append(label(x + 3, box.bottom + 15, moment(tick, span), "start"));
+    box.svg.append(label(x + 3, box.bottom + 15, tick % 86400 ? clock(tick) : day(tick), "start"));
   }
   return y;
 }
