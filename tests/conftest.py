@@ -42,3 +42,21 @@ def data_dir() -> Path:
     if not DATA.is_dir():
         _no_data()
     return DATA
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A Ray cluster of two nodes on this host, and this process connected to it. One for all tests: a process has one.
+
+    Each node has a CPU, and is what the cluster's room calls a server: ``a`` with four V100, ``b`` with two T4.
+    """
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False, "resources": {"srv_a": 1, "V100": 4}}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=1, resources={"srv_b": 1, "T4": 2})
+    ray.init(address=cluster.address, namespace="quiltwork", log_to_driver=False, configure_logging=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()

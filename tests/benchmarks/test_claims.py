@@ -44,6 +44,16 @@ PROMISED = {
     "serving.speculation_bound": (at_least(0.9), "ours/baseline", False),
     "serving.speculation_identical": (at_least(1.0), "ours/baseline", True),
     "serving.speculation_useless": (at_least(0.98), "ours/baseline", True),
+    "cluster.reclaim_vs_random": (at_most(0.3), "ours/baseline", False),
+    "cluster.reclaim_vs_count": (at_most(0.4), "ours/baseline", False),
+    "cluster.reclaim_vs_optimum_20": (at_most(1.05), "ours/baseline", False),
+    "cluster.reclaim_vs_optimum_50": (at_most(1.05), "ours/baseline", False),
+    "cluster.reclaim_vs_optimum_100": (at_most(1.05), "ours/baseline", False),
+    "cluster.reclaim_vs_optimum_300": (at_most(1.05), "ours/baseline", False),
+    "cluster.epoch_100k_10k": (at_most(1.0), "ours/baseline", False),
+    "cluster.allocation_time": (at_most(1.0), "ours/baseline", False),
+    "cluster.allocation_gap": (at_least(0.9999), "ours/baseline", False),
+    "cluster.muri_srtf_jct": (at_most(1.01), "ours/baseline", False),
 }
 
 

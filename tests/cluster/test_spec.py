@@ -84,7 +84,12 @@ def test_a_command_may_be_a_list_that_is_taken_as_it_is():
 def test_a_trainable_has_a_config_and_a_seed():
     spec = parse_spec("name: j\ntrainable: my.module:make\nconfig: {lr: 1e-3, deep: [1, {a: null}]}\nseed: 7")
     assert (spec.trainable, spec.seed, spec.command) == ("my.module:make", 7, ())
-    assert spec.config["deep"] == [1, {"a": None}]
+    assert spec.config == {"lr": 0.001, "deep": [1, {"a": None}]}
+
+
+@pytest.mark.parametrize(("written", "meant"), [("1e-3", 0.001), ("2.5E3", 2500.0), (".5e1", 5.0), ("'1e-3'", "1e-3")])
+def test_a_number_with_an_exponent_is_a_number_as_in_json(written, meant):
+    assert parse_spec(f"name: j\ntrainable: a:b\nconfig: {{x: {written}}}").config == {"x": meant}
 
 
 def test_words_that_yaml_takes_for_something_else_are_taken_as_they_are_written():

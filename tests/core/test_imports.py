@@ -24,6 +24,7 @@ def loaded_after(statement: str) -> set[str]:
     [
         "import quiltwork",
         "import quiltwork.core.servable, quiltwork.core.trainable, quiltwork.core.registry, quiltwork.core.traces",
+        "import quiltwork.core.checkpoint, quiltwork.core.run_training",
         "import quiltwork.core.bench, quiltwork.core.batcher, quiltwork.core.units, quiltwork.core.progress",
     ],
 )

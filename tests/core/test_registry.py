@@ -67,6 +67,7 @@ def test_a_missing_package_of_somebody_elses_is_named(module):
 def test_the_packages_own_entry_points_are_found():
     assert "language" in registry.names(registry.SERVABLES)
     assert registry.spec(registry.SERVABLES, "language") == "quiltwork.serving:language_servable"
+    assert registry.spec(registry.TRAINABLES, "language") == "quiltwork.serving:language_trainable"
     assert {"embed", "attn", "ffn", "head"} <= set(registry.names(registry.EXECUTORS))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from quiltwork.cluster.job import Job
+from quiltwork.cluster.log import Action
 from quiltwork.cluster.policy.rules import rules_named
-from quiltwork.cluster.simulate.log import Action
 from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.cluster.simulate.simulation import simulate
 from quiltwork.cluster.simulate.workload import two_clusters

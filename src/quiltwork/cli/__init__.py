@@ -28,6 +28,7 @@ COMMANDS = {
     "chat": Command("quiltwork.cli.chat:chat", "Talk with a model of a running server."),
     "complete": Command("quiltwork.cli.complete:complete", "Complete a text with a running server."),
     "replay": Command("quiltwork.cli.replay:replay", "Send a trace's requests to a server, and measure the answers."),
+    "train": Command("quiltwork.cli.train:train", "Train, or fine-tune, on this machine; stop and go on."),
     "zoo": Command("quiltwork.cli.zoo:app", "Store models as shared pieces; see what is shared; export them exactly."),
     "serve": Command("quiltwork.cli.serve:app", "Measure blocks; simulate clusters; plan how many servers."),
     "cluster": Command("quiltwork.cli.cluster:app", "Simulate clusters that train and serve; plan how many servers."),

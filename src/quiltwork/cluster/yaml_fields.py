@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from quiltwork.core.units import parse_bytes, parse_duration
 
 T = TypeVar("T")
 _LARGEST = 1 << 20
+_EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 _WRITTEN = ("str", "int", "float", "bool", "timestamp")
 
 
@@ -138,6 +140,8 @@ class Field:
 
         if self._node.id != "scalar":
             raise self.wrong("must be a single value")
+        if self._kind() == "str" and self._node.style is None and _EXPONENT.fullmatch(self._node.value):
+            return float(self._node.value)  # 1e-3 is a number to JSON and YAML 1.2, and text to YAML 1.1
         try:
             return yaml.constructor.SafeConstructor().construct_object(self._node)
         except (yaml.YAMLError, ValueError) as error:

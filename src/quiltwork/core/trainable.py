@@ -122,6 +122,26 @@ class Elastic(Trainable, Protocol):
         ...
 
 
+@runtime_checkable
+class Tunable(Elastic, Protocol):
+    """An elastic trainable whose batch and learning rate are set from outside, between two steps.
+
+    Needed only where a job's batch is to grow with its workers, or where its batch or learning rate is given by whoever
+    runs it. What was set holds until it is set again; it is told anew after ``load_state_dict``.
+    """
+
+    def set_batch(self, samples: int) -> None:
+        """``next_samples`` gives this many ids from now on, and neither repeats nor skips one because of the change.
+
+        Hence the position in the data is kept as the number of samples taken, not of steps (``core.sample_order``).
+        """
+        ...
+
+    def set_learning_rate(self, rate: float) -> None:
+        """The rate of the following steps; one that a schedule of the trainable's own, if it has one, multiplies."""
+        ...
+
+
 def mean_of(parts: Sequence[Gradients]) -> Gradients:
     """The count-weighted mean of workers' gradients and metrics, in the order given, summed in float64.
 

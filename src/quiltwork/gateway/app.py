@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from quiltwork import __version__
-from quiltwork.core.servable import NO_LATITUDE, Latitude, Servable
+from quiltwork.core.servable import NO_LATITUDE, Latitude, Sample, Servable
 from quiltwork.gateway import admin_routes, health_routes, openai_routes, page
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.door import Door, House
@@ -30,6 +30,8 @@ def create_app(
     limits: Limits | None = None,
     hosts: Set[str] | None = None,
     latitude: Latitude = NO_LATITUDE,
+    routers: Sequence[APIRouter] = (),
+    more_samples: Sequence[Callable[[], Sequence[Sample]]] = (),
     clock: Callable[[], float] = time.monotonic,
     wall_clock: Callable[[], float] = time.time,
 ) -> FastAPI:
@@ -44,18 +46,21 @@ def create_app(
     hosts : the names that requests may address the server by, so that a page that had its own name point here gets
         nothing; None for any.
     latitude : what everybody may ask for where there are no keys; with keys it is each key's own.
+    routers, more_samples : other routes behind the same door, and whoever else has figures for Prometheus.
     clock, wall_clock : seconds, monotonic and since 1970.
     """
     directory = Directory(servables)
     limits = limits or Limits()
     house = House(
         directory, zoo, keys, limits, clock, wall_clock, Traffic(), Turnstile(limits, clock), started=wall_clock(),
-        latitude=latitude,
+        latitude=latitude, more_samples=more_samples,
     )  # fmt: skip
     app = FastAPI(title="Quiltwork", version=__version__, docs_url=None, redoc_url=None)
     app.state.house = house
     install_error_handlers(app)
     for router in (page.router, health_routes.router, openai_routes.router, admin_routes.router):
+        app.include_router(router)
+    for router in routers:
         app.include_router(router)
     app.include_router(task_router(directory))
     app.add_middleware(Door, house=house, hosts=frozenset(hosts) if hosts is not None else None)

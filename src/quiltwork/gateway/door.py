@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.core.servable import NO_LATITUDE, Caller, Latitude
+from quiltwork.core.servable import NO_LATITUDE, Caller, Latitude, Sample
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.errors import DrainingError, ForbiddenError, as_quiltwork, error_response
 from quiltwork.gateway.limits import Limits, Turnstile
@@ -44,6 +44,8 @@ class House:
     latitude: Latitude = NO_LATITUDE
     """What visitors may ask for where there are no keys."""
     draining: bool = False
+    more_samples: Sequence[Callable[[], Sequence[Sample]]] = ()
+    """Whoever else has figures for Prometheus."""
 
 
 def house_of(request: Request) -> House:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -35,5 +37,7 @@ async def metrics(request: Request) -> Response:
     admin_of(request)
     house = house_of(request)
     samples = [sample for servable in house.directory.servables.values() for sample in servable.samples()]
+    for more in house.more_samples:
+        samples += await asyncio.to_thread(more)
     page = prometheus_page([*samples, *house.traffic.samples()])
     return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -16,7 +16,10 @@ from quiltwork.gateway.door import house_of, visitor_of
 
 router = APIRouter(tags=["Page"])
 
-_STATIC = {"quilt.css": "text/css", "quilt.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_STATIC = {
+    "quilt.css": "text/css", "quilt.js": "text/javascript", "icon.svg": "image/svg+xml",
+    "cluster.css": "text/css", "cluster.js": "text/javascript",
+}  # fmt: skip
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -29,8 +32,12 @@ _HEADERS = {
 @router.get("/", include_in_schema=False)
 async def first_page(request: Request) -> HTMLResponse:
     """The page's frame. It holds no figures, so it needs no key; its script asks for one where one is needed."""
-    text = _static("index.html").replace("{{version}}", escape(__version__))
-    return HTMLResponse(text, headers=_HEADERS)
+    return page_response("index.html")
+
+
+def page_response(name: str) -> HTMLResponse:
+    """A page of the static files."""
+    return HTMLResponse(_static(name).replace("{{version}}", escape(__version__)), headers=_HEADERS)
 
 
 @router.get("/static/{name}", include_in_schema=False)

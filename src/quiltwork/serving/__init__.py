@@ -3,6 +3,7 @@
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import Engine, EngineStats
 from quiltwork.serving.factory import language_servable
+from quiltwork.serving.finetuning import language_trainable
 from quiltwork.serving.options import RequestOptions, SamplingOptions, parse_options
 from quiltwork.serving.sampling import Sampled, SamplerState, sample
 from quiltwork.serving.sequence import Emission, Sequence
@@ -22,6 +23,7 @@ __all__ = [
     "Sequence",
     "TextCodec",
     "language_servable",
+    "language_trainable",
     "load_codec",
     "parse_options",
     "sample",

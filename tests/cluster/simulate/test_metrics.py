@@ -1,7 +1,7 @@
 import pytest
 from small_clusters import job, run
 
-from quiltwork.cluster.simulate.log import Action, Row
+from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.simulate.metrics import lives, metrics, shortfall
 from quiltwork.core.errors import BadInputError
 

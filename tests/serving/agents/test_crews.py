@@ -49,20 +49,6 @@ def zoo(tmp_path_factory):
     return folder / "zoo"
 
 
-@pytest.fixture(scope="session")
-def cluster():
-    """Two nodes of a Ray cluster on one host."""
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-
-
 class Served:
     """A front with its agents, and the few words a test needs."""
 
@@ -107,7 +93,7 @@ def finish(engine, meanwhile=lambda tokens: None):
 def make(request, zoo):
     made = []
     if request.param == "ray":
-        request.getfixturevalue("cluster")
+        request.getfixturevalue("ray_cluster")
         from quiltwork.serving.agents.ray_crew import RayCrew
 
     def make(agents=2, draft_tokens=None, **settings):
@@ -323,7 +309,7 @@ def test_more_models_than_agents_hold_come_and_go_without_changing_a_token(reque
     each = round(1.25 * engine.stats().weight_bytes)
     settings = {"zoo": str(zoo), "agents": 2, "threads": 2, "seed": 1, "memory_bytes": 2 * each}
     if crew == "ray":
-        request.getfixturevalue("cluster")
+        request.getfixturevalue("ray_cluster")
         settings |= {"ray": "auto", "memory_bytes": each, "threads": 1}
     host = language_servable(settings)
     expected = alone(REQUESTS)

@@ -64,8 +64,8 @@ def reclaim(
     needed = wanted - len(chosen)
     jobs_on = {s: frozenset(lent[s].base) for s in sorted(lent) if lent[s].base}
     price = {j: 1.0 if weights is None else weights[j] for jobs in jobs_on.values() for j in jobs}
-    if cost is Cost.EMPTIED:
-        stopped = _spared(jobs_on, price, _by_emptied(jobs_on, price, needed), needed)
+    if cost in (Cost.EMPTIED, Cost.WORK):
+        stopped = spared(jobs_on, price, _by_emptied(jobs_on, price, needed), needed)
     else:
         stopped = _by_cost(lent, jobs_on, needed, cost, spans, gpus, chance)
     if polish_s > 0:
@@ -161,7 +161,7 @@ def _by_emptied(jobs_on: Mapping[int, frozenset[int]], price: Mapping[int, float
     return frozenset(stopped)
 
 
-def _spared(
+def spared(
     jobs_on: Mapping[int, frozenset[int]], price: Mapping[int, float], stopped: frozenset[int], needed: int
 ) -> frozenset[int]:
     """Whoever need not stop after all, the dearest first."""

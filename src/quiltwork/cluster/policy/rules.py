@@ -16,6 +16,8 @@ class Order(StrEnum):
     """The shortest believed running time at ``w_min`` workers."""
     SRTF = "srtf"
     """The shortest remaining time; running jobs with more left are preempted for it."""
+    LAS = "las"
+    """The least attained service, in levels; running jobs of a higher level are preempted for it (Tiresias)."""
 
 
 class Elastic(StrEnum):
@@ -58,6 +60,8 @@ class Cost(StrEnum):
     """The sum over its jobs of 1 / servers that the job is on (the paper's)."""
     GPU_FRACTION = "gpu_fraction"
     """The sum over its jobs of the share of the job's GPUs that is on it."""
+    WORK = "work"
+    """As ``EMPTIED``, each job weighing the GPU time that stopping it throws away."""
     COUNT = "count"
     """Its jobs."""
     RANDOM = "random"
@@ -75,7 +79,8 @@ class Rules:
     servers that is kept beyond its need. ``hysteresis`` : share of them that has to be idle beyond that to be lent.
     ``min_lease_s`` : as long must the need have been low before a server is lent. ``polish_s`` : seconds
     that CP-SAT may look for a better set of servers to empty; 0 for none. ``min_run_s`` : a job that runs for less is
-    not preempted by a shorter one.
+    not preempted by another. ``service_levels`` : GPU-seconds at which a job's attained service
+    takes it to the next level; ``service_every_s`` : levels are looked at so often.
     """
 
     order: Order = Order.SJF
@@ -94,6 +99,8 @@ class Rules:
     reclaim: Cost = Cost.EMPTIED
     polish_s: float = 0.0
     min_run_s: float = 0.0
+    service_levels: tuple[float, ...] = (3250.0, 7200.0, 18_000.0)
+    service_every_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("ageing", "stickiness", "headroom", "hysteresis", "min_lease_s", "polish_s", "min_run_s"):
@@ -134,6 +141,7 @@ POLICIES: dict[str, Rules] = {
         min_lease_s=0.0,
     ),
     "gandiva": Rules(Order.FIFO, backfill_depth=0, elastic=Elastic.GANDIVA),
+    "tiresias-like": Rules(Order.LAS),
     "afs-like": Rules(elastic=Elastic.AFS),
     "pollux-like": Rules(Order.FIFO, elastic=Elastic.GOODPUT),
 }

@@ -3,7 +3,7 @@
 ``simulate`` gives the decision log of a run; ``metrics`` computes every figure from that log alone.
 """
 
-from quiltwork.cluster.simulate.log import Action, Row, digest
+from quiltwork.cluster.log import Action, Row, digest
 from quiltwork.cluster.simulate.metrics import Metrics, metrics
 from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.cluster.simulate.simulation import Simulation, simulate

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.server import Pool
-from quiltwork.cluster.simulate.log import Action, Row
 from quiltwork.core.errors import BadInputError
 
 DAY_S = 86_400.0

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
-
+from quiltwork.cluster.forecast import persistent
+from quiltwork.cluster.running import Delays
+from quiltwork.cluster.scheduler import Forecast
 from quiltwork.core.errors import BadInputError
-
-Forecast = Callable[[Sequence[float]], float]
-"""Shares of inference's servers needed so far, at each decision, the present last -> the share that will do until the
-next decision."""
-
-
-def persistent(needs: Sequence[float]) -> float:
-    """It stays as it is."""
-    return needs[-1]
-
-
-def rising(needs: Sequence[float], *, day: int = 288, quantile: float = 0.99) -> float:
-    """It rises as fast as it seldom did in the last day (``day`` decisions), and as it does now."""
-    if len(needs) < 3:
-        return needs[-1]
-    steps = np.diff(np.asarray(needs[-day - 1 :]))
-    return float(needs[-1] + max(0.0, np.quantile(steps, quantile), steps[-1]))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``gpu_types`` : the fastest first. ``restart_s`` : a preempted job computes nothing for so long when it runs
-    again. ``pause_s`` : nor does a job whose workers change. ``keep_on_preempt`` : a preempted job checkpoints on the
-    warning, whether or not it does so otherwise. ``return_s`` : from the decision to ask a server back until inference
-    has it. ``loans_every_s`` : loans are decided so often. ``share_every_s`` : flexible demand is divided anew no more
-    often. ``seed`` : of random reclaiming.
+    """``gpu_types`` : the fastest first. ``delays`` : what changes cost. ``return_s`` : from the decision to ask a
+    server back until inference has it. ``loans_every_s`` : loans are decided so often. ``share_every_s`` : flexible
+    demand is divided anew no more often. ``seed`` : of random reclaiming.
     """
 
     gpu_types: tuple[str, ...] = ("V100", "T4")
-    restart_s: float = 63.0
-    pause_s: float = 0.0
-    keep_on_preempt: bool = False
+    delays: Delays = field(default_factory=Delays)
     return_s: float = 0.0
     loans_every_s: float = 300.0
     share_every_s: float = 60.0
@@ -47,7 +26,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("restart_s", "pause_s", "return_s", "loans_every_s", "share_every_s"):
+        for name in ("return_s", "loans_every_s", "share_every_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadInputError(f"{getattr(self, name)} is not a number of seconds", where=name)
         if not self.loans_every_s:

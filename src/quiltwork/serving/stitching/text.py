@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -40,24 +42,43 @@ class Splits:
         return int(windows.shape[0] * (windows.shape[1] - max(self.prefix, 1)))
 
 
-def split_text(text: str, codec: TextCodec, *, window: int, where: str) -> Splits:
-    """Cut a text in three by its tokens, in order, and each part into windows of ``window`` tokens.
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A text in runs that do not overlap, each as (windows, prefix + tokens) int64 ids."""
+
+    parts: tuple[Tensor, ...]
+    prefix: int
+    """Tokens of each window that are only context, as in ``Splits``."""
+    digest: str
+    """sha256 of the text."""
+
+
+def cut_text(text: str, codec: TextCodec, *, window: int, shares: Sequence[float], where: str) -> Cut:
+    """Cut a text by its tokens, in order, and each part into windows of ``window`` tokens.
+
+    shares : of all parts but the last, which gets the rest.
 
     Raises BadInputError naming ``where`` where a part has not one whole window.
     """
     ids = codec.encode(text, add_special_tokens=False, where=where)
     prefix = codec.encode("", where=where)
-    ends = [int(len(ids) * SHARES[0]), int(len(ids) * sum(SHARES)), len(ids)]
+    ends = [int(len(ids) * share) for share in accumulate(shares)] + [len(ids)]
     parts: list[Tensor] = []
     for begin, end in zip([0, *ends], ends, strict=False):
         count = (end - begin) // window
         if count < 1:
-            least = int(window / (1 - sum(SHARES))) + 1
+            least = int(window / min(*shares, 1 - sum(shares))) + 1
             raise BadInputError(f"has {len(ids)} tokens; at least {least} are needed", where=where)
         rows = torch.tensor(ids[begin : begin + count * window], dtype=torch.int64).view(count, window)
         parts.append(torch.cat([torch.tensor(prefix, dtype=torch.int64).repeat(count, 1), rows], dim=1))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Splits(parts[0], parts[1], parts[2], len(prefix), digest)
+    return Cut(tuple(parts), len(prefix), hashlib.sha256(text.encode()).hexdigest())
+
+
+def split_text(text: str, codec: TextCodec, *, window: int, where: str) -> Splits:
+    """A text for stitching, cut in three. Raises BadInputError naming ``where`` where it is too short."""
+    cut = cut_text(text, codec, window=window, shares=SHARES, where=where)
+    train, validation, test = cut.parts
+    return Splits(train, validation, test, cut.prefix, cut.digest)
 
 
 def codec_of(zoo: Zoo, model: Model) -> TextCodec:

@@ -28,21 +28,33 @@ class Action(StrEnum):
     RECLAIM = "reclaim"
     """The plan for ``after`` servers fewer; ``cost`` is what was preempted for it."""
     RETURN = "return"
+    CLOSE = "close"
+    """A server takes no work: it is drained, or lost."""
+    OPEN = "open"
     NEED = "need"
     """Servers that inference needs from now on (``cost``), and then (``gain``), in a straight line between the two."""
+
+
+Changes = tuple[tuple[int, int], ...]
+"""Servers by number, and how the GPUs taken on each change."""
+
+
+AGAIN = "again"
+"""Why a job starts that ran before and was stopped."""
+LOST = "lost"
+"""Why a job stops, or a server closes, that there was no warning for."""
 
 
 class Row(NamedTuple):
     """One decision or event.
 
-    ``servers`` : which, and how the GPUs taken on each change. ``before``, ``after`` : workers. ``gpus`` : what the
-    job holds afterwards on training's servers and on lent ones.
+    ``before``, ``after`` : workers. ``gpus`` : what the job holds afterwards on training's servers and on lent ones.
     """
 
     time: float
     action: Action
     job: str = ""
-    servers: tuple[tuple[int, int], ...] = ()
+    servers: Changes = ()
     before: int = 0
     after: int = 0
     gpus: tuple[int, int] = (0, 0)

@@ -1,0 +1,292 @@
+"""The controller: hears what happened, asks the scheduler, writes down what is decided, and has it carried out.
+
+One thread does all of that, a step at a time. Nothing is carried out that is not written down, and what is written down
+is carried out whoever does it: a controller that is killed at any point is followed by one that reads the log, looks at
+what really runs, and goes on. The steps from what is decided to what runs are ``reconcile``'s.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from quiltwork.cluster.job import Job
+from quiltwork.cluster.live.backend import (
+    Backend,
+    Event,
+    ServerBack,
+    ServerLost,
+    WorkerExited,
+    WorkerTrouble,
+)
+from quiltwork.cluster.live.crews import Crews, Failed, Report, Stepped
+from quiltwork.cluster.live.entries import Entry, JobState, Worker, job_of
+from quiltwork.cluster.live.hands import Hands
+from quiltwork.cluster.live.lending import Lender
+from quiltwork.cluster.live.memory import Memory
+from quiltwork.cluster.live.orders import OrderBook
+from quiltwork.cluster.live.reconcile import Wanted
+from quiltwork.cluster.live.settings import Settings
+from quiltwork.cluster.live.turns import Turns
+from quiltwork.cluster.log import LOST, Action, Row
+from quiltwork.cluster.scheduler import Scheduler
+from quiltwork.cluster.server import Server
+from quiltwork.cluster.state import Cluster
+from quiltwork.core.errors import QuiltworkError
+
+DRAINED = "drained"
+
+
+class Controller:
+    """A cluster that runs.
+
+    servers : those of a new cluster; one that is remembered keeps its own. memory : what was decided before, and where
+    it is written. crews : the elastic workers' end of the line. lender : inference's side, None where it has none.
+    clock : seconds since 1970; one that goes back stands still.
+
+    ``run`` in a thread of its own, or ``step`` again and again; what users ask meanwhile goes over a ``Desk``.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        memory: Memory,
+        backend: Backend,
+        crews: Crews,
+        book: OrderBook,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+        lender: Lender | None = None,
+    ) -> None:
+        self.memory, self._backend, self._crews, self._settings = memory, backend, crews, settings
+        self._clock, self._lender = clock, lender
+        self.book = book
+        self.turns = Turns()
+        kept = memory.recall(servers, clock())
+        self.entries: dict[str, Entry] = {entry.id: entry for entry in kept.entries}
+        self.hands = Hands(backend, crews, memory, book, {worker.id: worker for worker in kept.workers})
+        self.index = {server.id: i for i, server in enumerate(kept.servers)}
+        self.cluster = Cluster(kept.servers, settings.gpu_types, settings.delays)
+        rows = kept.rows[len(kept.servers) :]
+        self.cluster.replay(rows, {entry.id: self.job_of(entry) for entry in kept.entries})
+        self._written, self._noted = len(kept.rows), len(self.cluster.log)
+        self._now = kept.rows[-1].time if kept.rows else clock()
+        self.scheduler = Scheduler(
+            self.cluster,
+            settings.rules,
+            forecast=settings.forecast,
+            share_every_s=settings.share_every_s,
+            loans_every_s=settings.loans_every_s,
+        )
+        self._loans_at = self._now
+        self._not_before: dict[str, float] = {}
+        self.troubles: dict[str, str] = {}
+        """What somebody should look at, by what it is about."""
+        self.hands.adopt()
+        self._fence()
+
+    def job_of(self, entry: Entry) -> Job:
+        return job_of(entry.spec, entry.id, entry.submit_s, self._settings.gpu_types, self._settings.capability)
+
+    def _fence(self) -> None:
+        """Tell the machines where nothing may start."""
+        for i, server in enumerate(self.cluster.servers):
+            if self.cluster.takes_work(i):
+                self._backend.unfence(server.id)
+            else:
+                self._backend.fence(server.id)
+
+    # The loop.
+
+    def run(self, stop: threading.Event) -> None:
+        """Step after step until told to stop; workers run on."""
+        self.turns.run(stop, self.step, self._settings.poll_s)
+
+    def step(self, timeout_s: float = 0.0) -> None:
+        """Hear, decide, write down, carry out. timeout_s : as long may it wait for somebody to ask something."""
+        self.turns.take(timeout_s)
+        now = self.now()
+        for event in self._backend.events(0.0):
+            self._hear(event, now)
+        for report in self._crews.reports():
+            self._heard(report, now)
+        self._look(now)
+        if self._lender is not None and now >= self._loans_at:
+            self._loans_at = now + self._settings.loans_every_s
+            self._lend(self._lender, now)
+        self.scheduler.decide(now)
+        self.cluster.retimed.clear()
+        if self.write():
+            self.hands.carry_out(self._wanted(now), self.entries, now)
+
+    def now(self) -> float:
+        """Seconds since 1970, never less than before."""
+        self._now = max(self._now, self._clock())
+        return self._now
+
+    def stop_workers(self, grace_s: float = 30.0) -> None:
+        """Have all workers stopped, and wait until they are gone. What was decided on their jobs stays so: the next
+        controller starts them again."""
+        self._backend.shutdown(grace_s)
+
+    # What happened.
+
+    def _hear(self, event: Event, now: float) -> None:
+        if isinstance(event, WorkerExited):
+            worker = self.hands.exited(event.worker_id)
+            if worker is not None:
+                self._exited(worker, event, now)
+        elif isinstance(event, WorkerTrouble):
+            self.troubles[event.worker_id] = event.what
+        elif isinstance(event, ServerLost):
+            server = self.index.get(event.server_id)
+            if server is not None and self.cluster.closed.get(server) != LOST:
+                self.scheduler.close(now, server, LOST, empty=True)
+        elif isinstance(event, ServerBack):
+            server = self.index.get(event.server_id)
+            if server is not None and self.cluster.closed.get(server) == LOST:
+                self.scheduler.open(now, server)
+                self._fence()
+
+    def _exited(self, worker: Worker, event: WorkerExited, now: float) -> None:
+        """A worker is gone: as it was told to, as one that is done, or against all expectation."""
+        self.troubles.pop(worker.id, None)
+        entry = self.entries[worker.job]
+        if worker.leaving_until is not None or worker.run != entry.runs or entry.state is not JobState.RUNNING:
+            return
+        if event.code == 0 and (entry.finished or not entry.elastic):
+            entry.exit_code = entry.exit_code or 0
+            if not self.hands.of(entry.id):
+                self.finish(entry, JobState.DONE, now)
+            return
+        if entry.elastic and event.code is None and self.hands.of(entry.id):
+            return  # A server or a process was lost; the others go on, and another takes its place.
+        said = event.why or (f"killed by signal {event.signal}" if event.signal else f"exit code {event.code}")
+        entry.exit_code = event.code
+        self._failed(entry, f"worker {worker.id}: {said}", now)
+
+    def _heard(self, report: Report, now: float) -> None:
+        """What a crew says. One of a job that has ended means nothing any more."""
+        entry = self.entries.get(report.job)
+        if entry is None or entry.state is not JobState.RUNNING:
+            return
+        if isinstance(report, Stepped):
+            entry.steps, entry.metrics = (report.done, report.total), dict(report.metrics)
+        elif isinstance(report, Failed):
+            self._failed(entry, report.what, now)
+        else:
+            entry.finished = True
+
+    def _look(self, now: float) -> None:
+        """What nobody says: time that is up, workers that could not be started, servers that are empty now."""
+        for entry in self.entries.values():
+            limit = entry.spec.time_limit_s
+            if entry.state is JobState.RUNNING and limit is not None and entry.started_s is not None:
+                if now - entry.started_s > limit:
+                    entry.error = f"ran into its time limit of {limit:g} s"
+                    self.finish(entry, JobState.FAILED, now)
+            elif entry.state is JobState.STOPPING and not self.hands.of(entry.id):
+                assert entry.outcome is not None
+                entry.state, entry.ended_s = entry.outcome, now
+                self._crews.forget(entry.id)
+                self.memory.keep_entry(entry)
+        for job, why in self.hands.refused.items():
+            self.troubles[job] = f"a worker could not be started: {why}"
+            self._not_before[job] = now + self._settings.retry_after_s
+            entry = self.entries[job]
+            if not entry.elastic and entry.state is JobState.RUNNING:
+                self._again(entry, "not all of it could be started", now)
+        self.hands.refused.clear()
+        for server in sorted(self.cluster.returning):
+            name = self.cluster.servers[server].id
+            if self.hands.empty(name):
+                self.scheduler.returned(now, server)
+                self.memory.move(name, to_training=False)
+                if self._lender is not None:
+                    self._lender.take_back(name)
+
+    # Jobs end.
+
+    def _failed(self, entry: Entry, why: str, now: float) -> None:
+        entry.error = why
+        if entry.retries < entry.spec.retries:
+            entry.retries += 1
+            self._again(entry, "failed", now)
+        else:
+            self.finish(entry, JobState.FAILED, now)
+
+    def _again(self, entry: Entry, why: str, now: float) -> None:
+        """Back into the queue, to be started anew."""
+        number = self.cluster.numbers[entry.id]
+        if number in self.cluster.runs:
+            self.scheduler.again(now, number, why)
+
+    def finish(self, entry: Entry, outcome: JobState, now: float) -> None:
+        """It will not run again: whoever of its workers is left has to go."""
+        self.scheduler.ended(now, self.cluster.numbers[entry.id], reason=str(outcome))
+        entry.state, entry.outcome = JobState.STOPPING, outcome
+        self.memory.keep_entry(entry)
+
+    # What is decided is written, and wanted.
+
+    def write(self) -> bool:
+        """Write down what was decided since the last time; whether that worked. Nothing is carried out before."""
+        rows = self.cluster.log[self._written :]
+        self._note(self.cluster.log[self._noted :])
+        if not rows:
+            return True
+        jobs = {row.job for row in rows}
+        try:
+            self.memory.append(rows, [entry for job, entry in self.entries.items() if job in jobs])
+        except QuiltworkError as error:
+            self.troubles["memory"] = str(error)
+            return False
+        self.troubles.pop("memory", None)
+        self._written += len(rows)
+        if any(row.action in (Action.LOAN, Action.RECLAIM, Action.CLOSE, Action.OPEN) for row in rows):
+            self._fence()
+        return True
+
+    def _note(self, rows: Sequence[Row]) -> None:
+        """What rows say of jobs."""
+        self._noted += len(rows)
+        for row in rows:
+            if row.action is Action.START:
+                entry = self.entries[row.job]
+                entry.state, entry.finished, entry.exit_code = JobState.RUNNING, False, None
+                entry.runs += 1
+                if entry.started_s is None:
+                    entry.started_s = row.time
+            elif row.action is Action.PREEMPT:
+                self.entries[row.job].state = JobState.QUEUED
+
+    def _wanted(self, now: float) -> dict[str, Wanted]:
+        """Workers by server for every job that runs, in the order of their starts."""
+        names = [server.id for server in self.cluster.servers]
+        wanted = {}
+        for run in self.cluster.runs.values():
+            job = run.job
+            if now < self._not_before.get(job.id, 0.0) and not self.hands.of(job.id):
+                continue
+            base = {names[server]: gpus // job.gpus_per_worker for server, gpus in run.base}
+            flexible = {names[server]: workers for server, workers in run.flex.items()}
+            wanted[job.id] = Wanted(job.gpus_per_worker, base, flexible)
+        return wanted
+
+    # Servers change hands.
+
+    def _lend(self, lender: Lender, now: float) -> None:
+        try:
+            need = min(1.0, max(0.0, lender.need()))
+        except QuiltworkError as error:
+            # Nobody knows what inference needs: what it may need is everything.
+            self.troubles["lender"] = str(error)
+            need = 1.0
+        else:
+            self.troubles.pop("lender", None)
+        before = set(self.cluster.lent)
+        self.scheduler.loans(now, need, ready=lambda server: lender.release(self.cluster.servers[server].id))
+        self.cluster.note(Action.NEED, cost=need * len(self.cluster.inference), gain=need * len(self.cluster.inference))
+        for server in sorted(self.cluster.lent - before):
+            self.memory.move(self.cluster.servers[server].id, to_training=True)

@@ -1,0 +1,49 @@
+"""What a controller must not forget, as it sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from quiltwork.cluster.live.entries import Entry, Worker
+from quiltwork.cluster.log import Row
+from quiltwork.cluster.server import Server
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What was written down: the log begins with a row for each server."""
+
+    servers: Sequence[Server]
+    rows: Sequence[Row]
+    entries: Sequence[Entry]
+    workers: Sequence[Worker]
+
+
+class Memory(Protocol):
+    """Every call is one transaction: when it returns, it is kept; where it raises QuiltworkError, nothing is."""
+
+    def recall(self, servers: Sequence[Server], started_s: float) -> Recalled:
+        """What was written down before; of a new cluster, its servers."""
+        ...
+
+    def append(self, rows: Sequence[Row], entries: Iterable[Entry]) -> None:
+        """Decisions, and the jobs that they change."""
+        ...
+
+    def keep_entry(self, entry: Entry) -> None: ...
+
+    def keep_workers(self, workers: Iterable[Worker]) -> None: ...
+
+    def forget_worker(self, worker_id: str) -> None: ...
+
+    def move(self, server: str, *, to_training: bool) -> None:
+        """From one whitelist to the other; nothing where it is there."""
+        ...
+
+    def remember(self, request: str, job: str) -> None:
+        """The job that a client's request led to."""
+        ...
+
+    def job_of(self, request: str) -> str | None: ...

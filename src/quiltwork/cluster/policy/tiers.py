@@ -1,0 +1,56 @@
+"""Where workers may go, best first, by the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quiltwork.cluster.job import Shape
+from quiltwork.cluster.policy.placing import Tier
+from quiltwork.cluster.policy.room import Shelf
+from quiltwork.cluster.policy.rules import BaseOn, Rules
+from quiltwork.cluster.server import Group, Pool
+
+
+class Tiers:
+    """The tiers of one cluster's shelves; each is found once."""
+
+    def __init__(self, shelves: Sequence[Shelf], gpu_types: Sequence[str], rules: Rules) -> None:
+        self._shelves, self._types, self._rules = shelves, gpu_types, rules
+        self._base: dict[tuple[bool, bool], tuple[Tier, ...]] = {}
+        self._flexible = [self._of_flexible(t) for t in gpu_types]
+
+    def base(self, shape: Shape, revoking: bool = False) -> tuple[Tier, ...]:
+        """Of a gang: training's own servers and, where it may run on them, lent ones.
+
+        revoking : flexible workers leave."""
+        found = self._base.get((shape.fungible, revoking))
+        if found is None:
+            found = self._base[shape.fungible, revoking] = self._of_base(shape.fungible, revoking)
+        return found
+
+    def flexible(self, gpu_type: int) -> tuple[Tier, ...]:
+        """Of flexible workers on one type: training's own servers, then lent ones that only such workers are on."""
+        return self._flexible[gpu_type]
+
+    def _of_base(self, fungible: bool, revoking: bool) -> tuple[Tier, ...]:
+        training = [tier for t in self._types for tier in self._find(t, Pool.TRAIN, (Group.NONE,))]
+        lent: list[Tier] = []
+        if fungible and self._rules.loaning:
+            groups = tuple(Group) if revoking or not self._rules.group_lent else (Group.NONE, Group.BASE)
+            lent = [tier for t in self._types for tier in self._find(t, Pool.ONLOAN, groups)]
+        return tuple(training + lent if self._rules.base_on is BaseOn.TRAINING else lent + training)
+
+    def _of_flexible(self, gpu_type: str) -> tuple[Tier, ...]:
+        groups = (
+            [(group,) for group in (Group.FLEX, Group.NONE, Group.BASE)] if self._rules.group_lent else [tuple(Group)]
+        )
+        lent = [tier for each in groups for tier in self._find(gpu_type, Pool.ONLOAN, each)]
+        return tuple(self._find(gpu_type, Pool.TRAIN, (Group.NONE,)) + lent)
+
+    def _find(self, gpu_type: str, pool: Pool, groups: Sequence[Group]) -> list[Tier]:
+        """One tier for each size of servers, the smallest first."""
+        found: dict[int, list[int]] = {}
+        for i, shelf in enumerate(self._shelves):
+            if shelf.gpu_type == gpu_type and shelf.pool is pool and shelf.group in groups:
+                found.setdefault(shelf.gpus, []).append(i)
+        return [tuple(found[gpus]) for gpus in sorted(found)]

@@ -1,0 +1,88 @@
+"""A running job: its workers by server and by GPU type, and how far it is believed to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quiltwork.cluster.job import Job
+from quiltwork.cluster.policy.flexing import Flexible
+from quiltwork.cluster.policy.placing import Placement
+from quiltwork.core.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class Delays:
+    """What changes are believed to cost, in seconds. ``restart_s`` : a job that was stopped computes nothing for so
+    long when it runs again. ``pause_s`` : nor does one whose workers change. ``keep_on_stop`` : a job checkpoints on
+    the warning, whether or not it does so otherwise."""
+
+    restart_s: float = 63.0
+    pause_s: float = 0.0
+    keep_on_stop: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("restart_s", "pause_s"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise BadInputError(f"{getattr(self, name)} is not a number of seconds", where=name)
+
+
+class Run:
+    """One run of a job, from its start until it ends or is stopped.
+
+    ``base`` : where its base workers are. ``flex`` : flexible workers by server. ``counts``, ``flexing`` : all workers
+    and flexible ones by GPU type. ``began`` : when it began to compute. ``since`` : ``done`` is counted up to here;
+    later than now where it computes nothing until then. ``resumed`` : what was done when it began. ``turn`` : tells
+    its present speed from all others of the cluster.
+    """
+
+    __slots__ = (
+        *("base", "began", "counts", "done", "flex", "flexible"),
+        *("flexing", "job", "rate", "resumed", "since", "turn"),
+    )
+
+    def __init__(
+        self, job: Job, base: Placement, counts: list[int], usable: tuple[bool, ...], done: float, began: float
+    ) -> None:
+        self.job, self.base, self.counts = job, base, counts
+        self.flexible = Flexible(job.speed, tuple(counts), job.w_max - job.w_min, job.gpus_per_worker, usable)
+        self.flex: dict[int, int] = {}
+        self.flexing = [0] * len(counts)
+        self.rate = 0.0
+        self.began = self.since = began
+        self.done = self.resumed = done
+        self.turn = 0
+
+    def settle(self, now: float) -> None:
+        """Count what was done up to now."""
+        if now > self.since:
+            self.done += self.rate * (now - self.since)
+            self.since = now
+
+    def done_by(self, now: float) -> float:
+        """Work done by now, in reference worker-seconds."""
+        return self.done + self.rate * (now - self.since) if now > self.since else self.done
+
+    def retime(self, gpu_types: Sequence[str], turn: int) -> None:
+        """After its workers changed and its work was settled."""
+        self.rate = self.job.speed.of(self.counts, gpu_types)
+        self.turn = turn
+
+    def kept(self, now: float, *, on_warning: bool) -> float:
+        """Work that is not lost where it is stopped now: all, where it checkpoints on the warning; else what its last
+        checkpoint holds."""
+        done = self.done_by(now)
+        if on_warning:
+            return done
+        every = self.job.checkpoint_s
+        if every is None:
+            return 0.0
+        if now <= self.began:
+            return self.resumed
+        return max(self.resumed, done - self.rate * ((now - self.began) % every))
+
+    def loss(self, now: float, delays: Delays) -> float:
+        """GPU-seconds that stopping it now throws away: what is not kept, and starting again."""
+        lost = self.done_by(now) - self.kept(now, on_warning=delays.keep_on_stop)
+        gpus = sum(self.counts) * self.job.gpus_per_worker
+        return (lost / self.rate + delays.restart_s) * gpus

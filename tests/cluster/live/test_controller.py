@@ -1,0 +1,376 @@
+"""The controller over machines that are lists: what it asks for, and what it makes of what happens."""
+
+import random
+
+import pytest
+from quiltwork.cluster.live.backend import ServerBack, ServerLost
+from stand_in_cluster import Clock, ListedBackend, ListedCrews, ListedMemory
+
+from quiltwork.cluster.live.controller import Controller
+from quiltwork.cluster.live.crews import Failed, Finished, Stepped
+from quiltwork.cluster.live.desk import Desk
+from quiltwork.cluster.live.orders import OrderBook
+from quiltwork.cluster.live.settings import Settings
+from quiltwork.cluster.policy.rules import rules_named
+from quiltwork.cluster.server import Pool, Server
+from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, NotFoundError
+
+COMMAND = "name: {name}\ncommand: [run, it]\nworkers: {workers}\n"
+ELASTIC = "name: {name}\ntrainable: module:factory\nworkers: {{min: {least}, max: {most}}}\nest_duration: 10m\n{more}"
+
+
+class World:
+    def __init__(self, tmp_path, policy="lyra", train=2, infer=0, gpus=4, lender=None, **rules):
+        self.clock = Clock()
+        self.servers = [Server(f"train-{i}", "V100", gpus, Pool.TRAIN) for i in range(train)]
+        self.servers += [Server(f"infer-{i}", "V100", gpus, Pool.INFER) for i in range(infer)]
+        self.backend = ListedBackend({server.id: gpus for server in self.servers}, self.clock)
+        self.crews, self.memory, self.lender = ListedCrews(), ListedMemory(), lender
+        self.settings = Settings(rules=rules_named(policy, **rules), gpu_types=("V100",), share_every_s=1.0)
+        self.book = OrderBook(tmp_path, lambda entry, worker: (("train", worker), {"JOB": entry.id}), port=lambda: 1234)
+        self.start()
+
+    def start(self):
+        """A controller of what is remembered; the one before is forgotten as a killed one is."""
+        self.controller = Controller(
+            self.servers, self.memory, self.backend, self.crews, self.book, self.settings,
+            clock=self.clock, lender=self.lender,
+        )  # fmt: skip
+        self.desk = Desk(self.controller)
+
+    def step(self, seconds=2.0, times=1):
+        for _ in range(times):
+            self.clock.now += seconds
+            self.controller.step()
+
+    def command(self, name="c", workers=1, more="", **options):
+        return self.desk.submit(COMMAND.format(name=name, workers=workers) + more, **options)
+
+    def elastic(self, name="e", least=1, most=4, more=""):
+        return self.desk.submit(ELASTIC.format(name=name, least=least, most=most, more=more))
+
+    def members(self, job):
+        return [worker["id"] for worker in self.desk.job(job)["members"]]
+
+    def state(self, job):
+        return self.desk.job(job)["state"]
+
+    def check(self):
+        """No GPU has two workers, and none is on a server that is not training's."""
+        taken = set()
+        for order in self.backend.living.values():
+            for slot in order.slots:
+                assert (order.server_id, slot) not in taken
+                taken.add((order.server_id, slot))
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_a_command_runs_as_a_gang_and_is_done_when_all_of_it_is(world):
+    job = world.command(workers=3)
+    world.step()
+    orders = list(world.backend.living.values())
+    assert [(o.rank, o.world_size, o.master_port) for o in orders] == [(0, 3, 1234), (1, 3, 1234), (2, 3, 1234)]
+    assert {o.server_id for o in orders} == {"train-0"}
+    assert world.state(job) == "running"
+    for order in orders:
+        assert world.state(job) == "running"
+        world.backend.exit(order.worker_id)
+        world.step()
+    world.step()
+    assert world.state(job) == "done"
+
+
+def test_a_worker_that_fails_takes_the_job_with_it_and_it_is_tried_as_often_as_it_said(world):
+    job = world.command(workers=2, more="retries: 1\n")
+    world.step()
+    first, second = world.members(job)
+    world.backend.exit(first, code=3)
+    world.step()
+    assert world.backend.stops == [second]
+    world.step(times=3)
+    assert world.members(job) == [second]  # nobody starts beside a worker of the run before
+    world.backend.obey()
+    world.step(times=2)
+    assert world.state(job) == "running"
+    again = world.members(job)
+    assert len(again) == 2
+    assert not {first, second} & set(again)
+    world.backend.exit(again[0], code=3)
+    world.step()
+    world.backend.obey()
+    world.step(times=2)
+    shown = world.desk.job(job)
+    assert (shown["state"], shown["exit_code"], shown["retries"]) == ("failed", 3, 1)
+    assert "exit code 3" in shown["error"]
+
+
+def test_an_elastic_job_grows_and_shrinks_with_its_survivors(world):
+    job = world.elastic(most=8)
+    world.step(times=3)
+    assert len(world.members(job)) == 8
+    assert world.crews.wanted[job] == tuple(world.members(job))
+    kept = world.members(job)[0]
+    other = world.command("other", workers=4)
+    world.step()
+    leaving = [w["id"] for w in world.desk.job(job)["members"] if w["leaving"]]
+    assert len(leaving) == 4
+    assert kept not in leaving
+    assert not set(leaving) & set(world.crews.wanted[job])
+    assert not world.backend.stops  # they leave by themselves, at a step's end
+    assert world.members(other) == []  # and nobody is put beside them before
+    assert other in world.desk.status()["held_up"]
+    for worker in leaving:
+        world.backend.exit(worker)
+    world.step()
+    assert len(world.members(other)) == 4
+    world.check()
+    for worker in world.members(other):
+        world.backend.exit(worker)
+    world.step(times=4)
+    assert len(world.members(job)) == 8
+    assert kept in world.members(job)
+
+
+def test_who_does_not_leave_in_time_is_made_to(world):
+    job = world.elastic(most=8, more="grace: 20s\n")
+    world.step(times=3)
+    world.command("other", workers=4)
+    world.step()
+    leaving = [w["id"] for w in world.desk.job(job)["members"] if w["leaving"]]
+    world.step(seconds=25)
+    assert set(world.backend.stops) == set(leaving)
+
+
+def test_an_elastic_job_is_done_when_it_says_so_and_its_workers_are_gone(world):
+    job = world.elastic(most=2)
+    world.step(times=3)
+    world.crews.said += [Stepped(job, 5, 10, {"loss": 1.5}), Finished(job)]
+    world.step()
+    assert world.desk.job(job)["steps"] == [5, 10]
+    assert world.desk.job(job)["metrics"] == {"loss": 1.5}
+    for worker in world.members(job):
+        world.backend.exit(worker)
+    world.step(times=2)
+    assert world.state(job) == "done"
+    assert world.crews.forgotten == [job]
+
+
+def test_an_error_of_the_trainable_is_the_jobs(world):
+    job = world.elastic()
+    world.step(times=2)
+    world.crews.said.append(Failed(job, "ValueError: no such file"))
+    world.step()
+    world.backend.obey()
+    world.step(times=2)
+    assert (world.state(job), world.desk.job(job)["error"]) == ("failed", "ValueError: no such file")
+
+
+def test_a_lost_process_of_an_elastic_job_is_replaced(world):
+    job = world.elastic(least=1, most=3)
+    world.step(times=3)
+    before = world.members(job)
+    world.backend.exit(before[2], None, None, "its server was lost")
+    world.step(times=3)
+    assert world.state(job) == "running"
+    assert len(world.members(job)) == 3
+    assert set(before[:2]) < set(world.members(job))
+
+
+def test_jobs_of_a_lost_server_run_elsewhere_and_the_server_comes_back(world):
+    job = world.command(workers=4)
+    world.step()
+    (server,) = {o.server_id for o in world.backend.living.values()}
+    lost = world.members(job)
+    world.backend.lost.add(server)
+    world.backend.told.append(ServerLost(server, world.clock.now))
+    world.step()
+    assert world.desk.job(job)["members"] != []
+    for worker in lost:
+        world.backend.exit(worker, None, None)
+    world.step(times=2)
+    assert {o.server_id for o in world.backend.living.values()} == {"train-0", "train-1"} - {server}
+    world.backend.lost.clear()
+    world.backend.told.append(ServerBack(server, world.clock.now))
+    world.step()
+    world.command("second", workers=4)
+    world.step()
+    assert {o.server_id for o in world.backend.living.values()} == {"train-0", "train-1"}
+
+
+def test_cancelling(world):
+    waiting = [world.command(f"c{i}", workers=4) for i in range(3)]
+    world.step()
+    world.desk.cancel(waiting[2])
+    world.step(times=2)
+    assert world.state(waiting[2]) == "cancelled"
+    world.desk.cancel(waiting[0])
+    world.step()
+    assert world.state(waiting[0]) == "stopping"
+    world.backend.obey()
+    world.step(times=2)
+    assert world.state(waiting[0]) == "cancelled"
+    with pytest.raises(ConflictError):
+        world.desk.cancel(waiting[0])
+    with pytest.raises(NotFoundError):
+        world.desk.cancel("nobody")
+
+
+def test_a_time_limit_ends_a_job(world):
+    job = world.command(more="time_limit: 1m\n")
+    world.step()
+    world.step(seconds=61)
+    world.backend.obey()
+    world.step(times=2)
+    assert world.state(job) == "failed"
+    assert "time limit" in world.desk.job(job)["error"]
+
+
+def test_a_drained_server_takes_nothing_and_takes_it_again(world):
+    world.desk.drain("train-0")
+    job = world.command(workers=4)
+    world.step()
+    assert {o.server_id for o in world.backend.living.values()} == {"train-1"}
+    other = world.command("other", workers=4)
+    world.step()
+    assert world.members(other) == []
+    assert "4 GPUs" in world.desk.explain(other)["waits"]
+    world.desk.undrain("train-0")
+    world.step()
+    assert len(world.members(other)) == 4
+    with pytest.raises(ConflictError):
+        world.desk.undrain("train-0")
+    with pytest.raises(NotFoundError):
+        world.desk.drain("nowhere")
+    assert world.state(job) == "running"
+
+
+def test_the_same_request_is_the_same_job(world):
+    assert world.command(request="r1") == world.command(request="r1")
+    assert world.command(request="r2") != world.command(request="r1")
+    assert len(world.desk.jobs()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: x\n", "command or a trainable"),
+        ("name: x\ncommand: a\nworkers: {min: 3, max: 1}\n", "less than min"),
+        ("name: x\ncommand: a\nworkers: 100\n", "more than training's servers hold"),
+        ("name: x\ncommand: a\nworkers: 0\n", "workers"),
+        (": [", "job"),
+    ],
+)
+def test_nonsense_is_refused_and_leaves_nothing(world, text, said):
+    with pytest.raises(BadInputError, match=r".*") as refused:
+        world.desk.submit(text)
+    assert said in str(refused.value)
+    assert world.desk.jobs() == []
+
+
+def test_nothing_is_started_that_could_not_be_written_down(world):
+    world.memory.full = True
+    with pytest.raises(CapacityError):
+        world.command()
+    world.step(times=3)
+    assert not world.backend.orders
+    assert "the disk is full" in world.desk.status()["troubles"]["memory"]
+    world.memory.full = False
+    world.step()
+    assert len(world.backend.living) == 1
+    assert world.desk.jobs()[0]["runs"] == 1
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(world):
+    world.backend.refuse = True
+    job = world.command(workers=2)
+    world.step(times=2)
+    assert "could not be started" in world.desk.status()["troubles"][job]
+    world.backend.refuse = False
+    world.step(seconds=5, times=3)
+    assert len(world.members(job)) == 2
+    assert [o.rank for o in world.backend.living.values()] == [0, 1]
+
+
+class Lending:
+    """Inference whose need a test sets; a server is idle when it says so."""
+
+    def __init__(self):
+        self.needed, self.busy, self.taken = 1.0, set(), []
+
+    def need(self):
+        return self.needed
+
+    def release(self, server):
+        return server not in self.busy
+
+    def take_back(self, server):
+        self.taken.append(server)
+
+
+def test_a_quiet_gateway_lends_and_gets_back_only_when_processes_are_gone(tmp_path):
+    lender = Lending()
+    world = World(tmp_path, train=1, infer=2, lender=lender, min_lease_s=0.0, headroom=0.0, hysteresis=0.0)
+    job = world.elastic(most=12, more="fungible: true\nheterogeneous: true\n")
+    world.step(times=3)
+    assert len(world.members(job)) == 4
+    lender.needed, lender.busy = 0.0, {"infer-1"}
+    world.step(seconds=11, times=3)
+    assert {s["id"] for s in world.desk.status()["servers"] if s["pool"] == "onloan"} == {"infer-0"}
+    lender.busy = set()
+    world.step(seconds=11, times=3)
+    assert len(world.members(job)) == 12
+    assert world.memory.moves == [("infer-0", True), ("infer-1", True)]
+    lender.needed = 1.0
+    world.step(seconds=11, times=2)
+    assert {s["pool"] for s in world.desk.status()["servers"]} == {"train", "draining"}
+    assert lender.taken == []
+    leaving = [w["id"] for w in world.desk.job(job)["members"] if w["leaving"]]
+    assert len(leaving) == 8
+    for worker in leaving:
+        world.backend.exit(worker)
+    world.step()
+    assert sorted(lender.taken) == ["infer-0", "infer-1"]
+    assert world.memory.moves[2:] == [("infer-0", False), ("infer-1", False)]
+    assert world.state(job) == "running"
+    assert len(world.members(job)) == 4
+
+
+def test_a_controller_that_is_killed_at_any_point_is_followed_by_one_that_double_books_nothing(tmp_path):
+    chance = random.Random(5)
+    world = World(tmp_path, train=2, infer=1, lender=Lending(), min_lease_s=0.0)
+    submitted = []
+    for turn in range(250):
+        what = chance.random()
+        if what < 0.12:
+            submitted.append(world.command(f"c{turn}", workers=chance.choice((1, 2, 4))))
+        elif what < 0.2:
+            submitted.append(world.elastic(f"e{turn}", 1, chance.choice((2, 6)), "fungible: true\n"))
+        elif what < 0.45 and world.backend.living:
+            world.backend.exit(chance.choice(sorted(world.backend.living)), chance.choice((0, 0, 1)))
+        elif what < 0.55:
+            world.backend.obey()
+        elif what < 0.6:
+            world.lender.needed = chance.choice((0.0, 1.0))
+        elif what < 0.75:
+            world.start()
+        world.step(seconds=chance.choice((0.5, 3.0, 12.0)))
+        world.check()
+        on_inference = {o.server_id for o in world.backend.living.values()} & {"infer-0"}
+        pool = {s["id"]: s["pool"] for s in world.desk.status()["servers"]}["infer-0"]
+        assert not on_inference or pool in ("onloan", "draining")
+    assert [job["id"] for job in world.desk.jobs()] == submitted
+    for _ in range(300):
+        for worker in sorted(world.backend.living):
+            entry = worker.rpartition(".")[0]
+            world.crews.said.append(Finished(entry))
+        world.step()
+        for worker in sorted(world.backend.living):
+            world.backend.exit(worker)
+        world.step()
+    assert {job["state"] for job in world.desk.jobs()} <= {"done", "failed"}
+    assert not world.controller.cluster.runs
+    assert world.controller.cluster.room.free == [4, 4, 4]

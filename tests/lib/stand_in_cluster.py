@@ -1,0 +1,143 @@
+"""A backend, crews and a memory that are only lists: what the controller asks of them can be read, and answered."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+from quiltwork.cluster.live.backend import ServerInfo, WorkerExited
+
+from quiltwork.cluster.live.memory import Recalled
+from quiltwork.core.errors import CapacityError, ConflictError
+
+
+class Clock:
+    def __init__(self, now=1000.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@dataclass
+class ListedBackend:
+    """Workers start at once, and leave when a test says so. A slot is never given to two of them."""
+
+    sizes: dict
+    clock: Clock
+    living: dict = field(default_factory=dict)
+    orders: dict = field(default_factory=dict)
+    stops: list = field(default_factory=list)
+    fenced: set = field(default_factory=set)
+    lost: set = field(default_factory=set)
+    told: list = field(default_factory=list)
+    refuse: bool = False
+
+    def servers(self):
+        return [
+            ServerInfo(name, "V100", gpus, name not in self.lost, 0.0, name in self.fenced)
+            for name, gpus in self.sizes.items()
+        ]
+
+    def start_worker(self, order):
+        if order.worker_id in self.orders:
+            return
+        if self.refuse:
+            raise CapacityError("no")
+        taken = {slot for o in self.living.values() if o.server_id == order.server_id for slot in o.slots}
+        if taken & set(order.slots) or order.server_id in self.fenced | self.lost:
+            raise ConflictError("the slot is taken, or the server is fenced")
+        self.orders[order.worker_id] = self.living[order.worker_id] = order
+
+    def stop_worker(self, worker_id, grace_s=None):
+        self.stops.append(worker_id)
+
+    def fence(self, server_id):
+        self.fenced.add(server_id)
+
+    def unfence(self, server_id):
+        self.fenced.discard(server_id)
+
+    def events(self, timeout_s=0.0):
+        told, self.told = self.told, []
+        return told
+
+    def exit(self, worker_id, code=0, signal=None, why=""):
+        """A worker's last process is gone."""
+        del self.living[worker_id]
+        self.told.append(WorkerExited(worker_id, code, signal, self.clock.now, why))
+
+    def obey(self):
+        """Whoever was asked to stop is gone."""
+        for worker_id in self.stops:
+            if worker_id in self.living:
+                self.exit(worker_id, None, 15)
+        self.stops.clear()
+
+
+@dataclass
+class ListedCrews:
+    wanted: dict = field(default_factory=dict)
+    said: list = field(default_factory=list)
+    forgotten: list = field(default_factory=list)
+
+    def want(self, job, members):
+        self.wanted[job] = tuple(members)
+
+    def forget(self, job):
+        self.wanted.pop(job, None)
+        self.forgotten.append(job)
+
+    def reports(self):
+        said, self.said = self.said, []
+        return said
+
+
+@dataclass
+class ListedMemory:
+    """Keeps copies, as a disk does. ``full`` : it takes nothing more."""
+
+    servers: tuple = ()
+    rows: list = field(default_factory=list)
+    entries: dict = field(default_factory=dict)
+    workers: dict = field(default_factory=dict)
+    requests: dict = field(default_factory=dict)
+    training: set = field(default_factory=set)
+    moves: list = field(default_factory=list)
+    full: bool = False
+
+    def recall(self, servers, started_s):
+        if not self.servers:
+            self.servers = tuple(servers)
+        return Recalled(
+            self.servers,
+            tuple(self.rows),
+            [copy.deepcopy(entry) for entry in self.entries.values()],
+            [copy.deepcopy(worker) for worker in self.workers.values()],
+        )
+
+    def append(self, rows, entries):
+        if self.full:
+            raise CapacityError("the disk is full")
+        self.rows += rows
+        for entry in entries:
+            self.keep_entry(entry)
+
+    def keep_entry(self, entry):
+        self.entries[entry.id] = copy.deepcopy(entry)
+
+    def keep_workers(self, workers):
+        for worker in workers:
+            self.workers[worker.id] = copy.deepcopy(worker)
+
+    def forget_worker(self, worker_id):
+        self.workers.pop(worker_id, None)
+
+    def move(self, server, *, to_training):
+        self.moves.append((server, to_training))
+
+    def remember(self, request, job):
+        self.requests[request] = job
+
+    def job_of(self, request):
+        return self.requests.get(request)
