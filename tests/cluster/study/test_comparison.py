@@ -7,7 +7,7 @@ import pytest
 from pyarrow import parquet
 from small_studies import small_study, write_jobs, write_need
 
-from quiltwork.cluster.simulate.log import Action
+from quiltwork.cluster.log import Action
 from quiltwork.cluster.simulate.metrics import lives, metrics
 from quiltwork.cluster.simulate.simulation import simulate
 from quiltwork.cluster.study import results

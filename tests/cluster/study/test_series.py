@@ -8,9 +8,9 @@ import pytest
 from small_clusters import job, run
 from small_studies import small_study
 
+from quiltwork.cluster.log import Action
 from quiltwork.cluster.policy.rules import rules_named
 from quiltwork.cluster.server import Pool, Server
-from quiltwork.cluster.simulate.log import Action
 from quiltwork.cluster.simulate.metrics import lives, metrics
 from quiltwork.cluster.simulate.simulation import simulate
 from quiltwork.cluster.study.series import BINS, MOST_ROWS, Window, shares_within, story_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quiltwork.cluster.simulate.log import Row, digest
+from quiltwork.cluster.log import Row, digest
 from quiltwork.cluster.simulate.metrics import Metrics, metrics
 from quiltwork.cluster.simulate.simulation import simulate
 from quiltwork.cluster.study.arms import Arm, arms_of
@@ -84,7 +84,7 @@ def run_arms(
     """Each arm's outcome and its decision log, one after the other: only one log is held at a time."""
     for at, arm in enumerate(arms, 1):
         progress(f"{arm.name} ({at} of {len(arms)})" if len(arms) > 1 else arm.name)
-        settings, need = world.settings_with(arm.settings, study.demand)
+        settings, need = world.settings_with(arm, study.demand)
         began = clock()
         log = simulate(world.servers, world.jobs, arm.rules, need=need, settings=settings)
         took = clock() - began

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from quiltwork import __version__
-from quiltwork.cluster.simulate.log import Action, Row
+from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.simulate.metrics import lives
 from quiltwork.cluster.study.study import World
 from quiltwork.core.errors import BadInputError

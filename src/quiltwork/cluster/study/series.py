@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.server import Pool
-from quiltwork.cluster.simulate.log import Action, Row
 from quiltwork.cluster.simulate.metrics import DAY_S, Lives, lives
 from quiltwork.core.servable import Json
 

@@ -106,7 +106,7 @@ def whatif(
     smallest = replace(study.fleet, train=min(train))
     base = world_of(replace(study, fleet=smallest))
     points: list[Point] = []
-    for lent in sorted(lend) or [None]:
+    for lent in (*sorted(lend),) or (None,):
         demand = study.demand if lent is None else _IDLE if lent else None
         for size in sorted(train):
             fleet = replace(smallest, train=size, infer=smallest.infer if lent is None else lent)
