@@ -3,9 +3,9 @@
 import random
 
 import pytest
+from quiltwork.cluster.live.backend import ServerBack, ServerLost
 from stand_in_cluster import Clock, ListedBackend, ListedCrews, ListedMemory
 
-from quiltwork.cluster.live.backend import ServerBack, ServerLost
 from quiltwork.cluster.live.controller import Controller
 from quiltwork.cluster.live.crews import Failed, Finished, Stepped
 from quiltwork.cluster.live.desk import Desk

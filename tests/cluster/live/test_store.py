@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quiltwork.cluster.simulate.log import Action, Row, digest
 
 from quiltwork.cluster.live.store import Store
 from quiltwork.cluster.live.store_tables import JobRow, WorkerRow
 from quiltwork.cluster.server import Pool, Server, Whitelists
+from quiltwork.cluster.simulate.log import Action, Row, digest
 from quiltwork.core.errors import (
     BadInputError,
     CapacityError,
