@@ -2,8 +2,8 @@
 
 import pytest
 
+from quiltwork.cluster.forecast import rising
 from quiltwork.cluster.policy.rules import Cost, rules_named
-from quiltwork.cluster.simulate.settings import rising
 from quiltwork.cluster.study.arms import Arm, arm_of, arms_of, changes_of
 from quiltwork.core.errors import BadInputError
 
@@ -24,10 +24,11 @@ def test_changes_for_all_come_before_an_arms_own():
 
 def test_every_kind_of_rule_is_read():
     found = changes_of(["loaning=yes", "group_lent=off", "backfill_depth=none", "starvation_s=1h", "ageing=0.5",
-                        "order=srtf", "forecast=rising", "keep_on_preempt=true"])  # fmt: skip
+                        "order=srtf", "forecast=rising", "keep_on_stop=true"])  # fmt: skip
     assert found == {"loaning": True, "group_lent": False, "backfill_depth": None, "starvation_s": 3600.0,
-                     "ageing": 0.5, "order": "srtf", "forecast": rising, "keep_on_preempt": True}  # fmt: skip
+                     "ageing": 0.5, "order": "srtf", "forecast": rising, "keep_on_stop": True}  # fmt: skip
     assert changes_of(["backfill_depth=7"]) == {"backfill_depth": 7}
+    assert changes_of(["service_levels=60/3600"]) == {"service_levels": (60.0, 3600.0)}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,7 @@ def test_every_kind_of_rule_is_read():
         ("forecast=clear", "--set forecast: 'clear' is not one of persistent, rising"),
         ("headroom=-1", "--set headroom: -1.0 is less than 0"),
         ("seed=3", "'seed' is not a rule"),
+        ("service_levels=60/x", "--set service_levels: 'x' is not a number"),
     ],
 )
 def test_what_is_wrong_with_a_change_is_said_with_what_is_known(text, message):

@@ -7,7 +7,7 @@ import pytest
 from chromium import CONTRAST, chromium
 from small_studies import small_study
 
-from quiltwork.cluster.study.compare import compare
+from quiltwork.cluster.study.comparison import compare
 
 pytestmark = pytest.mark.page
 
@@ -59,8 +59,8 @@ def test_the_table_has_a_column_per_policy_and_says_what_each_share_is_of(page, 
     for of in ("allocated, of training's own", "of both clusters'", "fifo's divided by it"):
         assert of in text
     lyra = report[1].outcomes[2].metrics
-    row = table.locator("tr", has=page.get_by_role("rowheader", name="loans", exact=False)).first
-    assert f"{lyra.loans:,}" in row.inner_text()
+    row = table.locator("tr", has_text="servers lent, each time")
+    assert row.locator("td").all_inner_texts()[2] == f"{lyra.loans:,}"
 
 
 def test_distributions_are_drawn_for_each_policy_and_read_out(page):
@@ -72,23 +72,45 @@ def test_distributions_are_drawn_for_each_policy_and_read_out(page):
     assert re.fullmatch(r"JCT within .+: fifo [\d.]+ % · sjf\+loan [\d.]+ % · lyra [\d.]+ %", told)
 
 
+def changed(page, before):
+    page.wait_for_function("old => document.getElementById('range').textContent !== old", arg=before)
+    return shown(page)
+
+
+def whole_again(page, whole):
+    page.wait_for_function("whole => document.getElementById('range').textContent === whole", arg=whole)
+
+
 def test_time_is_zoomed_by_wheel_buttons_and_keys_and_shown_whole_again(page):
     whole = shown(page)
-    page.locator("#pools svg").hover(position={"x": 500, "y": 100})
+    page.locator("#pools svg").click(position={"x": 500, "y": 100})
     page.mouse.wheel(0, -600)
-    page.wait_for_function("whole => document.getElementById('range').textContent !== whole", arg=whole)
-    near = shown(page)
+    near = changed(page, whole)
     page.get_by_role("button", name="zoom in").click()
-    page.wait_for_function("near => document.getElementById('range').textContent !== near", arg=near)
+    changed(page, near)
     page.get_by_role("button", name="All").click()
-    page.wait_for_function("whole => document.getElementById('range').textContent === whole", arg=whole)
+    whole_again(page, whole)
     page.locator("#zoomable").focus()
     for key in ("+", "+", "ArrowRight"):
         before = shown(page)
         page.keyboard.press(key)
-        page.wait_for_function("old => document.getElementById('range').textContent !== old", arg=before)
+        changed(page, before)
     page.keyboard.press("0")
-    page.wait_for_function("whole => document.getElementById('range').textContent === whole", arg=whole)
+    whole_again(page, whole)
+
+
+def test_the_wheel_scrolls_the_page_until_the_charts_are_clicked_or_ctrl_is_held(page):
+    whole = shown(page)
+    page.locator("#pools svg").hover(position={"x": 500, "y": 100})
+    before = page.evaluate("scrollY")
+    page.mouse.wheel(0, 200)
+    page.wait_for_function("before => scrollY > before", arg=before)
+    assert shown(page) == whole
+    page.locator("#waiting svg").hover(position={"x": 500, "y": 20})
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -600)
+    page.keyboard.up("Control")
+    changed(page, whole)
 
 
 def test_dragging_moves_what_was_zoomed(page):
@@ -101,12 +123,12 @@ def test_dragging_moves_what_was_zoomed(page):
     page.mouse.down()
     page.mouse.move(box["x"] + 300, box["y"] + 80, steps=4)
     page.mouse.up()
-    page.wait_for_function("old => document.getElementById('range').textContent !== old", arg=before)
+    changed(page, before)
 
 
 def test_another_policy_is_shown_over_the_same_time(page):
     assert "of lyra" in shown(page)
-    page.get_by_role("radio", name="fifo").check()
+    page.locator("#arms label", has_text="fifo").click()
     page.wait_for_function("document.getElementById('range').textContent.endsWith('of fifo')")
     page.locator("#pools svg").hover(position={"x": 500, "y": 100})
     assert "0 of 0 lent ones" in page.locator("#time-detail").inner_text()

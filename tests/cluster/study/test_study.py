@@ -6,6 +6,7 @@ from small_studies import small_study, write_jobs, write_need
 from quiltwork.cluster.curves import MODELS
 from quiltwork.cluster.demand import read_demand
 from quiltwork.cluster.labels import LabelRules
+from quiltwork.cluster.study.arms import arm_of
 from quiltwork.cluster.study.fleet import Fleet, types_of
 from quiltwork.cluster.study.study import Study, need_of, world_of
 from quiltwork.cluster.traces import read_jobs
@@ -74,9 +75,9 @@ def test_the_need_is_taken_when_loans_are_decided(tmp_path):
     assert need_of(demand, 600) == [0.1, 0.3]
     assert need_of(demand, 150) == [0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.4]
     world = world_of(small_study(tmp_path))
-    settings, need = world.settings_with({"loans_every_s": 600.0}, demand)
+    settings, need = world.settings_with(arm_of("lyra:loans_every_s=600"), demand)
     assert (settings.loans_every_s, need) == (600.0, [0.1, 0.3])
-    assert world.settings_with({}, demand) == (world.settings, world.need)
+    assert world.settings_with(arm_of("lyra"), demand) == (world.settings, world.need)
 
 
 def test_the_trace_ran_on_trainings_type_though_inferences_is_faster(tmp_path):

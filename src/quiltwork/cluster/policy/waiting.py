@@ -8,41 +8,54 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from quiltwork.cluster.job import Shape
 from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, place_gang
 from quiltwork.cluster.policy.room import Room
 
+Entry = tuple[int, float, int]
+"""Priority, minus the key, minus the number."""
+
 
 class Waiting:
-    """Waiting jobs by key, then by number: the order in which they are thought of."""
+    """Waiting jobs by priority, the highest first, then by key, then by number: as they are thought of."""
 
     def __init__(self) -> None:
-        self.lines: dict[Shape, list[tuple[float, int]]] = {}
-        """By shape, the last entry goes first: minus the key, minus the number."""
+        self.lines: dict[Shape, list[Entry]] = {}
+        """By shape, the last entry goes first."""
         self.stuck: set[Shape] = set()
         """Shapes that do not fit unless something is freed."""
         self.grown = -1
         """The room's count of that when they were found."""
 
-    def add(self, shape: Shape, key: float, job: int) -> None:
+    def add(self, shape: Shape, key: float, job: int, priority: int = 0) -> None:
         line = self.lines.get(shape)
         if line is None:
             line = self.lines[shape] = []
-        insort(line, (-key, -job))
+        insort(line, (priority, -key, -job))
 
-    def remove(self, shape: Shape, key: float, job: int) -> None:
+    def remove(self, shape: Shape, key: float, job: int, priority: int = 0) -> None:
         """Raises KeyError where it does not wait."""
         line = self.lines.get(shape, [])
-        at = bisect_left(line, (-key, -job))
-        if at == len(line) or line[at] != (-key, -job):
+        entry = (priority, -key, -job)
+        at = bisect_left(line, entry)
+        if at == len(line) or line[at] != entry:
             raise KeyError(job)
         del line[at]
 
+    def heads(self, without: Set[Shape] = frozenset()) -> list[tuple[int, float, int, Shape]]:
+        """The first of each line: minus its priority, key, number and shape. They sort as they are thought of."""
+        lines = self.lines.items()
+        return [_head(line[-1], shape) for shape, line in lines if line and shape not in without]
+
     def __len__(self) -> int:
         return sum(map(len, self.lines.values()))
+
+
+def _head(entry: Entry, shape: Shape) -> tuple[int, float, int, Shape]:
+    return -entry[0], -entry[1], -entry[2], shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +98,14 @@ def admissions(
         waiting.stuck.clear()
         waiting.grown = room.grown
     stuck = waiting.stuck
-    lines = waiting.lines.items()
-    heads = [(-line[-1][0], -line[-1][1], shape) for shape, line in lines if line and shape not in stuck]
+    heads = waiting.heads(stuck)
     heapq.heapify(heads)
     blocked = [waiting.lines[shape] for shape in stuck] if heads else []
     while heads:
-        key, job, shape = heads[0]
+        rank, key, job, shape = heads[0]
         line = waiting.lines[shape]
         if depth is not None and blocked:
-            mine = (-key, -job)
+            mine = (-rank, -key, -job)
             if sum(len(other) - bisect_right(other, mine) for other in blocked) > depth:
                 return
         allowed = EVERYWHERE
@@ -110,7 +122,7 @@ def admissions(
             continue
         line.pop()
         if line:
-            heapq.heapreplace(heads, (-line[-1][0], -line[-1][1], shape))
+            heapq.heapreplace(heads, _head(line[-1], shape))
         else:
             heapq.heappop(heads)
         yield Start(job, placed, pushing)

@@ -4,7 +4,7 @@
 """
 
 from quiltwork.cluster.study.arms import Arm, arm_of, arms_of
-from quiltwork.cluster.study.compare import Comparison, Outcome, compare
+from quiltwork.cluster.study.comparison import Comparison, Outcome, compare
 from quiltwork.cluster.study.figures import lines_of
 from quiltwork.cluster.study.fleet import Fleet, types_of
 from quiltwork.cluster.study.results import check_writable

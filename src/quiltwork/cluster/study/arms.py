@@ -11,27 +11,38 @@ from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
+from quiltwork.cluster.forecast import persistent, rising
 from quiltwork.cluster.policy.rules import Rules, rules_named
-from quiltwork.cluster.simulate.settings import Forecast, Settings, persistent, rising
+from quiltwork.cluster.running import Delays
+from quiltwork.cluster.scheduler import Forecast
+from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 from quiltwork.core.units import parse_duration
 
 FORECASTS: Mapping[str, Forecast] = {"persistent": persistent, "rising": rising}
 _RULES = get_type_hints(Rules)
-_SETTINGS = {name: kind for name, kind in get_type_hints(Settings).items() if name not in ("gpu_types", "seed")}
+_DELAYS = get_type_hints(Delays)
+_OWN = ("gpu_types", "seed", "delays")
+_SETTINGS = {name: kind for name, kind in get_type_hints(Settings).items() if name not in _OWN} | _DELAYS
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to run the cluster. ``settings`` : those that differ from the study's."""
+    """One way to run the cluster. ``settings`` : by name, fields of Settings and of Delays that differ from the
+    study's."""
 
     name: str
     rules: Rules
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings_of(self, study: Settings) -> Settings:
+        """The study's settings, with those that differ. Raises BadInputError."""
+        delays = replace(study.delays, **{k: v for k, v in self.settings.items() if k in _DELAYS})
+        return replace(study, delays=delays, **{k: v for k, v in self.settings.items() if k not in _DELAYS})
 
     def document(self) -> dict[str, Json]:
         told = {name: value if not callable(value) else value.__name__ for name, value in self.settings.items()}
@@ -68,7 +79,7 @@ def arms_of(policies: Iterable[str | Arm], changes: Sequence[str] = ()) -> list[
 
 
 def changes_of(texts: Iterable[str]) -> dict[str, Any]:
-    """``RULE=VALUE`` each: fields of Rules, or else of Settings. Raises BadInputError."""
+    """``RULE=VALUE`` each: fields of Rules, or else of Settings or Delays. Raises BadInputError."""
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = (piece.strip() for piece in text.partition("="))
@@ -86,8 +97,11 @@ def changes_of(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _value(kind: Any, name: str, text: str) -> Any:
-    """A field's value as people write it: a word of its enumeration, yes or no, a number, or a length of time."""
+    """A field's value as people write it: a word of its enumeration, yes or no, a number, a length of time, or
+    several with / between."""
     where = f"--set {name}"
+    if get_origin(kind) is tuple:
+        return tuple(_value(get_args(kind)[0], name, part.strip()) for part in text.split("/"))
     kinds = get_args(kind) or (kind,)
     if NoneType in kinds and text.lower() == "none":
         return None
@@ -118,4 +132,6 @@ def _forecast(text: str) -> Forecast:
 
 
 def _plain(value: Any) -> Json:
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, StrEnum) else value

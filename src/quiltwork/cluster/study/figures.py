@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from quiltwork.cluster.simulate.metrics import Metrics
-from quiltwork.cluster.study.compare import Comparison, Outcome, ratios
+from quiltwork.cluster.study.comparison import Comparison, Outcome, ratios
 from quiltwork.core.units import format_duration
 
 
@@ -20,6 +20,10 @@ class Figure(NamedTuple):
     value: Callable[[Metrics], float]
     shown: Callable[[float], str]
     better: int = -1
+
+
+def _seconds(seconds: float) -> str:
+    return "0 s" if seconds < 0.05 else format_duration(seconds)
 
 
 def _percent(share: float) -> str:
@@ -38,30 +42,34 @@ def _times(number: float) -> str:
     return f"{number:,.1f}x"
 
 
+def _few(number: float) -> str:
+    return f"{number:,.1f}" if 0 < number < 100 else _count(number)
+
+
 def _hours(worker_s: float) -> float:
     return worker_s / 3600
 
 
 FIGURES = (
-    Figure("Queue", "mean", "from submission to the first start", lambda m: m.queue_mean_s, format_duration),
-    Figure("Queue", "median", "", lambda m: m.queue_p50_s, format_duration),
-    Figure("Queue", "p95", "", lambda m: m.queue_p95_s, format_duration),
-    Figure("Queue", "p99", "", lambda m: m.queue_p99_s, format_duration),
-    Figure("Queue", "mean wait", "waits after preemptions included", lambda m: m.wait_mean_s, format_duration),
-    Figure("JCT", "mean", "from submission to the end", lambda m: m.jct_mean_s, format_duration),
-    Figure("JCT", "median", "", lambda m: m.jct_p50_s, format_duration),
-    Figure("JCT", "p95", "", lambda m: m.jct_p95_s, format_duration),
-    Figure("JCT", "p99", "", lambda m: m.jct_p99_s, format_duration),
+    Figure("Queue", "mean", "from submission to the first start", lambda m: m.queue_mean_s, _seconds),
+    Figure("Queue", "median", "", lambda m: m.queue_p50_s, _seconds),
+    Figure("Queue", "p95", "", lambda m: m.queue_p95_s, _seconds),
+    Figure("Queue", "p99", "", lambda m: m.queue_p99_s, _seconds),
+    Figure("Queue", "mean wait", "waits after preemptions included", lambda m: m.wait_mean_s, _seconds),
+    Figure("JCT", "mean", "from submission to the end", lambda m: m.jct_mean_s, _seconds),
+    Figure("JCT", "median", "", lambda m: m.jct_p50_s, _seconds),
+    Figure("JCT", "p95", "", lambda m: m.jct_p95_s, _seconds),
+    Figure("JCT", "p99", "", lambda m: m.jct_p99_s, _seconds),
     Figure("JCT", "max slowdown", "of running alone as asked for", lambda m: m.slowdown_max, _times),
     Figure("Usage", "training's GPUs", "allocated, of training's own", lambda m: m.usage_train, _percent, 1),
-    Figure("Usage", "with lent GPUs", "allocated, of its own and lent", lambda m: m.usage_whitelist, _percent, 1),
+    Figure("Usage", "with lent GPUs", "allocated, of its own and lent", lambda m: m.usage_whitelist, _percent, 0),
     Figure("Usage", "all GPUs", "allocated or needed, of both clusters'", lambda m: m.usage_all, _percent, 1),
     Figure(
         "Usage", "goodput", "useful work, of what its own GPUs could do to the end", lambda m: m.goodput, _percent, 1
     ),
     Figure("Preemption", "preemptions", "times that a job was stopped", lambda m: m.preemptions, _count),
     Figure("Preemption", "jobs", "stopped at least once", lambda m: m.preempted_jobs, _count),
-    Figure("Preemption", "lost GPU-hours", "of one training GPU", lambda m: _hours(m.lost_worker_s), _count),
+    Figure("Preemption", "lost GPU-hours", "of one training GPU", lambda m: _hours(m.lost_worker_s), _few),
     Figure("Loans", "loans", "servers lent, each time", lambda m: m.loans, _count, 0),
     Figure("Loans", "reclaims", "times that servers were asked back", lambda m: m.reclaims, _count, 0),
     Figure("Loans", "collateral", "servers emptied beyond need", lambda m: m.collateral_servers, _count),

@@ -9,7 +9,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from quiltwork.cluster.study.compare import Comparison
+from quiltwork.cluster.study.comparison import Comparison
 from quiltwork.cluster.study.figures import lines_of
 from quiltwork.cluster.study.results import write_whole
 from quiltwork.core.servable import Json
@@ -105,6 +105,10 @@ def _source(document: Mapping[str, Json]) -> str:
     lines += [(f"SHA-256 of {name}", value) for name, value in document["inputs"].items()]
     lines += [("versions", ", ".join(f"{name} {v}" for name, v in document["versions"].items()))]
     for name, value in document["study"].items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        lines.append((name.replace("_", " "), ", ".join(map(str, shown)) if isinstance(shown, list) else shown))
+        shown = ", ".join(f"{k} {_short(v)}" for k, v in value.items()) if isinstance(value, dict) else value
+        lines.append((name.replace("_", " "), ", ".join(map(str, shown)) if isinstance(shown, list) else _short(shown)))
     return "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in lines)
+
+
+def _short(value: Json) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,15 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from quiltwork import __version__
 from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.simulate.metrics import lives
 from quiltwork.cluster.study.study import World
@@ -24,7 +27,7 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 
 FILES = ("jobs.parquet", "log.parquet", "metrics.json", "timing.json")
-_PACKAGES = ("python", "quiltwork", "numpy", "ortools", "pyarrow", "scikit-learn", "scipy")
+_PACKAGES = ("numpy", "ortools", "pyarrow", "scikit-learn", "scipy")
 _BLOCK = 1 << 20
 
 
@@ -50,14 +53,21 @@ def check_writable(path: Path, *, folder: bool) -> None:
 
 def provenance(command: str, inputs: Sequence[str | Path]) -> dict[str, Json]:
     """Where figures come from: the command, the hashes of what was read, and the versions of what computed them."""
-    from quiltwork.core.bench.machine import versions
-
-    found = versions()
     return {
         "command": command,
         "inputs": {str(path): fingerprint(Path(path)) for path in inputs},
-        "versions": {name: found[name] for name in _PACKAGES if name in found},
+        "versions": {"python": platform.python_version(), "quiltwork": __version__} | _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # nothing that was asked for needed it
+            continue
+    return found
 
 
 def fingerprint(path: Path) -> str:
@@ -102,10 +112,12 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._writers.values():
-            writer.close()
-        if self._staged is not None:
-            shutil.rmtree(self._staged)
+        try:
+            for writer in self._writers.values():
+                writer.close()
+        finally:
+            if self._staged is not None:
+                shutil.rmtree(self._staged)
 
     def add(self, arm: str, world: World, log: Sequence[Row]) -> None:
         """One arm's jobs and decisions."""
@@ -126,13 +138,19 @@ class Results:
         os.chmod(self._staged, 0o755)
         # It may have changed since it was looked at first.
         check_writable(self._path, folder=True)
+        if not self._path.exists():
+            os.rename(self._staged, self._path)
+            self._staged = None
+            return
         old = self._path.with_name(f"{self._staged.name}.old")
-        if self._path.exists():
-            os.rename(self._path, old)
-        os.rename(self._staged, self._path)
+        os.rename(self._path, old)
+        try:
+            os.rename(self._staged, self._path)
+        except OSError:
+            os.rename(old, self._path)
+            raise
         self._staged = None
-        if old.exists():
-            shutil.rmtree(old)
+        shutil.rmtree(old)
 
     def _append(self, name: str, table: Any) -> None:
         from pyarrow import parquet

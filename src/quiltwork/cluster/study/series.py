@@ -41,7 +41,8 @@ class Window:
 
     def means(self, times: Floats, deltas: Floats) -> Floats:
         """The mean in each bin of what changes by so much at each time: (n,), (n,) -> (bins,)."""
-        return self.grid(np.zeros(len(times), dtype=np.int64), times, deltas, 1)[0]
+        row: Floats = self.grid(np.zeros(len(times), dtype=np.int64), times, deltas, 1)[0]
+        return row
 
     def grid(self, rows: npt.NDArray[np.int64], times: Floats, deltas: Floats, count: int) -> Floats:
         """The same for ``count`` things at once: what changes by ``rows``."""
@@ -60,7 +61,7 @@ class Window:
         """What falls into each bin: (n,), (n,) -> (bins,)."""
         at = np.floor((times - self.start) / self.width).astype(np.int64)
         inside = (at >= 0) & (at < self.bins)
-        return np.bincount(at[inside], amounts[inside], self.bins)
+        return np.bincount(at[inside], amounts[inside], self.bins).astype(np.float64)
 
 
 def story_of(log: Sequence[Row], *, days: float) -> dict[str, Json]:
@@ -124,7 +125,8 @@ def _need(log: Sequence[Row], window: Window) -> Floats:
     if not needs:
         return np.zeros(window.bins)
     middles = window.start + window.width * (np.arange(window.bins) + 0.5)
-    return np.interp(middles, [row.time for row in needs], [row.cost for row in needs])
+    found: Floats = np.interp(middles, [row.time for row in needs], [row.cost for row in needs])
+    return found
 
 
 def _events(log: Sequence[Row], jobs: Lives, window: Window) -> dict[str, Json]:

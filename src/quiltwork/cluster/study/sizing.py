@@ -11,7 +11,7 @@ import numpy as np
 from quiltwork.cluster.demand import Demand
 from quiltwork.cluster.simulate.metrics import Metrics
 from quiltwork.cluster.study.arms import Arm, arms_of
-from quiltwork.cluster.study.compare import run_arms
+from quiltwork.cluster.study.comparison import run_arms
 from quiltwork.cluster.study.study import Study, need_of, world_of
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.progress import Say, ignore
@@ -106,7 +106,7 @@ def whatif(
     smallest = replace(study.fleet, train=min(train))
     base = world_of(replace(study, fleet=smallest))
     points: list[Point] = []
-    for lent in sorted(lend) or [None]:
+    for lent in (*sorted(lend),) or (None,):
         demand = study.demand if lent is None else _IDLE if lent else None
         for size in sorted(train):
             fleet = replace(smallest, train=size, infer=smallest.infer if lent is None else lent)

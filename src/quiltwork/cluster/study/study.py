@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from quiltwork.cluster.labels import LabelRules, label
 from quiltwork.cluster.server import Server
 from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.cluster.simulate.workload import jobs_of
+from quiltwork.cluster.study.arms import Arm
 from quiltwork.cluster.study.fleet import Fleet
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
@@ -95,11 +96,9 @@ class World:
     notes: tuple[str, ...]
     """What a reader should know."""
 
-    def settings_with(self, changes: Mapping[str, Any], demand: Demand | None) -> tuple[Settings, list[float] | None]:
-        """The settings with some changed, and the need at the times at which loans are then decided."""
-        if not changes:
-            return self.settings, self.need
-        settings = replace(self.settings, **changes)
+    def settings_with(self, arm: Arm, demand: Demand | None) -> tuple[Settings, list[float] | None]:
+        """The settings as an arm has them, and the need at the times at which loans are then decided."""
+        settings = arm.settings_of(self.settings)
         if settings.loans_every_s == self.settings.loans_every_s:
             return settings, self.need
         return settings, need_of(demand, settings.loans_every_s)

@@ -17,7 +17,7 @@ function drawDistribution(place, arms, field, title, detail) {
     const place = Math.log10(at) * DECADES;
     if (place > last) break;
     box.svg.append(draw("line", { class: "grid", x1: x(place), x2: x(place), y1: MARGIN.top, y2: box.bottom }));
-    box.svg.append(label(x(place), box.bottom + 15, text, place ? "middle" : "start"));
+    box.svg.append(label(x(place), box.bottom + 15, text, !place ? "start" : x(place) > box.right - 12 ? "end" : "middle"));
   }
   arms.forEach((arm, number) => {
     const points = arm[field].slice(0, last + 1).map((share, at) => `${x(at).toFixed(1)},${y(share).toFixed(1)}`);

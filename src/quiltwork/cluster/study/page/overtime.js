@@ -19,18 +19,17 @@ function parts(box, view) {
   return Math.max(2, Math.min(Math.round(box.right - MARGIN.left), Math.ceil(view.to - view.from) * 2));
 }
 
-function axes(box, view, top, format = number) {
+function axes(box, view, top) {
   const y = (value) => box.bottom - (box.bottom - MARGIN.top) * value / top;
-  for (const tick of ticks(0, top, 3)) {
+  for (const tick of ticks(0, top, Math.max(2, Math.round(box.height / 45)), 1)) {
     box.svg.append(draw("line", { class: "grid", x1: MARGIN.left, x2: box.right, y1: y(tick), y2: y(tick) }));
-    box.svg.append(label(MARGIN.left - 8, y(tick) + 4, format(tick), "end"));
+    box.svg.append(label(MARGIN.left - 8, y(tick) + 4, number(tick), "end"));
   }
-  const span = (view.to - view.from) * view.binS;
-  for (const tick of timeTicks(view.from * view.binS, view.to * view.binS, (box.right - MARGIN.left) / 90)) {
+  for (const tick of timeTicks(view.from * view.binS, view.to * view.binS, (box.right - MARGIN.left) / 70)) {
     const x = MARGIN.left + (box.right - MARGIN.left) * (tick / view.binS - view.from) / (view.to - view.from);
-    if (x > box.right - 34) continue;
+    if (x > box.right - 36) continue;
     box.svg.append(draw("line", { class: "grid", x1: x, x2: x, y1: MARGIN.top, y2: box.bottom + 4 }));
-    box.svg.append(label(x + 3, box.bottom + 15, moment(tick, span), "start"));
+    box.svg.append(label(x + 3, box.bottom + 15, tick % 86400 ? clock(tick) : day(tick), "start"));
   }
   return y;
 }
@@ -59,18 +58,23 @@ function drawAreas(place, view, areas, { height, title, levels = [], least = 1 }
   place.replaceChildren(box.svg);
 }
 
-// What happened so often in each part of the range, as bars.
+// What happened so often, as bars of whole bins.
 function drawCounts(place, view, series, { height, title, fill }) {
   const box = frame(place, height, title);
-  const count = Math.max(2, Math.min(Math.round((box.right - MARGIN.left) / 3), Math.ceil(view.to - view.from)));
-  const per = (view.to - view.from) / count;
-  const values = resampled(series, view.from, view.to, count).map((mean) => mean * per);
-  const y = axes(box, view, Math.max(1, ...values) * 1.04);
-  const width = (box.right - MARGIN.left) / count;
+  const inner = box.right - MARGIN.left;
+  const per = Math.max(1, Math.ceil((view.to - view.from) / Math.max(2, Math.round(inner / 3))));
+  const x = (bin) => MARGIN.left + inner * Math.min(Math.max((bin - view.from) / (view.to - view.from), 0), 1);
+  const bars = [];
+  for (let bin = Math.floor(view.from / per) * per; bin < view.to; bin += per) {
+    bars.push([bin, series.slice(bin, bin + per).reduce((sum, count) => sum + count, 0)]);
+  }
+  const y = axes(box, view, Math.max(1, ...bars.map(([, count]) => count)) * 1.04);
   let path = "";
-  values.forEach((value, at) => {
-    if (value > 1e-6) path += `M${(MARGIN.left + width * at).toFixed(1)} ${box.bottom}V${Math.min(y(value), box.bottom - 1.5).toFixed(1)}h${Math.max(width - 0.6, 0.8).toFixed(1)}V${box.bottom}Z`;
-  });
+  for (const [bin, count] of bars) {
+    if (!count) continue;
+    const width = Math.max(x(bin + per) - x(bin) - 0.6, 0.8);
+    path += `M${x(bin).toFixed(1)} ${box.bottom}V${Math.min(y(count), box.bottom - 1.5).toFixed(1)}h${width.toFixed(1)}V${box.bottom}Z`;
+  }
   box.svg.append(draw("path", { class: "area", d: path, fill }));
   place.replaceChildren(box.svg);
 }

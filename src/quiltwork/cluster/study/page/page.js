@@ -22,7 +22,7 @@ function drawSpread() {
 function drawTime() {
   const arm = view.arm;
   const span = (view.to - view.from) * view.binS;
-  $("range").textContent = `${moment(view.from * view.binS, 0)} to ${moment(view.to * view.binS, 0)} of ${arm.name}`;
+  $("range").textContent = `${moment(view.from * view.binS)} to ${moment(view.to * view.binS)} of ${arm.name}`;
   const has = arm.infer_gpus > 0;
   const areas = [{ series: arm.own, fill: "var(--train)" }];
   if (has) areas.push({ series: arm.lent, fill: "var(--lent)" }, { series: arm.need, fill: "var(--need)" });
@@ -98,7 +98,7 @@ function across(event) {
 function tell(event) {
   const arm = view.arm;
   const bin = Math.min(Math.floor(view.from + across(event) * (view.to - view.from)), arm.bins - 1);
-  const parts = [moment(bin * view.binS, 0), `${number(arm.own[bin])} GPUs of training in use`];
+  const parts = [moment(bin * view.binS), `${number(arm.own[bin])} GPUs of training in use`];
   if (arm.infer_gpus) parts.push(`${number(arm.lent[bin])} of ${number(arm.on_loan[bin])} lent ones`, `inference needs ${number(arm.need[bin])}`);
   parts.push(`${number(arm.waiting[bin])} jobs waiting`);
   const canvas = $("servers");
@@ -114,7 +114,8 @@ function listen() {
   const area = $("zoomable");
   let dragged = null;
   area.addEventListener("wheel", (turned) => {
-    if (turned.ctrlKey && !turned.deltaY) return;
+    // Whoever only scrolls past is let through: the wheel zooms where the charts were clicked, or with Ctrl.
+    if (!turned.ctrlKey && !area.contains(document.activeElement)) return;
     turned.preventDefault();
     if (Math.abs(turned.deltaX) > Math.abs(turned.deltaY)) move(turned.deltaX / 800);
     else zoom(1.0015 ** turned.deltaY, across(turned));
@@ -135,7 +136,8 @@ function listen() {
   });
   area.addEventListener("dblclick", () => show(0, view.arm.bins));
   const keys = { "+": () => zoom(0.6), "=": () => zoom(0.6), "-": () => zoom(1 / 0.6), "0": () => show(0, view.arm.bins),
-    Home: () => show(0, view.arm.bins), ArrowLeft: () => move(-0.2), ArrowRight: () => move(0.2) };
+    Home: () => show(0, view.arm.bins), ArrowLeft: () => move(-0.2), ArrowRight: () => move(0.2),
+    Escape: () => document.activeElement.blur() };
   $("time").addEventListener("keydown", (pressed) => {
     if (pressed.target.type === "radio" && pressed.key.startsWith("Arrow")) return;
     const act = keys[pressed.key];
@@ -146,12 +148,16 @@ function listen() {
   $("in").addEventListener("click", () => zoom(0.6));
   $("out").addEventListener("click", () => zoom(1 / 0.6));
   $("reset").addEventListener("click", () => show(0, view.arm.bins));
-  new ResizeObserver(() => { drawSpread(); redraw(); }).observe(document.querySelector("main"));
+  let width = 0;
+  new ResizeObserver(([main]) => {
+    if (main.contentRect.width === width) return;
+    width = main.contentRect.width;
+    drawSpread();
+    redraw();
+  }).observe(document.querySelector("main"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 }
 
 legends();
 chooser();
-drawSpread();
-listen();
-redraw();
+listen();  // and draws, as soon as the width is known

@@ -46,6 +46,7 @@ async function pictureOf(arm) {
 }
 
 async function drawServers(canvas, arm, view) {
+  if (!canvas) return;  // this browser cannot
   let picture;
   try {
     picture = await pictureOf(arm);
@@ -62,9 +63,15 @@ async function drawServers(canvas, arm, view) {
   canvas.height = Math.round(height * scale);
   canvas.style.height = `${height}px`;
   const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = view.to - view.from > width;
   const left = MARGIN.left * scale;
-  context.drawImage(picture.canvas, view.from, 0, view.to - view.from, rows, left, 0, canvas.width - left - MARGIN.right * scale, canvas.height);
+  // Bins that share a pixel are mixed, servers are not.
+  const across = make("canvas", { width: Math.round(canvas.width - left - MARGIN.right * scale), height: rows });
+  const narrowed = across.getContext("2d");
+  narrowed.imageSmoothingEnabled = view.to - view.from > across.width;
+  narrowed.imageSmoothingQuality = "high";
+  narrowed.drawImage(picture.canvas, view.from, 0, view.to - view.from, rows, 0, 0, across.width, rows);
+  context.imageSmoothingEnabled = rows > canvas.height;
+  context.drawImage(across, left, 0, across.width, canvas.height);
   context.fillStyle = `rgb(${rgb("--soft").join(" ")})`;
   context.font = `${11 * scale}px system-ui, sans-serif`;
   context.textAlign = "right";

@@ -1,7 +1,7 @@
 // Elements, scales and words that all charts share. All text is set as text, never as markup.
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = { left: 46, right: 8, top: 8, bottom: 22 };
+const MARGIN = { left: 56, right: 8, top: 8, bottom: 22 };
 const COLOURS = 8;
 
 function make(tag, properties = {}, ...children) {
@@ -36,17 +36,16 @@ function number(n) { return n >= 100 || Number.isInteger(n) ? Math.round(n).toLo
 function percent(share) { return `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 0 : 1)} %`; }
 
 // A moment, counted from the first submission.
-function moment(s, span) {
-  const day = Math.floor(s / 86400) + 1;
-  if (span > 6 * 86400) return `day ${day}`;
+function day(s) { return `day ${Math.floor(s / 86400) + 1}`; }
+function clock(s) {
   const minutes = Math.floor((s % 86400) / 60);
-  const clock = `${String(Math.floor(minutes / 60)).padStart(2, "0")}:${String(minutes % 60).padStart(2, "0")}`;
-  return `day ${day}, ${clock}`;
+  return `${String(Math.floor(minutes / 60)).padStart(2, "0")}:${String(minutes % 60).padStart(2, "0")}`;
 }
+function moment(s) { return `${day(s)}, ${clock(s)}`; }
 
 // Round steps that cut a range into about so many parts.
-function ticks(low, high, about) {
-  const rough = (high - low) / about || 1;
+function ticks(low, high, about, least = 0) {
+  const rough = Math.max((high - low) / about, least) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
   const found = [];

@@ -12,7 +12,7 @@ from quiltwork.cluster.simulate.metrics import lives, metrics
 from quiltwork.cluster.simulate.simulation import simulate
 from quiltwork.cluster.study import results
 from quiltwork.cluster.study.arms import arm_of
-from quiltwork.cluster.study.compare import compare, ratios
+from quiltwork.cluster.study.comparison import compare, ratios
 from quiltwork.cluster.study.figures import FIGURES, lines_of
 from quiltwork.cluster.study.study import world_of
 from quiltwork.core.errors import BadInputError
@@ -145,7 +145,7 @@ def test_folders_that_cannot_be_written_are_refused_before_anything_is_simulated
     def simulated(*args, **options):
         raise AssertionError("nothing is to be simulated")
 
-    monkeypatch.setattr("quiltwork.cluster.study.compare.simulate", simulated)
+    monkeypatch.setattr("quiltwork.cluster.study.comparison.simulate", simulated)
     make(tmp_path)
     with pytest.raises(BadInputError, match=message):
         compare(study, ["fifo"], out=tmp_path / option)

@@ -12,6 +12,7 @@ from quiltwork.cluster.simulate.metrics import Metrics, metrics
 from quiltwork.cluster.simulate.simulation import simulate
 from quiltwork.cluster.study.arms import Arm, arms_of
 from quiltwork.cluster.study.results import Results, check_writable, provenance
+from quiltwork.cluster.study.series import story_of
 from quiltwork.cluster.study.study import Study, World, world_of
 from quiltwork.core.progress import Say, ignore
 from quiltwork.core.servable import Json
@@ -83,7 +84,7 @@ def run_arms(
     """Each arm's outcome and its decision log, one after the other: only one log is held at a time."""
     for at, arm in enumerate(arms, 1):
         progress(f"{arm.name} ({at} of {len(arms)})" if len(arms) > 1 else arm.name)
-        settings, need = world.settings_with(arm.settings, study.demand)
+        settings, need = world.settings_with(arm, study.demand)
         began = clock()
         log = simulate(world.servers, world.jobs, arm.rules, need=need, settings=settings)
         took = clock() - began
@@ -124,8 +125,6 @@ def compare(
             outcomes.append(outcome)
             results.add(outcome.arm.name, world, log)
             if report is not None:
-                from quiltwork.cluster.study.series import story_of
-
                 story.append(story_of(log, days=study.days))
         found = Comparison(study, tuple(outcomes), len(world.jobs), world.notes)
         document = provenance(command, inputs) | found.document()
