@@ -102,6 +102,7 @@ class RayBackend:
             self._ledger = Ledger(self._folder)
             self._ray = self._connected(address)
             self._me = secrets.token_hex(8)
+            self._cluster = f"{self._ray.get_runtime_context().gcs_address}/{name}"
             self._worker_kind, self._prober_kind = _actor_kinds(self._ray)
             self._groups = Groups(self._ray, self._resource)
             self._found: list[Event] = []
@@ -203,7 +204,7 @@ class RayBackend:
         return self._worker_kind.options(
             name=order.worker_id, namespace=self._name, lifetime="detached", max_restarts=0, num_cpus=0,
             resources={PIN + order.server_id: PINCH}, scheduling_strategy=strategy,
-        ).remote(document_of(order), record.mark, devices, self._name)  # fmt: skip
+        ).remote(document_of(order), record.mark, devices, self._cluster)  # fmt: skip
 
     def stop_worker(self, worker_id: str, grace_s: float | None = None) -> None:
         check_grace(grace_s)
