@@ -88,7 +88,7 @@ class LanguageTraining:
         for some in torch.split(ids, self._config.micro_batch or count):
             loss = self._loss(self._model, windows[some]) * (len(some) / count)
             loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss)
+            total += float(loss.detach())
         return Gradients(self._weights.take_gradients(), count, {"loss": total})
 
     def apply(self, mean: Gradients) -> StepReport:
