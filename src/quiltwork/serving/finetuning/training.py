@@ -235,7 +235,7 @@ def _digest(parameters: Mapping[str, Tensor]) -> str:
     total = hashlib.blake2b(digest_size=16)
     for name, parameter in parameters.items():
         total.update(f"\0{name}\0{tuple(parameter.shape)}\0".encode())
-        total.update(parameter.detach().cpu().reshape(-1).numpy())
+        total.update(parameter.detach().cpu().reshape(-1).numpy().data)
     return total.hexdigest()
 
 
