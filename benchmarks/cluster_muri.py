@@ -63,12 +63,13 @@ def run(context: Context) -> Mapping[str, Outcome]:
 def simulated(context: Context, trace: Path) -> tuple[dict[str, float], float]:
     """Seconds from submission to the end of each job by our simulator, and seconds it took."""
     from quiltwork.cluster.policy.rules import rules_named
+    from quiltwork.cluster.running import Delays
     from quiltwork.cluster.simulate import Settings, simulate, two_clusters
     from quiltwork.cluster.simulate.metrics import lives
     from work.muri import GPU_TYPE, GPUS, NODES, jobs
 
     work = jobs(trace)
-    settings = Settings(gpu_types=(GPU_TYPE,), restart_s=0.0, keep_on_preempt=True)
+    settings = Settings(gpu_types=(GPU_TYPE,), delays=Delays(restart_s=0.0, keep_on_stop=True))
     servers = two_clusters(NODES, 0, gpus=GPUS, types=(GPU_TYPE, GPU_TYPE))
     began = context.clock()
     log = simulate(servers, work, rules_named("srtf"), settings=settings)
