@@ -240,9 +240,8 @@ class Scheduler:
         for start in admissions(
             self._waiting,
             room,
-            self.tiers.base,
+            lambda shape: self.tiers.ways(shape, self._sharing.any),
             depth=self.rules.backfill_depth,
-            revoking=self._sharing.any,
             reserved=self._reservation() if self._starving else None,
             seconds=self._seconds,
         ):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from quiltwork.cluster.job import Shape
-from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, place_gang
+from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, Way, place_gang
 from quiltwork.cluster.policy.room import Room
 
 Entry = tuple[int, float, int]
@@ -80,19 +80,17 @@ class Reservation:
 def admissions(
     waiting: Waiting,
     room: Room,
-    tiers: Callable[[Shape, bool], Sequence[Tier]],
+    ways: Callable[[Shape], Sequence[Way]],
     *,
     depth: int | None = None,
-    revoking: bool = False,
     reserved: Reservation | None = None,
     seconds: Callable[[int], float] | None = None,
 ) -> Iterator[Start]:
     """The jobs that start now, one after another; each is out of the queue when it is told.
 
     Whoever iterates takes each placement in ``room`` before asking for the next (in a copy, to ask what would be).
-    tiers : where a shape may go, best first, with free GPUs or by pushing flexible workers out. depth : jobs that may
-    be passed over. revoking : whether base demand may push flexible workers out, where free GPUs are not enough.
-    reserved, seconds : what is kept for a job that has waited too long, and how long a job is believed to run.
+    ways : where a shape may go, best first. depth : jobs that may be passed over. reserved, seconds : what is kept for a
+    job that has waited too long, and how long a job is believed to run.
     """
     if room.grown != waiting.grown or reserved is not None:
         waiting.stuck.clear()
@@ -111,10 +109,11 @@ def admissions(
         allowed = EVERYWHERE
         if reserved is not None and job != reserved.job and (seconds is None or seconds(job) > reserved.seconds):
             allowed = ~reserved.servers
-        placed, pushing = place_gang(room, shape, tiers(shape, False), allowed=allowed), False
-        if placed is None and revoking:
-            placed, pushing = place_gang(room, shape, tiers(shape, True), revoking=True, allowed=allowed), True
-        if placed is None:
+        for tiers, revoking in ways(shape):
+            placed = place_gang(room, shape, tiers, revoking=revoking, allowed=allowed)
+            if placed is not None:
+                break
+        else:
             blocked.append(line)
             if reserved is None:
                 stuck.add(shape)
@@ -125,7 +124,8 @@ def admissions(
             heapq.heapreplace(heads, _head(line[-1], shape))
         else:
             heapq.heappop(heads)
-        yield Start(job, placed, pushing)
+        assert placed is not None
+        yield Start(job, placed, revoking)
 
 
 def reserve(
