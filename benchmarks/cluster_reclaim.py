@@ -41,6 +41,7 @@ CLAIMS = (
     *(Claim(name=f"cluster.reclaim_vs_optimum_{n}", room="cluster", title=f"{WORK.format(n)}, vs the optimum (CP-SAT)",
             reach=at_most(1.05), ratio="ours/baseline", unit="jobs") for n in SERVERS),
 )  # fmt: skip
+FOUND, BOUND = "CP-SAT alone", "lower bound"
 BATCHES = 10
 LIMIT_S = 30.0
 POLISH_S = 10.0
@@ -69,9 +70,9 @@ def run(context: Context) -> Mapping[str, Outcome]:
             continue
         means = {arm: batched(values, BATCHES) for arm, values in stopped.items()}
         details: dict[str, Json] = {"instances": len(numbers), "batches": len(means["ours"]), "limit_s": LIMIT_S,
-                                    "proven": equal(stopped["best found by CP-SAT alone"], stopped["optimum"]),
-                                    "ours is the optimum": equal(stopped["ours"], stopped["optimum"])}  # fmt: skip
-        arms = {f"cluster.reclaim_vs_optimum_{servers}": "optimum"}
+                                    "proven": equal(stopped[FOUND], stopped[BOUND]),
+                                    "ours is the optimum": equal(stopped["ours"], stopped[BOUND])}  # fmt: skip
+        arms = {f"cluster.reclaim_vs_optimum_{servers}": BOUND}
         if servers == max(SERVERS):
             arms |= {RANDOM: "random", COUNT: "fewest jobs"}
         for claim, arm in arms.items():
@@ -115,8 +116,8 @@ def measure(context: Context, family: Family, servers: int, number: int, stopped
     plan("fewest jobs, all at once", lambda: at_once(lent, sorted(lent, key=lambda s: (len(lent[s].base), s))[:wanted]))
     plan("random, all at once", lambda: at_once(lent, sorted(shuffled, key=lambda s: s in occupied)[:wanted]))
     best = fewest(lent, wanted, limit_s=LIMIT_S)
-    note("best found by CP-SAT alone", best.found, best.seconds)
-    note("optimum", best.bound, best.seconds)
+    note(FOUND, best.found, best.seconds)
+    note(BOUND, best.bound, best.seconds)
     if stopped["ours"][-1] < best.bound:
         raise QuiltworkError("a plan is better than the optimum", where=f"{servers} servers, instance {number}")
 
@@ -148,8 +149,11 @@ def batched(values: Sequence[float], batches: int) -> list[float]:
 
 
 def row(family: Family, servers: int, arm: str, stopped: Figures, took: Figures) -> dict[str, Json]:
-    best, seconds = statistics.fmean(stopped["optimum"]), sorted(took[arm])
-    mean = statistics.fmean(stopped[arm])
+    """``of the fewest known`` : of any arm in each instance; the optimum where all were proven."""
+    candidates = [stopped[name] for name in ("ours", "ours, with CP-SAT", FOUND)]
+    known = statistics.fmean(map(min, zip(*candidates, strict=True)))
+    mean, seconds = statistics.fmean(stopped[arm]), took[arm]
     return {"gangs": str(family), "servers": servers, "arm": arm, "preempted": round(mean, 3),
-            "of optimum": round(mean / best, 3), "ms p50": round(1e3 * statistics.median(seconds), 2),
-            "ms max": round(1e3 * seconds[-1], 2)}  # fmt: skip
+            "of the fewest known": round(mean / known, 3), "instances": len(seconds),
+            "proven": equal(stopped[FOUND], stopped[BOUND]), "ms p50": round(1e3 * statistics.median(seconds), 2),
+            "ms max": round(1e3 * max(seconds), 2)}  # fmt: skip
