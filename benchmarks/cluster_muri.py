@@ -33,7 +33,7 @@ RECORDS = Path(__file__).parent / "records"
 
 def run(context: Context) -> Mapping[str, Outcome]:
     """Both simulators on the same jobs; the rows tell of another trace as well."""
-    from work.muri import VARIABLE, completion_times, simulator
+    from work.muri import VARIABLE, completion_times, identity, simulator
 
     try:
         folder = simulator(os.environ)
@@ -57,7 +57,8 @@ def run(context: Context) -> Mapping[str, Outcome]:
             rows.append({"trace": name, "system": system, **figures(list(times.values())), "wall s": round(took, 3),
                          "jobs the same to 0.1 %": same})  # fmt: skip
     ratio = ratios[REPORTED]
-    return {JCT: Outcome(ours=[max(ratio, 1 / ratio)], baseline=[1.0], rows=rows, details={"ratios": dict(ratios)})}
+    details: dict[str, Json] = {"ratios": dict(ratios), "peer": identity(folder)}
+    return {JCT: Outcome(ours=[max(ratio, 1 / ratio)], baseline=[1.0], rows=rows, details=details)}
 
 
 def simulated(context: Context, trace: Path) -> tuple[dict[str, float], float]:
