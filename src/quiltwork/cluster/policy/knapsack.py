@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def menu_of(values: Sequence[float] | Floats) -> Menu:
         while len(corners) > 1 and _rise(heights, corners[-1], k) >= _rise(heights, corners[-2], corners[-1]):
             corners.pop()
         corners.append(k)
-    steps = np.diff(np.asarray(corners, dtype=np.int64))
+    steps: Ints = np.asarray([b - a for a, b in pairwise(corners)], dtype=np.int64)
     return Menu(curve, steps, np.diff(curve[corners]) / steps)
 
 

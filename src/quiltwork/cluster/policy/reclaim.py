@@ -140,10 +140,10 @@ def _by_emptied(jobs_on: Mapping[int, frozenset[int]], price: Mapping[int, float
     stale: Iterable[int] = list(left)
     while emptied < needed:
         for s in stale:
-            jobs = left[s]
-            near = {t for j in jobs for t in servers_of[j] if t in left}
-            gone = sum(1 for t in near if left[t] <= jobs)
-            paid = sum(price[j] for j in jobs)
+            on = left[s]
+            near = {t for j in on for t in servers_of[j] if t in left}
+            gone = sum(1 for t in near if left[t] <= on)
+            paid = sum(price[j] for j in on)
             scores[s] = (paid / min(gone, needed - emptied), paid, s)
         pick = min(scores, key=scores.__getitem__)
         going = set(left[pick])
