@@ -1,0 +1,123 @@
+"""A whole cluster on this machine: real processes, a store, a link; killed and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from quiltwork.cluster.live.host import Host, open_host
+from quiltwork.cluster.live.settings import Settings
+from quiltwork.cluster.policy.rules import rules_named
+from quiltwork.cluster.server import Pool, Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+PATIENCE_S = 120.0
+
+
+def servers(train=2, infer=1, gpus=2):
+    made = [Server(f"train-{i}", "V100", gpus, Pool.TRAIN) for i in range(train)]
+    return made + [Server(f"infer-{i}", "T4", gpus, Pool.INFER) for i in range(infer)]
+
+
+def host(folder, **options):
+    return Host(folder, servers(), Settings(rules=rules_named("lyra"), share_every_s=0.5, poll_s=0.05), **options)
+
+
+def until(found, controller):
+    """Step until something is so. Fails after a long while."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        controller.step(0.05)
+        if found():
+            return
+    raise AssertionError("it did not come to that")
+
+
+def ended(desk, job):
+    return lambda: desk.job(job)["state"] in ("done", "failed", "cancelled")
+
+
+def command(name, script, workers=1, more=""):
+    return f"name: {name}\ncommand: [{sys.executable}, -c, {script!r}]\nworkers: {workers}\n{more}"
+
+
+def test_commands_succeed_fail_and_say_why(tmp_path):
+    with open_host(host(tmp_path)) as (controller, desk):
+        good = desk.submit(command("good", "import os; print(os.environ['RANK'], os.environ['WORLD_SIZE'])", 2))
+        bad = desk.submit(command("bad", "raise SystemExit(3)"))
+        none = desk.submit("name: none\ncommand: [/nowhere/at/all]\n")
+        for job in (good, bad, none):
+            until(ended(desk, job), controller)
+        assert desk.job(good)["state"] == "done"
+        said = sorted(path.read_text().strip() for path in desk.logs(good).values())
+        assert said == ["0 2", "1 2"]
+        assert (desk.job(bad)["state"], desk.job(bad)["exit_code"]) == ("failed", 3)
+        assert "no such program" in desk.job(none)["error"]
+        controller.stop_workers(1.0)
+
+
+CONTROLLER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_host import host
+from quiltwork.cluster.live.host import open_host
+with open_host(host(Path(sys.argv[1]))) as (controller, desk):
+    if len(sys.argv) > 3:
+        desk.submit(sys.argv[3])
+    print("ready", flush=True)
+    while True:
+        controller.step(0.05)
+"""
+
+
+def test_workers_outlive_a_controller_that_is_killed_and_are_found_again(tmp_path):
+    flag = tmp_path / "go"
+    script = f"import os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.05)\nprint('went')"
+    here = os.path.dirname(__file__)
+    first = subprocess.Popen(
+        [sys.executable, "-c", CONTROLLER, str(tmp_path / "state"), here, command("waits", script)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout.readline() == "ready\n"
+    # The log of a worker is there as soon as that runs.
+    logs = tmp_path / "state" / "logs" / "waits-1"
+    patience = threading.Event()
+    for _ in range(int(PATIENCE_S / 0.1)):
+        if list(logs.glob("*.log")):
+            break
+        patience.wait(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    first.stdout.close()
+    with open_host(host(tmp_path / "state")) as (controller, desk):
+        (member,) = desk.job("waits-1")["members"]
+        controller.step()
+        assert [worker["id"] for worker in desk.job("waits-1")["members"]] == [member["id"]]
+        flag.touch()
+        until(ended(desk, "waits-1"), controller)
+        assert (desk.job("waits-1")["state"], desk.job("waits-1")["runs"]) == ("done", 1)
+        assert (logs / f"{member['id']}.log").read_text() == "went\n"
+        controller.stop_workers(1.0)
+
+
+def test_a_server_whose_processes_are_killed_loses_its_job_to_another(tmp_path):
+    flag = tmp_path / "go"
+    script = f"import os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.05)"
+    with open_host(host(tmp_path / "state")) as (controller, desk):
+        job = desk.submit(command("moves", script, 2))
+        until(lambda: len(desk.job(job)["members"]) == 2, controller)
+        (server,) = {worker["server"] for worker in desk.job(job)["members"]}
+        found = subprocess.run(["pgrep", "-f", f"{tmp_path}.*{server}"], capture_output=True, text=True, check=False)
+        for pid in map(int, found.stdout.split()):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: {w["server"] for w in desk.job(job)["members"]} not in ({server}, set()), controller)
+        flag.touch()
+        until(ended(desk, job), controller)
+        assert desk.job(job)["state"] == "done"
+        controller.stop_workers(1.0)
