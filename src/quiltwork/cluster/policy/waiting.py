@@ -89,8 +89,8 @@ def admissions(
     """The jobs that start now, one after another; each is out of the queue when it is told.
 
     Whoever iterates takes each placement in ``room`` before asking for the next (in a copy, to ask what would be).
-    ways : where a shape may go, best first. depth : jobs that may be passed over. reserved, seconds : what is kept for a
-    job that has waited too long, and how long a job is believed to run.
+    ways : where a shape may go, best first. depth : jobs that may be passed over. reserved, seconds : what is kept for
+    a job that has waited too long, and how long a job is believed to run.
     """
     if room.grown != waiting.grown or reserved is not None:
         waiting.stuck.clear()
