@@ -42,6 +42,8 @@ CLAIMS = (
             reach=at_most(1.05), ratio="ours/baseline", unit="jobs") for n in SERVERS),
 )  # fmt: skip
 FOUND, BOUND = "CP-SAT alone", "lower bound"
+AGAINST = {RANDOM: "random", COUNT: "fewest jobs"}
+"""Rows that are the baselines of these claims."""
 BATCHES = 10
 LIMIT_S = 30.0
 POLISH_S = 10.0
@@ -74,7 +76,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
                                     "ours is the optimum": equal(stopped["ours"], stopped[BOUND])}  # fmt: skip
         arms = {f"cluster.reclaim_vs_optimum_{servers}": BOUND}
         if servers == max(SERVERS):
-            arms |= {RANDOM: "random", COUNT: "fewest jobs"}
+            arms |= AGAINST
         for claim, arm in arms.items():
             outcomes[claim] = Outcome(ours=means["ours"], baseline=means[arm], details=details, rows=rows)
     return outcomes

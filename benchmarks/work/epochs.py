@@ -4,21 +4,26 @@ A fifth of the servers is inference's and lent, the others are training's. Jobs 
 sizes of running jobs are Philly's by time, those of waiting ones Philly's by submission (jobs outside the 15-day
 trace), durations are lognormal with Philly's median and mean. Then jobs end and others come, as many as end.
 
-What is timed is the simulator's scheduler itself: the job that ended gives back what it had, the one that came is put
-into the queue, whoever can starts, flexible workers are divided anew where the rules do that, and all of it is logged.
+What is timed is the scheduler that the simulator and the live controller run: the job that ended gives back what it
+had, or one that came is put into the queue; whoever can starts; flexible workers are divided anew and moved where the
+rules do that; and all of it is written to the log.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from quiltwork.cluster.forecast import persistent
 from quiltwork.cluster.job import Job
-from quiltwork.cluster.policy.rules import Rules
-from quiltwork.cluster.simulate import Settings, Simulation, two_clusters
+from quiltwork.cluster.policy.rules import Elastic, Rules
+from quiltwork.cluster.scheduler import Scheduler
+from quiltwork.cluster.simulate import two_clusters
 from quiltwork.cluster.speed import Speed
+from quiltwork.cluster.state import Cluster
 
 SUBMITTED = {1: 0.9073, 2: 0.0291, 4: 0.0263, 8: 0.0307, 16: 0.0048, 32: 0.0014, 64: 0.0004}
 RUNNING = {1: 0.586, 2: 0.013, 4: 0.131, 8: 0.229, 16: 0.038, 32: 0.003}
@@ -39,10 +44,6 @@ class Load:
     servers: int
 
 
-class _Enough(Exception):
-    """As many epochs as were wanted."""
-
-
 @dataclass
 class Times:
     """Seconds: for the queue built from nothing and the decision on it, and for each event's epoch after that."""
@@ -51,54 +52,81 @@ class Times:
     epochs_s: list[float] = field(default_factory=list)
     started: int = 0
     """Jobs, in those epochs."""
+    left: int = 0
+    """Jobs that still wait after them."""
     elastic: int = 0
     """Jobs that run and can have more workers."""
 
 
-class Timed(Simulation):
-    """Stops after so many epochs with the queue in place, and knows how long each took."""
+class World:
+    """A cluster, its scheduler, and the ends of jobs that run; what is not the scheduler's is not timed."""
 
-    def measure(self, epochs: int, clock: Callable[[], float]) -> Times:
-        self._clock, self._wanted, self._times, self._spent, self._cold = clock, epochs, Times(), 0.0, True
-        try:
-            self.run()
-        except _Enough:
-            return self._times
-        raise AssertionError("the jobs have ended before there were enough epochs")
+    def __init__(self, load: Load, rules: Rules, clock: Callable[[], float]) -> None:
+        lent = round(LENT * load.servers)
+        self.cluster = Cluster(two_clusters(load.servers - lent, lent), ("V100", "T4"))
+        self.scheduler = Scheduler(self.cluster, rules, forecast=persistent, share_every_s=0.0)
+        self.scheduler.lend(0.0, lent)
+        self._clock = clock
+        self._ends: list[tuple[float, int, int]] = []
+        self.now = 0.0
 
-    def _end(self, number: int) -> None:
+    def come(self, jobs: Sequence[Job]) -> float:
+        """Jobs come together, and it is decided on them; seconds that took."""
+        self.now = max(self.now, jobs[0].submit_s)
         began = self._clock()
-        super()._end(number)
-        self._spent += self._clock() - began
+        for job in jobs:
+            self.scheduler.submit(self.now, job)
+        self.scheduler.decide(self.now)
+        took = self._clock() - began
+        self._time_ends()
+        return took
 
-    def _submit(self, number: int) -> None:
+    def end(self) -> float:
+        """The next job ends, and it is decided on what it leaves; seconds that took."""
+        self.now, number, _ = heapq.heappop(self._ends)
+        work = self.cluster.jobs[number].work
         began = self._clock()
-        super()._submit(number)
-        self._spent += self._clock() - began
+        self.scheduler.ended(self.now, number, work)
+        self.scheduler.decide(self.now)
+        took = self._clock() - began
+        self._time_ends()
+        return took
 
-    def _decide(self) -> None:
-        waited, began = self._queued, self._clock()
-        super()._decide()
-        spent, self._spent = self._spent + self._clock() - began, 0.0
-        if self.now < QUEUE_AT:
-            return
-        if self._cold:
-            self._cold = False
-            self._times.cold_s, self._times.elastic = spent, len(self._elastic)
-            return
-        self._times.epochs_s.append(spent)
-        self._times.started += waited - self._queued
-        if len(self._times.epochs_s) == self._wanted:
-            raise _Enough
+    def next_end(self) -> float:
+        while self._outdated(self._ends[0]):
+            heapq.heappop(self._ends)
+        return self._ends[0][0]
+
+    def _outdated(self, end: tuple[float, int, int]) -> bool:
+        run = self.cluster.runs.get(end[1])
+        return run is None or run.turn != end[2]
+
+    def _time_ends(self) -> None:
+        for number, run in self.cluster.retimed.items():
+            heapq.heappush(self._ends, (run.since + (run.job.work - run.done) / run.rate, number, run.turn))
+        self.cluster.retimed.clear()
 
 
 def measured(load: Load, rules: Rules, *, epochs: int, seed: str, clock: Callable[[], float]) -> Times:
     """A cluster of that size under those rules, sharing as often as it decides."""
     jobs = jobs_of(load, epochs, seed)
-    lent = round(LENT * load.servers)
-    servers = two_clusters(load.servers - lent, lent)
-    rules = replace(rules, headroom=0.0, hysteresis=0.0)
-    return Timed(servers, jobs, rules, need=[0.0], settings=Settings(share_every_s=0.0)).measure(epochs, clock)
+    world = World(load, rules, clock)
+    filling = [job for job in jobs if job.submit_s < QUEUE_AT]
+    queue, later = jobs[len(filling) : len(filling) + load.queued], jobs[len(filling) + load.queued :]
+    world.come(filling)
+    times = Times(cold_s=world.come(queue))
+    elastic = rules.elastic is not Elastic.NONE
+    times.elastic = sum(run.job.elastic for run in world.cluster.runs.values()) if elastic else 0
+    waiting, came = len(world.cluster.waiting), 0
+    for _ in range(epochs):
+        if world.next_end() <= later[came].submit_s:
+            times.epochs_s.append(world.end())
+        else:
+            times.epochs_s.append(world.come([later[came]]))
+            came += 1
+    times.left = len(world.cluster.waiting)
+    times.started = waiting + came - times.left
+    return times
 
 
 def jobs_of(load: Load, epochs: int, seed: str) -> list[Job]:

@@ -60,6 +60,8 @@ class Scheduler:
             raise BadInputError("training has no server", where="servers")
         self.reference = cluster.types[min(training)]
         """The GPU type by which running times are told: training's fastest."""
+        self._needed = frozenset(cluster.types[t] for t in training)
+        self._needed_lent = self._needed | {cluster.servers[i].gpu_type for i in cluster.inference}
         self._displacing = Displacing(cluster, rules)
         self._empty = Room(cluster.servers)
         self._fits: dict[Shape, bool] = {}
@@ -85,10 +87,7 @@ class Scheduler:
         if not self._fits[shape]:
             raise BadInputError(f"{job.w_min} workers of {job.gpus_per_worker} GPUs are more than training's "
                                 "servers hold", where=where)  # fmt: skip
-        cluster = self.cluster
-        types = {s.gpu_type for s in cluster.servers if s.pool is Pool.TRAIN}
-        if job.fungible and self.rules.loaning:
-            types |= {cluster.servers[i].gpu_type for i in cluster.inference}
+        types = self._needed_lent if job.fungible and self.rules.loaning else self._needed
         if missing := types - job.speed.curves.keys():
             raise BadInputError(f"no speed on {min(missing)}", where=where)
 
