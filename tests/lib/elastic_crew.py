@@ -16,7 +16,7 @@ from pathlib import Path
 from quiltwork.cluster.elastic import TOKEN, Failed, Leaving, Link, Lost, Prepared, Ready, Report, WorkerSettings
 from quiltwork.cluster.spec import Checkpoint
 
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["quiltwork.cluster.elastic.training", "quiltwork.cluster.elastic.worker"])
 
@@ -36,12 +36,17 @@ class Crew:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.json").write_text(json.dumps(config or {}))
-        self.link = link or Link(clock=time.monotonic)
+        self.link = link or Link(clock=time.monotonic, silence_s=60.0)
         self.job = self.link.job(job)
         self.settings = WorkerSettings(
             **{
                 **{"job": job, "worker": "", "link": self.link.address, "trainable": trainable, "seed": 3},
-                **{"threads": 1, "config": str(self.folder / "config.json"), "workdir": str(self.folder)},
+                **{
+                    "threads": 1,
+                    "connect_s": 60.0,
+                    "config": str(self.folder / "config.json"),
+                    "workdir": str(self.folder),
+                },
                 **{"checkpoint": Checkpoint(str(self.folder / "kept")), **settings},
             }
         )

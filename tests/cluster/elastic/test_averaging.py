@@ -38,7 +38,9 @@ def bits(gradients):
 @pytest.mark.parametrize("workers", [2, 3])
 def test_one_all_reduce_gives_the_mean_at_every_worker(workers, kind):
     layout = layout_of(computed(IDS[:2], kind))
-    got = ranks(workers, lambda group: together(lambda ids: computed(ids, kind), layout, group)(IDS, group.rank == 1))
+    got = ranks(
+        workers, lambda group: together(lambda ids: computed(ids, kind), layout, group)(IDS, lambda: group.rank == 1)
+    )
     right = expected(workers, kind)
     for mean, marks in got:
         assert marks == 1
@@ -60,7 +62,7 @@ def test_a_worker_without_samples_takes_part_and_adds_nothing():
         asked.append(len(ids))
         return computed(ids)
 
-    got = ranks(4, lambda group: together(compute, layout, group)(few, True))
+    got = ranks(4, lambda group: together(compute, layout, group)(few, lambda: True))
     right = mean_of([computed(few[:1]), computed(few[1:])])
     assert asked == [1, 1]
     for mean, marks in got:
@@ -73,9 +75,9 @@ def test_a_mean_stays_what_it_is_when_the_next_one_is_computed():
 
     def two(group):
         mean = together(computed, layout, group)
-        first, _ = mean(IDS, False)
+        first, _ = mean(IDS, lambda: False)
         kept = {name: array.copy() for name, array in first.arrays.items()}
-        mean(IDS[::-1] + 1, False)
+        mean(IDS[::-1] + 1, lambda: False)
         return all(np.array_equal(first.arrays[name], kept[name]) for name in kept)
 
     assert ranks(2, two) == [True, True]
@@ -88,9 +90,9 @@ def test_a_metric_that_not_all_workers_tell_is_left_out():
         found = computed(ids)
         return Gradients(found.arrays, found.count, {"loss": 1.0} if 4 in ids else {**found.metrics, "extra": 2.0})
 
-    for mean, _ in ranks(2, lambda group: together(compute, layout, group)(IDS, False)):
+    for mean, _ in ranks(2, lambda group: together(compute, layout, group)(IDS, lambda: False)):
         assert set(mean.metrics) == {"loss"}
-    for mean, _ in ranks(2, lambda group: in_parts(compute, layout, 3, group)(IDS, False)):
+    for mean, _ in ranks(2, lambda group: in_parts(compute, layout, 3, group)(IDS, lambda: False)):
         assert set(mean.metrics) == {"loss"}
 
 
@@ -98,17 +100,19 @@ def test_a_metric_that_not_all_workers_tell_is_left_out():
 def test_in_parts_the_bits_are_those_of_the_mean_of_parts_whatever_the_workers(parts):
     layout = layout_of(computed(IDS))
     right = expected(parts)
-    single, marks = in_parts(computed, layout, parts, None)(IDS, True)
+    single, marks = in_parts(computed, layout, parts, None)(IDS, lambda: True)
     assert marks == 1
     for workers in (2, 3, 5):
-        for mean, marks in ranks(workers, lambda group: in_parts(computed, layout, parts, group)(IDS, group.rank < 2)):
+        for mean, marks in ranks(
+            workers, lambda group: in_parts(computed, layout, parts, group)(IDS, lambda: group.rank < 2)
+        ):
             assert marks == 2
             assert bits(mean) == bits(single) == bits(right)
             assert (mean.count, mean.metrics) == (right.count, right.metrics)
 
 
 def test_one_worker_alone_has_its_own_gradient():
-    mean, marks = alone(computed)(IDS, True)
+    mean, marks = alone(computed)(IDS, lambda: True)
     assert marks == 1
     assert bits(mean) == bits(computed(IDS))
 
@@ -140,7 +144,7 @@ def test_whoever_waits_for_one_that_leaves_is_told():
         if group.rank == 1:
             return None
         with pytest.raises(GroupBroken):
-            together(computed, layout, group)(IDS, False)
+            together(computed, layout, group)(IDS, lambda: False)
         return "told"
 
     assert ranks(2, work) == ["told", None]
@@ -154,7 +158,7 @@ def test_whoever_waits_for_one_that_does_not_come_can_be_told_to_stop():
         if group.rank == 1:
             return over.wait(60)
         with pytest.raises(GroupBroken, match="abandoned"):
-            together(computed, layout, group)(IDS, False)
+            together(computed, layout, group)(IDS, lambda: False)
         over.set()
         return True
 

@@ -14,15 +14,18 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.core.trainable import Gradients, mean_of
 
 Compute = Callable[[Ids], Gradients]
-Mean = Callable[[Ids, bool], tuple[Gradients, int]]
-"""The ids of a step and this worker's mark; the mean over all workers, and how many marks were set. The same at all."""
+Mark = Callable[[], bool]
+"""Whether this worker sets its mark; asked once in a step, after its gradient is computed."""
+Mean = Callable[[Ids, Mark], tuple[Gradients, int]]
+"""From the ids of a step: the mean over all workers, and how many marks were set. The same at all."""
 
 
 def alone(compute: Compute) -> Mean:
     """A single worker."""
 
-    def mean(ids: Ids, mark: bool) -> tuple[Gradients, int]:
-        return compute(ids), int(mark)
+    def mean(ids: Ids, mark: Mark) -> tuple[Gradients, int]:
+        own = compute(ids)
+        return own, int(mark())
 
     return mean
 
@@ -38,7 +41,7 @@ def together(compute: Compute, layout: Layout, group: Group) -> Mean:
     row = torch.zeros(size + 2 + 2 * len(metrics), dtype=torch.from_numpy(np.empty(0, layout.dtype)).dtype)
     numbers = row.numpy()
 
-    def mean(ids: Ids, mark: bool) -> tuple[Gradients, int]:
+    def mean(ids: Ids, mark: Mark) -> tuple[Gradients, int]:
         mine = shares(ids, group.size)[group.rank]
         numbers[:] = 0
         if len(mine):
@@ -50,7 +53,7 @@ def together(compute: Compute, layout: Layout, group: Group) -> Mean:
             for at, name in enumerate(metrics):
                 if name in own.metrics and own.count:
                     numbers[size + 2 + 2 * at :][:2] = own.metrics[name] * own.count, own.count
-        numbers[size + 1] = mark
+        numbers[size + 1] = mark()
         group.add_up(row)
         count = _counted(float(numbers[size]))
         told = {
@@ -77,7 +80,7 @@ def in_parts(compute: Compute, layout: Layout, parts: int, group: Group | None) 
     stretch = -(-layout.size // workers)
     metrics = layout.metrics
 
-    def mean(ids: Ids, mark: bool) -> tuple[Gradients, int]:
+    def mean(ids: Ids, mark: Mark) -> tuple[Gradients, int]:
         rows = np.zeros((len(mine), stretch * workers), layout.dtype)
         told = np.zeros((-(-parts // workers), 1 + 2 * len(metrics)))
         for at, part in enumerate(mine):
@@ -87,12 +90,15 @@ def in_parts(compute: Compute, layout: Layout, parts: int, group: Group | None) 
                 layout.check(own)
                 layout.fill(rows[at][: layout.size], own.arrays)
                 told[at] = [own.count, *(x for n in metrics for x in (n in own.metrics, own.metrics.get(n, 0.0)))]
-        marks, said = _all_told(mark, told, parts, group)
+        marks, said = _all_told(mark(), told, parts, group)
         counts = [int(one[0]) for one in said]
         _counted(sum(counts))
         columns = _exchanged(rows, stretch, parts, group)
-        middle = mean_of([Gradients({"": columns[part]}, counts[part]) for part in range(parts)]).arrays[""]
-        whole = middle if group is None else group.gather(torch.from_numpy(np.asarray(middle))).numpy().reshape(-1)
+        whole = np.asarray(
+            mean_of([Gradients({"": columns[part]}, counts[part]) for part in range(parts)]).arrays[""], layout.dtype
+        )
+        if group is not None:
+            whole = group.gather(torch.from_numpy(whole)).numpy().reshape(-1)
         figures = mean_of([Gradients({}, counts[part], _metrics(metrics, said[part])) for part in range(parts)])
         return Gradients(layout.arrays(whole[: layout.size]), sum(counts), figures.metrics), marks
 

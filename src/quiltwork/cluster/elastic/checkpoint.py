@@ -26,7 +26,7 @@ from quiltwork.cluster.elastic.course import Course, course_from
 from quiltwork.core.errors import BadInputError, CorruptionError, QuiltworkError
 from quiltwork.core.servable import Json
 from quiltwork.core.trainable import State
-from quiltwork.zoo.objects import content_id, disk_errors, map_file, sync_folder, write_synced
+from quiltwork.zoo.objects import as_view, content_id, disk_errors, map_file, sync_folder, write_synced
 
 FORMAT = "quiltwork-checkpoint-1"
 KEPT = 2
@@ -188,6 +188,6 @@ def _watched(
     for array in state.arrays.values():
         if array.nbytes:
             little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            view = memoryview(little.reshape(-1).view(np.uint8))
+            view = as_view(little.reshape(-1).view(np.uint8))
             watch(view)
             yield view

@@ -112,8 +112,8 @@ class Contact:
             if isinstance(first, m.Welcome):
                 with self._lock:
                     self._socket, self._lost_at, self._heartbeat_s = sock, None, first.heartbeat_s
-                    for message in self._recall():
-                        self.send(message)
+                    for still_true in self._recall():
+                        self.send(still_true)
                 self._welcomed.set()
             elif first is not None:
                 self._closed.set()  # it does not want us, and would not the next time

@@ -9,19 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.distributed import (
-    AllreduceOptions,
-    BroadcastOptions,
-    PrefixStore,
-    ProcessGroup,
-    ProcessGroupGloo,
-    Store,
-    TCPStore,
-    Work,
-)
+from torch.distributed import AllreduceOptions, BroadcastOptions, ProcessGroup, ProcessGroupGloo, Work
+
+# Public as well, but not marked as such for type checkers.
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # isort: skip
 
 from quiltwork.core.errors import QuiltworkError, UnsupportedError
 
@@ -76,7 +71,8 @@ class Group:
         got = out.new_empty(sum(sizes))
         lengths = [len(part) for part in sent]
         self._do(lambda group: group.alltoall_base(got, out, sizes, lengths))
-        return list(got.to(sent[0].device).split(sizes))
+        here, ends = got.to(sent[0].device), list(accumulate(sizes))
+        return [here[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
     def close(self) -> None:
         """Leave the group; whoever still waits for this rank gets GroupBroken."""
@@ -129,8 +125,8 @@ def _ended_on_device(work: Work) -> bool:
     return True
 
 
-def serve_store(host: str) -> tuple[Store, str]:
-    """A store through which other workers can find each other, and its ``host:port``."""
+def serve_store(host: str) -> tuple[object, str]:
+    """A store through which workers can find each other, there as long as it is kept; and its ``host:port``."""
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
     return store, f"{host}:{store.port}"
 

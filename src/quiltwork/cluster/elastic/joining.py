@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.distributed import Store
 
 from quiltwork.cluster.elastic import message as m
 from quiltwork.cluster.elastic.group import Group, join, serve_store
@@ -39,7 +38,7 @@ class Joining:
         self._lock = threading.Lock()
         self._joined: dict[int, Joined] = {}
         self._wanted: set[int] = set()
-        self._store: Store | None = None
+        self._store: object = None
 
     def offer(self) -> str:
         """Serve a store for whoever is told to meet there; its ``host:port``."""

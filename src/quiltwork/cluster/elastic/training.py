@@ -160,8 +160,13 @@ class Training:
     # ---- computing
 
     def _compute(self, plan: m.Plan) -> None:
-        work, going = self._work, self._inbox.going()
-        mark = going is not None and going > plan.generation
+        work, going = self._work, None
+
+        def mark() -> bool:
+            nonlocal going
+            going = self._inbox.going()
+            return going is not None and going > plan.generation
+
         work.set_rate()
         try:
             if work.elastic:
@@ -170,7 +175,8 @@ class Training:
                 report = work.apply(mean)
                 agreed = marks == len(plan.members)
             else:
-                report, agreed = work.step(), mark
+                report = work.step()
+                agreed = mark()
         except GroupBroken as error:
             self._stall(m.Broken(plan.generation, str(error)))
             return
