@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from quiltwork.cluster.live.backend import WorkerExited, WorkerOrder, WorkerStarted, WorkerTrouble
-from quiltwork.cluster.live.local import LocalBackend, LocalSettings
+from quiltwork.cluster.live.local import LocalBackend
+from quiltwork.cluster.live.local_place import LocalSettings
 from quiltwork.cluster.live.local_server import LocalServer
 from quiltwork.cluster.live.process import read_stat
 

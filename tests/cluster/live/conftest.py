@@ -16,7 +16,7 @@ _numbers = itertools.count()
 class LocalWorld(World):
     def supervisor(self, server):
         """PID of a server's supervisor."""
-        return self.backend._places[server].child.pid
+        return self.backend._places[server].pid
 
     def lose(self, server):
         os.kill(self.supervisor(server), signal.SIGKILL)

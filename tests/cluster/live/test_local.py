@@ -81,13 +81,13 @@ def test_a_supervisor_that_falls_silent_is_lost_and_is_back_when_it_speaks(local
 
 
 def test_an_order_that_nobody_answered_is_known_for_certain_when_the_server_is_back(local, tmp_path):
-    settings = replace(QUICK, answer_s=0.5)
+    settings = replace(QUICK, answer_s=3.0)
     world = local(LocalBackend(tmp_path / "state", LOCAL_SERVERS, clock=time.monotonic, settings=settings))
     supervisor = world.supervisor("a")
     os.kill(supervisor, signal.SIGSTOP)
     with pytest.raises(ConflictError, match="lost"):
         world.start("w", TAKES_TERM)
-    with pytest.raises(ConflictError, match="another server, which has not answered"):
+    with pytest.raises(ConflictError, match="was ordered from server a, which has not answered"):
         world.start("w", TAKES_TERM, server="b")
     os.kill(supervisor, signal.SIGCONT)
     world.until(lambda event: isinstance(event, ServerBack))
@@ -142,7 +142,10 @@ def test_a_server_that_is_known_is_there_and_cannot_be_declared_otherwise(local)
 
 
 def test_a_folder_that_holds_something_else_is_told(tmp_path):
-    (tmp_path / "state" / "servers" / "x").mkdir(parents=True)
+    (tmp_path / "state" / "servers" / "being-made").mkdir(parents=True)
+    LocalBackend(tmp_path / "state", clock=time.monotonic).shutdown(0.0)
+    (tmp_path / "state" / "servers" / "x").mkdir()
+    (tmp_path / "state" / "servers" / "x" / "server.json").write_text("{}")
     with pytest.raises(CorruptionError, match="does not say what server this is"):
         LocalBackend(tmp_path / "state", clock=time.monotonic)
 

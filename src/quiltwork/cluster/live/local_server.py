@@ -11,6 +11,7 @@ from pathlib import Path
 from quiltwork.cluster.live.backend import check_id
 from quiltwork.core.errors import BadInputError, CorruptionError
 
+ASIDE = "server.new"
 _WRITTEN = re.compile(r"([^=:]+)=([^=:]+):([0-9]{1,6})", re.ASCII)
 _DEVICE = re.compile(r"nvidia[0-9]+", re.ASCII)
 
@@ -66,7 +67,7 @@ def parse_servers(texts: Sequence[str], gpus: int = 0) -> list[LocalServer]:
 
 def write_server(server: LocalServer, folder: Path) -> None:
     """Have its folder say what it is."""
-    aside = folder / "server.new"
+    aside = folder / ASIDE
     aside.write_text(json.dumps(asdict(server)), encoding="utf-8")
     aside.replace(folder / "server.json")
 
