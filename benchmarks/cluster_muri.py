@@ -33,7 +33,7 @@ RECORDS = Path(__file__).parent / "records"
 
 def run(context: Context) -> Mapping[str, Outcome]:
     """Both simulators on the same jobs; the rows tell of another trace as well."""
-    from work.muri import VARIABLE, completion_times, simulator
+    from work.muri import VARIABLE, completion_times, identity, simulator
 
     try:
         folder = simulator(os.environ)
@@ -57,18 +57,20 @@ def run(context: Context) -> Mapping[str, Outcome]:
             rows.append({"trace": name, "system": system, **figures(list(times.values())), "wall s": round(took, 3),
                          "jobs the same to 0.1 %": same})  # fmt: skip
     ratio = ratios[REPORTED]
-    return {JCT: Outcome(ours=[max(ratio, 1 / ratio)], baseline=[1.0], rows=rows, details={"ratios": dict(ratios)})}
+    details: dict[str, Json] = {"ratios": dict(ratios), "peer": identity(folder)}
+    return {JCT: Outcome(ours=[max(ratio, 1 / ratio)], baseline=[1.0], rows=rows, details=details)}
 
 
 def simulated(context: Context, trace: Path) -> tuple[dict[str, float], float]:
     """Seconds from submission to the end of each job by our simulator, and seconds it took."""
     from quiltwork.cluster.policy.rules import rules_named
+    from quiltwork.cluster.running import Delays
     from quiltwork.cluster.simulate import Settings, simulate, two_clusters
     from quiltwork.cluster.simulate.metrics import lives
     from work.muri import GPU_TYPE, GPUS, NODES, jobs
 
     work = jobs(trace)
-    settings = Settings(gpu_types=(GPU_TYPE,), restart_s=0.0, keep_on_preempt=True)
+    settings = Settings(gpu_types=(GPU_TYPE,), delays=Delays(restart_s=0.0, keep_on_stop=True))
     servers = two_clusters(NODES, 0, gpus=GPUS, types=(GPU_TYPE, GPU_TYPE))
     began = context.clock()
     log = simulate(servers, work, rules_named("srtf"), settings=settings)

@@ -59,7 +59,7 @@ class Timed(Simulation):
     """Stops after so many epochs with the queue in place, and knows how long each took."""
 
     def measure(self, epochs: int, clock: Callable[[], float]) -> Times:
-        self._clock, self._wanted, self._times, self._spent = clock, epochs, Times(), 0.0
+        self._clock, self._wanted, self._times, self._spent, self._cold = clock, epochs, Times(), 0.0, True
         try:
             self.run()
         except _Enough:
@@ -82,7 +82,8 @@ class Timed(Simulation):
         spent, self._spent = self._spent + self._clock() - began, 0.0
         if self.now < QUEUE_AT:
             return
-        if not self._times.cold_s:
+        if self._cold:
+            self._cold = False
             self._times.cold_s, self._times.elastic = spent, len(self._elastic)
             return
         self._times.epochs_s.append(spent)

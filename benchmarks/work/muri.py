@@ -8,6 +8,7 @@ iteration to be ``ITERATION_FACTOR`` as long; so do we.
 from __future__ import annotations
 
 import csv
+import hashlib
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -45,6 +46,13 @@ def simulator(environment: Mapping[str, str]) -> Path:
             return folder.resolve()
     raise NotFoundError("no simulator of Muri's to measure against", where=f"{VARIABLE}={named}",
                         hint="set the variable to the folder simulator of Muri's public repository")  # fmt: skip
+
+
+def identity(folder: Path) -> dict[str, str]:
+    """What was run: the first line of its main file, which tells of an excerpt, and a hash of all of them."""
+    files = sorted(folder.glob("*.py"))
+    digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
+    return {"run_sim.py": (folder / "run_sim.py").read_text().partition("\n")[0], "sha256 of *.py": digest}
 
 
 def rows(trace: Path) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Philly:
 
     data: Path
     curves: bool
-    rules: LabelRules = LabelRules()
+    rules: LabelRules = field(default_factory=LabelRules)
     mixing: float = 1.0
     believed_s: tuple[float, ...] | None = None
     checkpoint_s: float = 600.0

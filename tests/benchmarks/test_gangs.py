@@ -6,21 +6,23 @@ import random
 
 import pytest
 
-from work.gangs import DEVELOPMENT, GPUS, MIX, REPORTED, SERVERS, TAKEN, instance, population
+from work.gangs import DEVELOPMENT, GPUS, MIX, REPORTED, SERVERS, TAKEN, Family, instance, population
 
 
+@pytest.mark.parametrize("family", Family)
 @pytest.mark.parametrize("servers", SERVERS)
-def test_servers_are_nearly_full_and_never_overfull(servers: int) -> None:
-    lent = instance(servers, 1_000_000)
+def test_servers_are_nearly_full_and_never_overfull(servers: int, family: Family) -> None:
+    lent = instance(servers, 1_000_000, family=family)
     taken = [sum(held.base.values()) for held in lent.values()]
     assert sorted(lent) == list(range(servers))
     assert max(taken) <= GPUS
     assert TAKEN <= sum(taken) / (servers * GPUS) <= 1
 
 
-def test_every_job_has_the_gpus_of_a_size_of_the_mix() -> None:
+@pytest.mark.parametrize("family", Family)
+def test_every_job_has_the_gpus_of_a_size_of_the_mix(family: Family) -> None:
     sizes: dict[int, int] = {}
-    for held in instance(100, 1_000_000).values():
+    for held in instance(100, 1_000_000, family=family).values():
         for job, gpus in held.base.items():
             sizes[job] = sizes.get(job, 0) + gpus
     assert set(sizes.values()) <= set(MIX)
@@ -44,3 +46,10 @@ def test_what_is_reported_is_not_what_is_tuned_on() -> None:
     for numbers in REPORTED.values():
         assert len(numbers) >= 30
         assert not set(numbers) & set(DEVELOPMENT)
+
+
+def test_gangs_that_are_spread_share_servers_and_compact_ones_hardly_do() -> None:
+    def alone(family: Family) -> float:
+        return sum(len(held.base) == 1 for held in instance(300, 1_000_000, family=family).values()) / 300
+
+    assert alone(Family.COMPACT) > alone(Family.SPREAD)

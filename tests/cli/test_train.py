@@ -20,6 +20,7 @@ def run(capsys):
 
     def call(*words, code=0):
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        capsys.readouterr()
         with pytest.raises(SystemExit) as exited:
             main(["train", *map(str, words)])
         told = capsys.readouterr()

@@ -46,7 +46,8 @@ class Crew:
             }
         )
         self.processes, self.reports, self._since, self._failures = {}, [], 0, False
-        os.mkfifo(self.folder / "held")
+        if not (self.folder / "held").exists():
+            os.mkfifo(self.folder / "held")
         # Open on both sides, so that it has no end when a worker closes its own.
         self._held, self._waiting = os.open(self.folder / "held", os.O_RDWR), Counter()
 

@@ -6,8 +6,13 @@ import copy
 from dataclasses import dataclass, field
 
 from quiltwork.cluster.live.backend import ServerInfo, WorkerExited
-
+from quiltwork.cluster.live.controller import Controller
+from quiltwork.cluster.live.desk import Desk
 from quiltwork.cluster.live.memory import Recalled
+from quiltwork.cluster.live.orders import OrderBook
+from quiltwork.cluster.live.settings import Settings
+from quiltwork.cluster.policy.rules import rules_named
+from quiltwork.cluster.server import Pool, Server
 from quiltwork.core.errors import CapacityError, ConflictError
 
 
@@ -126,7 +131,9 @@ class ListedMemory:
     def keep_entry(self, entry):
         self.entries[entry.id] = copy.deepcopy(entry)
 
-    def keep_workers(self, workers):
+    def keep_workers(self, workers, entry=None):
+        if entry is not None:
+            self.keep_entry(entry)
         for worker in workers:
             self.workers[worker.id] = copy.deepcopy(worker)
 
@@ -141,3 +148,54 @@ class ListedMemory:
 
     def job_of(self, request):
         return self.requests.get(request)
+
+
+COMMAND = "name: {name}\ncommand: [run, it]\nworkers: {workers}\n"
+ELASTIC = "name: {name}\ntrainable: module:factory\nworkers: {{min: {least}, max: {most}}}\nest_duration: 10m\n{more}"
+
+
+class ListedWorld:
+    """A controller over lists. ``step`` lets time pass."""
+
+    def __init__(self, tmp_path, policy="lyra", train=2, infer=0, gpus=4, lender=None, **rules):
+        self.clock = Clock()
+        self.servers = [Server(f"train-{i}", "V100", gpus, Pool.TRAIN) for i in range(train)]
+        self.servers += [Server(f"infer-{i}", "V100", gpus, Pool.INFER) for i in range(infer)]
+        self.backend = ListedBackend({server.id: gpus for server in self.servers}, self.clock)
+        self.crews, self.memory, self.lender = ListedCrews(), ListedMemory(), lender
+        self.settings = Settings(rules=rules_named(policy, **rules), gpu_types=("V100",), share_every_s=1.0)
+        self.book = OrderBook(tmp_path, lambda entry, worker: (("train", worker), {"JOB": entry.id}), port=lambda: 1234)
+        self.start()
+
+    def start(self):
+        """A controller of what is remembered; the one before is forgotten as a killed one is."""
+        self.controller = Controller(
+            self.servers, self.memory, self.backend, self.crews, self.book, self.settings,
+            clock=self.clock, lender=self.lender,
+        )  # fmt: skip
+        self.desk = Desk(self.controller)
+
+    def step(self, seconds=2.0, times=1):
+        for _ in range(times):
+            self.clock.now += seconds
+            self.controller.step()
+
+    def command(self, name="c", workers=1, more="", **options):
+        return self.desk.submit(COMMAND.format(name=name, workers=workers) + more, **options)
+
+    def elastic(self, name="e", least=1, most=4, more=""):
+        return self.desk.submit(ELASTIC.format(name=name, least=least, most=most, more=more))
+
+    def members(self, job):
+        return [worker["id"] for worker in self.desk.job(job)["members"]]
+
+    def state(self, job):
+        return self.desk.job(job)["state"]
+
+    def check(self):
+        """No GPU has two workers, and none is on a server that is not training's."""
+        taken = set()
+        for order in self.backend.living.values():
+            for slot in order.slots:
+                assert (order.server_id, slot) not in taken
+                taken.add((order.server_id, slot))

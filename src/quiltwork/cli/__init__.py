@@ -31,7 +31,9 @@ COMMANDS = {
     "train": Command("quiltwork.cli.train:train", "Train, or fine-tune, on this machine; stop and go on."),
     "zoo": Command("quiltwork.cli.zoo:app", "Store models as shared pieces; see what is shared; export them exactly."),
     "serve": Command("quiltwork.cli.serve:app", "Measure blocks; simulate clusters; plan how many servers."),
-    "cluster": Command("quiltwork.cli.cluster:app", "Simulate clusters that train and serve; plan how many servers."),
+    "cluster": Command(
+        "quiltwork.cli.cluster:app", "Run training jobs on shared servers; simulate clusters; plan how many."
+    ),
     "keys": Command("quiltwork.cli.keys:app", "API keys of a server."),
     "bench": Command("quiltwork.cli.bench:app", "The project's claims: list them, measure them, print their tables."),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -50,7 +50,8 @@ def up(
     ] = False,
 ) -> None:
     """Run a cluster on this machine (or on Ray) until SIGTERM or Ctrl-C. Started again, it goes on where it was."""
-    from quiltwork.cluster.live import Host, Settings, open_host
+    from quiltwork.cluster.live.host import Host, open_host
+    from quiltwork.cluster.live.settings import Settings
     from quiltwork.cluster.policy.rules import rules_named
     from quiltwork.gateway.app import create_app
     from quiltwork.gateway.cluster_routes import cluster_router
@@ -253,7 +254,7 @@ def _changed(status: Json, json: bool) -> None:
     emit(status, json, f"servers: {said}{'; ' + ', '.join(closed) if closed else ''}")
 
 
-LIVE: Sequence[tuple[str, object]] = (
+LIVE: Sequence[tuple[str, Callable[..., None]]] = (
     *(("up", up), ("submit", submit), ("ls", ls), ("logs", logs), ("cancel", cancel), ("explain", explain)),
     *(("loan", loan), ("reclaim", reclaim), ("drain", drain), ("undrain", undrain)),
 )

@@ -104,7 +104,8 @@ class Scheduler:
         """A job is done, has failed, or was cancelled. ``work`` : what it did, where that is known."""
         self.cluster.now = now
         if number in self._keys:
-            self._waiting.remove(self.cluster.jobs[number].shape, self._keys.pop(number), number)
+            job = self.cluster.jobs[number]
+            self._waiting.remove(job.shape, self._keys.pop(number), number, job.priority)
         self.cluster.end(number, work, reason)
         self._sharing.left(number)
 
@@ -155,8 +156,9 @@ class Scheduler:
 
     def ahead_of(self, number: int) -> list[int]:
         """Jobs that wait and are thought of before this one, in order. Raises KeyError where it does not wait."""
-        mine = (self._keys[number], number)
-        return [n for key, n in sorted((key, n) for n, key in self._keys.items()) if (key, n) < mine]
+        jobs = self.cluster.jobs
+        waiting = sorted((-jobs[n].priority, key, n) for n, key in self._keys.items())
+        return [n for _, _, n in waiting[: waiting.index((-jobs[number].priority, self._keys[number], number))]]
 
     def loans(self, now: float, need: float, ready: Callable[[int], bool] = lambda server: True) -> None:
         """Inference needs a share of its servers: lend less of them, or more. ``ready`` : whether one may be lent."""
@@ -229,7 +231,7 @@ class Scheduler:
         else:
             key = self._seconds(number) + rules.ageing * job.submit_s
         self._keys[number] = key
-        self._waiting.add(job.shape, key, number)
+        self._waiting.add(job.shape, key, number, job.priority)
         if rules.starvation_s is not None:
             heapq.heappush(self._starving, (job.submit_s + rules.starvation_s * job.w_min, number))
 
@@ -238,9 +240,8 @@ class Scheduler:
         for start in admissions(
             self._waiting,
             room,
-            self.tiers.base,
+            lambda shape: self.tiers.ways(shape, self._sharing.any),
             depth=self.rules.backfill_depth,
-            revoking=self._sharing.any,
             reserved=self._reservation() if self._starving else None,
             seconds=self._seconds,
         ):
@@ -259,8 +260,7 @@ class Scheduler:
     def _displace(self) -> None:
         """While the first that waits does not fit and later ones run in its way: they go back into the queue."""
         cluster = self.cluster
-        heads = sorted((-line[-1][0], -line[-1][1], shape) for shape, line in self._waiting.lines.items() if line)
-        for key, number, shape in heads:
+        for _, key, number, shape in sorted(self._waiting.heads()):
             if number not in self._keys:
                 continue
             chosen = victims_for(shape, cluster.room, self.tiers.base(shape), self._displacing.candidates(key))

@@ -20,6 +20,7 @@ from pathlib import Path
 from quiltwork.cluster.yaml_fields import Field, parse_yaml
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.core.names import check_name
+from quiltwork.core.registry import TRAINABLES, spec
 from quiltwork.core.servable import Json
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
@@ -194,10 +195,17 @@ def _command(given: Field) -> tuple[str, ...]:
 
 
 def _factory(given: Field) -> str:
+    """``module:factory``, or the name that one is registered under."""
     text = given.text()
-    if _FACTORY.fullmatch(text) is None:
+    if _FACTORY.fullmatch(text) is not None:
+        return text
+    if ":" in text:
         raise given.wrong(f"{text[:80]!r} is not of the form module:factory")
-    return text
+    try:
+        return spec(TRAINABLES, text)
+    except NotFoundError as error:
+        raise given.wrong(f"{text[:80]!r} is not of the form module:factory, and not registered",
+                          hint=error.hint) from error  # fmt: skip
 
 
 def _config(given: Field) -> Mapping[str, Json]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import Action, Row
@@ -72,16 +73,17 @@ def _tier(room: Room, tier: Tier) -> str:
 
 
 def history(log: Sequence[Row], job_id: str, servers: Sequence[str]) -> list[str]:
-    """What was decided on a job and why, a line each, the first first."""
+    """What was decided on a job and why, a line each, the first first. Times since 1970, told by the local clock."""
     said = []
     for row in log:
         if row.job != job_id or row.action not in _SAID:
             continue
-        where = ", ".join(f"{abs(gpus)} GPUs of {servers[server]}" for server, gpus in row.servers)
+        where = ", ".join(f"{abs(gpus)} of {servers[server]}" for server, gpus in row.servers)
         why = f" ({row.reason})" if row.reason and row.action is not Action.SUBMIT else ""
         workers = f", {row.before} -> {row.after} workers" if row.action in (Action.SCALE_IN, Action.SCALE_OUT) else ""
         lost = f", {row.cost:.0f} worker-seconds lost" if row.action is Action.PREEMPT else ""
-        said.append(f"{row.time:.1f} {_SAID[row.action]}{workers}{': ' + where if where else ''}{lost}{why}")
+        when = datetime.fromtimestamp(row.time).isoformat(" ", "seconds")
+        said.append(f"{when} {_SAID[row.action]}{workers}{': GPUs ' + where if where else ''}{lost}{why}")
     return said
 
 

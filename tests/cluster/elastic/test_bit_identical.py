@@ -37,7 +37,7 @@ def test_any_changes_give_the_hash_of_a_run_without_any(tmp_path):
         crew.start("w3", "w4")
         crew.ready("w3", "w4")
         groups = [("w0", "w1", "w2"), ("w1",), ("w3", "w1"), ("w4", "w3"), ("w4",)]
-        for step, before, group in zip(hold, groups, groups[1:], strict=True):
+        for step, before, group in zip(hold, groups, groups[1:], strict=False):
             crew.held(step, len(before))
             crew.want(*group)
             crew.prepared(*before, *group)

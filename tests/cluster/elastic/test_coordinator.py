@@ -95,8 +95,6 @@ class Workers:
                     self.coordinator.heard(name, m.Resized(generation, self.done[name], 0.2))
                 else:
                     self.computing.pop(name)
-                    self.coordinator.heard(name, m.Left())
-                    self.coordinator.lost(name)
         self.settle()
 
     def groups(self):
@@ -383,9 +381,13 @@ class World:
         self.rng, self.coordinator = rng, Coordinator()
         self.to, self.back = {}, {}
         self.done, self.holds, self.plan, self.going, self.plans, self.seen = {}, {}, {}, {}, {}, {}
-        self.reached, self.changes, self.sending, self.failures = {}, {}, {}, 1
-        """By generation, the step whose mean is there for its members, and by step the change agreed on; leavers who
-        have still to hand on the state, and to whom; how many transfers fail with nobody dead."""
+        self.reached, self.changes = {}, {}
+        """By generation, the step whose mean is there for its members; by step, the change that was agreed on."""
+        self.sending, self.offers = {}, {}
+        """Leavers who have still to hand on the state, and to whom; by generation, the state that its source sends."""
+        self.closed = set()
+        self.failures = 1
+        """How many transfers may fail with nobody dead."""
         self.taken = []
         """Steps in the order in which their mean came to be."""
 
@@ -406,21 +408,28 @@ class World:
         self.back[name].append(message)
 
     def gone_from(self, plan):
-        return any(name not in self.to or self.plan[name] is not plan for name in plan.members)
+        """Whether a member has died or has left the group. To come to the boundary is not to leave it."""
+        return any(name not in self.to or (name, plan.generation) in self.closed for name in plan.members)
+
+    def close(self, name, generation):
+        """Leave all groups up to that one."""
+        self.plan[name] = None
+        self.closed |= {(name, one) for one in self.plans if one <= generation}
 
     def tick(self):
         """One thing happens, of all that could."""
+        for to, order in self.coordinator.take_orders():
+            if to in self.to:
+                self.to[to].append(order)
         could = [("hear", name) for name, box in self.to.items() if box]
         could += [("said", name) for name, box in self.back.items() if box]
-        could += [("step", name) for name in self.to if self.plan[name] is not None]
+        # Nobody gets far ahead of what is heard of it.
+        could += [("step", name) for name in self.to if self.plan[name] is not None and len(self.back[name]) < 5]
         could += [("sent", name) for name in self.to if name in self.sending]
         if not could:
             return False
         what, name = self.rng.choice(could)
         getattr(self, what)(name)
-        for to, order in self.coordinator.take_orders():
-            if to in self.to:
-                self.to[to].append(order)
         return True
 
     def said(self, name):
@@ -443,7 +452,8 @@ class World:
             case m.Enter(generation) if generation > self.seen[name]:
                 self.enter(name, self.plans[generation])
             case m.Abandon(generation):
-                self.plan[name], self.seen[name] = None, max(generation, self.seen[name])
+                self.close(name, generation)
+                self.seen[name] = max(generation, self.seen[name])
                 self.going.pop(name, None)
                 self.sending.pop(name, None)
                 self.say(name, m.Stalled(generation, self.done[name], self.holds[name]))
@@ -452,17 +462,23 @@ class World:
                 self.die(name)
 
     def enter(self, name, plan):
-        if name == plan.source and plan.restore:
-            self.done[name], self.holds[name] = max(self.taken, default=0), True  # every step was a checkpoint
+        if name == plan.source:
+            if plan.restore:
+                self.done[name], self.holds[name] = max(self.taken, default=0), True  # every step was a checkpoint
+            assert self.holds[name]
+            self.offers[plan.generation] = self.done[name]
         if name in plan.receivers:
             self.holds[name] = False
+            void = any(isinstance(order, m.Abandon) for order in self.to[name])
             fails = self.failures and self.rng.random() < 0.1
-            if plan.source not in self.to or fails:
+            if plan.source not in self.to or self.seen[plan.source] >= plan.generation or void or fails:
                 self.failures -= bool(fails)
-                self.say(name, m.Broken(plan.generation, "transfer"))
+                self.broken(name, plan)
                 return
-            assert self.holds[plan.source]
-            self.done[name], self.holds[name] = self.done[plan.source], True
+            if plan.generation not in self.offers:
+                self.to[name].appendleft(m.Enter(plan.generation))  # it waits for the one who has the state
+                return
+            self.done[name], self.holds[name] = self.offers[plan.generation], True
             self.sending.get(plan.source, (plan, set()))[1].discard(name)
         if name in plan.members:
             self.plan[name] = plan
@@ -478,6 +494,7 @@ class World:
                     self.broken(name, plan)
                 return
             # All are in the step: its mean comes to be, and whether all have agreed to change.
+            assert all(self.done[n] < at for n in self.to if self.holds[n]), "a step is taken twice"
             self.reached[plan.generation] = at
             self.taken.append(at)
             marks = {self.going.get(n) for n in here}
@@ -491,12 +508,14 @@ class World:
             self.change(name, plan, self.plans[going])
 
     def broken(self, name, plan):
-        self.plan[name] = None
+        self.close(name, plan.generation)
         self.say(name, m.Broken(plan.generation, "peer"))
 
     def change(self, name, before, plan):
         self.going.pop(name, None)
         self.say(name, m.Switched(plan.generation, self.done[name]))
+        if name == plan.source:
+            self.offers[plan.generation] = self.done[name]
         if name in plan.members:
             self.plan[name] = plan
             self.say(name, m.Resized(plan.generation, self.done[name], 0.0))
@@ -505,11 +524,10 @@ class World:
         self.sending[name] = plan, set(plan.receivers if name == plan.source else ())
 
     def sent(self, name):
-        """A leaver that has handed on the state goes; where it cannot, it says so."""
+        """A leaver that has handed on the state waits for its end; where it cannot, it says so."""
         plan, to = self.sending[name]
         if not to:
-            self.say(name, m.Left())
-            self.die(name)
+            del self.sending[name]
         elif any(one not in self.to or self.seen[one] >= plan.generation for one in to):
             del self.sending[name]
             self.broken(name, plan)
@@ -535,8 +553,9 @@ def test_whatever_happens_the_wanted_come_to_compute_and_no_step_is_lost_or_take
             world.die(rng.choice(sorted(world.to)))
 
     def as_wanted():
-        living = tuple(name for name in names if name in world.to)
-        return world.coordinator.members == living and not any(map(len, [*world.to.values(), *world.back.values()]))
+        living = {name for name in names if name in world.to}
+        said = [message for box in world.back.values() for message in box if not isinstance(message, m.Step)]
+        return set(world.coordinator.members) == living and not said and not any(world.to.values())
 
     for _ in range(6000):
         if as_wanted() or not world.tick():
@@ -550,4 +569,6 @@ def test_whatever_happens_the_wanted_come_to_compute_and_no_step_is_lost_or_take
                 break
     assert as_wanted()
     assert all(world.plan[name] is not None for name in world.coordinator.members)
-    assert world.taken == list(range(1, len(world.taken) + 1))
+    # A step can be taken again only after all who had taken it have died.
+    assert sorted(set(world.taken)) == list(range(1, max(world.taken, default=0) + 1))
+    assert deaths or len(set(world.taken)) == len(world.taken)

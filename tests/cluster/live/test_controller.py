@@ -3,70 +3,16 @@
 import random
 
 import pytest
+from stand_in_cluster import ListedWorld
+
 from quiltwork.cluster.live.backend import ServerBack, ServerLost
-from stand_in_cluster import Clock, ListedBackend, ListedCrews, ListedMemory
-
-from quiltwork.cluster.live.controller import Controller
 from quiltwork.cluster.live.crews import Failed, Finished, Stepped
-from quiltwork.cluster.live.desk import Desk
-from quiltwork.cluster.live.orders import OrderBook
-from quiltwork.cluster.live.settings import Settings
-from quiltwork.cluster.policy.rules import rules_named
-from quiltwork.cluster.server import Pool, Server
 from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, NotFoundError
-
-COMMAND = "name: {name}\ncommand: [run, it]\nworkers: {workers}\n"
-ELASTIC = "name: {name}\ntrainable: module:factory\nworkers: {{min: {least}, max: {most}}}\nest_duration: 10m\n{more}"
-
-
-class World:
-    def __init__(self, tmp_path, policy="lyra", train=2, infer=0, gpus=4, lender=None, **rules):
-        self.clock = Clock()
-        self.servers = [Server(f"train-{i}", "V100", gpus, Pool.TRAIN) for i in range(train)]
-        self.servers += [Server(f"infer-{i}", "V100", gpus, Pool.INFER) for i in range(infer)]
-        self.backend = ListedBackend({server.id: gpus for server in self.servers}, self.clock)
-        self.crews, self.memory, self.lender = ListedCrews(), ListedMemory(), lender
-        self.settings = Settings(rules=rules_named(policy, **rules), gpu_types=("V100",), share_every_s=1.0)
-        self.book = OrderBook(tmp_path, lambda entry, worker: (("train", worker), {"JOB": entry.id}), port=lambda: 1234)
-        self.start()
-
-    def start(self):
-        """A controller of what is remembered; the one before is forgotten as a killed one is."""
-        self.controller = Controller(
-            self.servers, self.memory, self.backend, self.crews, self.book, self.settings,
-            clock=self.clock, lender=self.lender,
-        )  # fmt: skip
-        self.desk = Desk(self.controller)
-
-    def step(self, seconds=2.0, times=1):
-        for _ in range(times):
-            self.clock.now += seconds
-            self.controller.step()
-
-    def command(self, name="c", workers=1, more="", **options):
-        return self.desk.submit(COMMAND.format(name=name, workers=workers) + more, **options)
-
-    def elastic(self, name="e", least=1, most=4, more=""):
-        return self.desk.submit(ELASTIC.format(name=name, least=least, most=most, more=more))
-
-    def members(self, job):
-        return [worker["id"] for worker in self.desk.job(job)["members"]]
-
-    def state(self, job):
-        return self.desk.job(job)["state"]
-
-    def check(self):
-        """No GPU has two workers, and none is on a server that is not training's."""
-        taken = set()
-        for order in self.backend.living.values():
-            for slot in order.slots:
-                assert (order.server_id, slot) not in taken
-                taken.add((order.server_id, slot))
 
 
 @pytest.fixture
 def world(tmp_path):
-    return World(tmp_path)
+    return ListedWorld(tmp_path)
 
 
 def test_a_command_runs_as_a_gang_and_is_done_when_all_of_it_is(world):
@@ -313,7 +259,7 @@ class Lending:
 
 def test_a_quiet_gateway_lends_and_gets_back_only_when_processes_are_gone(tmp_path):
     lender = Lending()
-    world = World(tmp_path, train=1, infer=2, lender=lender, min_lease_s=0.0, headroom=0.0, hysteresis=0.0)
+    world = ListedWorld(tmp_path, train=1, infer=2, lender=lender, min_lease_s=0.0, headroom=0.0, hysteresis=0.0)
     job = world.elastic(most=12, more="fungible: true\nheterogeneous: true\n")
     world.step(times=3)
     assert len(world.members(job)) == 4
@@ -341,7 +287,7 @@ def test_a_quiet_gateway_lends_and_gets_back_only_when_processes_are_gone(tmp_pa
 
 def test_a_controller_that_is_killed_at_any_point_is_followed_by_one_that_double_books_nothing(tmp_path):
     chance = random.Random(5)
-    world = World(tmp_path, train=2, infer=1, lender=Lending(), min_lease_s=0.0)
+    world = ListedWorld(tmp_path, train=2, infer=1, lender=Lending(), min_lease_s=0.0)
     submitted = []
     for turn in range(250):
         what = chance.random()

@@ -118,7 +118,7 @@ def test_a_supervisor_that_is_killed_with_a_keeper_leaves_its_worker_to_the_next
 
 def test_a_slot_whose_lock_somebody_holds_is_taken_though_nobody_knows_why(local):
     world = local()
-    held = hold(world.folder / "servers" / "a", "a", [2])
+    held = hold(world.folder / "servers" / "a", "a", [2], "mine")
     with pytest.raises(ConflictError, match="slot 2 is held by a process"):
         world.start("w", slots=(2, 3))
     release(held)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from quiltwork.cluster.live.store import Store
 from quiltwork.cluster.live.store_tables import JobRow, WorkerRow
+from quiltwork.cluster.log import Action, Row, digest
 from quiltwork.cluster.server import Pool, Server, Whitelists
-from quiltwork.cluster.simulate.log import Action, Row, digest
 from quiltwork.core.errors import (
     BadInputError,
     CapacityError,
@@ -246,7 +246,7 @@ def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path):
 def run(code, *args, **options):
     """Python code in a process of its own, with ``Store`` and this module's row."""
     setup = "import os, resource, signal, sys\nfrom quiltwork.cluster.live.store import Store\n"
-    setup += "from quiltwork.cluster.simulate.log import Action, Row\nROW = Row(1.5, Action.START, 'a')\n"
+    setup += "from quiltwork.cluster.log import Action, Row\nROW = Row(1.5, Action.START, 'a')\n"
     command = [sys.executable, "-c", setup + code, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)
 

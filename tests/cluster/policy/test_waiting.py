@@ -22,7 +22,7 @@ def room_of(*free):
 
 def start_all(waiting, room, **options):
     started = []
-    for start in admissions(waiting, room, lambda shape, pushing: TRAIN, **options):
+    for start in admissions(waiting, room, lambda shape: [(TRAIN, False)], **options):
         for server, gpus in start.placement:
             room.take(server, gpus)
         started.append(start.job)

@@ -50,6 +50,14 @@ def test_ageing_lets_a_long_job_that_waits_go_before_a_later_short_one():
     assert times(run(jobs, "sjf", ageing=1.0), Action.START)["long"] == 1000
 
 
+@pytest.mark.parametrize("policy", ["fifo", "sjf", "srtf"])
+def test_a_higher_priority_goes_first_whatever_the_rule(policy):
+    jobs = [job("a", 0, 100, 8), job("b", 1, 10, 8), job("c", 2, 50, 8, priority=1)]
+    started = times(run(jobs, policy, min_run_s=1e6), Action.START)
+    assert started["c"] == 100
+    assert started["b"] == 150
+
+
 def test_flexible_workers_leave_within_the_epoch_for_base_demand_and_come_back():
     jobs = [job("e", 0, 4000, 2, 8), job("i", 100, 200, 4)]
     log = run(jobs, "elastic")

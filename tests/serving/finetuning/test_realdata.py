@@ -40,8 +40,8 @@ def test_stories260k_learns_to_tell_grimms_tales_and_is_served(data_dir, tmp_pat
     while not trained.step().finished:
         pass
     told = json.loads((tmp_path / method / "training.json").read_text())["held_out"]
-    assert 3.0 < told["before"] < 3.7, "as it is known to be: 3.286 on the last tenth of the whole text"
-    assert told["after"] < told["before"] - 0.3
+    assert told["before"] < 5.0, "it knows English, if only of other stories: guessing is at 6.2"
+    assert told["after"] < told["before"] - 0.5
 
     with Zoo(tmp_path / "zoo") as zoo:
         zoo.add(base, name="stories")

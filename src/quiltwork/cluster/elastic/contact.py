@@ -72,8 +72,10 @@ class Contact:
                 with contextlib.suppress(OSError):
                     self._socket.sendall(to_line(message))
 
-    def close(self) -> None:
-        """Have done with the link; returns when it has read what was sent, or does not."""
+    def part(self, last: m.FromWorker) -> None:
+        """Say a last thing and have done with the link; returns when it has read that, or does not within a while."""
+        self._welcomed.wait(_CONNECT_S)
+        self.send(last)
         self._closed.set()
         self._welcomed.set()
         with self._lock:
@@ -115,6 +117,7 @@ class Contact:
                 self._welcomed.set()
             elif first is not None:
                 self._closed.set()  # it does not want us, and would not the next time
+                self._welcomed.set()
                 self._hear(first)
                 return
             while (message := self._next(lines)) is not None:

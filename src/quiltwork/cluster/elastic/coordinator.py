@@ -7,7 +7,8 @@ The life of a change, while the others compute:
 3. Those who compute are told to ``Go``. Each adds a mark to its next gradient; at the step whose marks are as many as
    the workers, all know that all know, and that step's end is the boundary.
 4. There they say ``Switched``; newcomers are told to ``Enter``, and get the state from one who has it.
-5. Each says ``Resized`` and takes its next step.
+5. Each says ``Resized`` and takes its next step. When all have, whoever leaves is told to ``End``: until then it keeps
+   its place in the old group, and its state, in case one of the others does not come to the boundary.
 
 When somebody is lost, all others are told to ``Abandon`` and say how far their state is (``Stalled``). The state that
 is furthest is handed to the rest, by a plan that all of them ``Enter``. Only where nobody holds a whole state does the
@@ -38,6 +39,7 @@ class Coordinator:
     def __init__(self) -> None:
         self._wanted: tuple[str, ...] | None = None
         self._were_wanted: set[str] = set()
+        self._refused: set[str] = set()
         self._workers: dict[str, Worker] = {}
         self._generation = 0
         self._current: m.Plan | None = None
@@ -48,6 +50,7 @@ class Coordinator:
         self._gone = False
         """Whether the pending plan has been set going, so that it can no longer be called off."""
         self._switched = False
+        """Whether somebody has come to the boundary: then all have what they need to come to it."""
         self._resized: dict[str, m.Resized] = {}
         self._broken: int | None = None
         """Up to which generation all is void."""
@@ -103,7 +106,6 @@ class Coordinator:
     def connected(self, name: str) -> None:
         """A worker has said hello; it is building what it needs, or has come back."""
         self._workers[name] = Worker()
-        self._missing.discard(name)
         self._advance()
 
     def lost(self, name: str) -> None:
@@ -124,6 +126,8 @@ class Coordinator:
         worker = self._workers.get(name)
         if worker is None:
             return
+        if isinstance(said, m.Computing | m.Stalled | m.Finished | m.Failed | m.Left):
+            self._missing.discard(name)
         match said:
             case m.Ready():
                 worker.ready, worker.phase = said, Phase.READY
@@ -133,8 +137,8 @@ class Coordinator:
                 self._prepared.add(name)
             case m.Unprepared(generation, what) if self._awaits(generation) and not self._gone:
                 self._could_not(what)
-            case m.Switched(generation) if self._awaits(generation) and not self._switched:
-                self._let_in()
+            case m.Switched(generation, done) if self._awaits(generation):
+                self._came_to_boundary(name, worker, done)
             case m.Resized(generation) if self._awaits(generation):
                 worker.phase, worker.held = Phase.COMPUTING, None
                 self._resized[name] = said
@@ -178,7 +182,8 @@ class Coordinator:
             self._dismiss_unwanted()
 
     def _target(self) -> tuple[str, ...] | None:
-        return target(self._workers, self._wanted or (), self.members)
+        wanted = tuple(name for name in self._wanted or () if name not in self._refused)
+        return target(self._workers, wanted, self.members)
 
     def _begin(self) -> bool:
         """Make a plan, where who computes is not who should."""
@@ -207,7 +212,7 @@ class Coordinator:
             self._set_going(plan)
         if plan.members and set(plan.members) <= self._resized.keys():
             self._taken_up(plan)
-        elif not plan.members and all(self._ended(name) for name in self.members):
+        elif not plan.members and all(self._phase(name) is not Phase.COMPUTING for name in self.members):
             self._current = self._pending = None
         return self._pending is None
 
@@ -220,11 +225,13 @@ class Coordinator:
             # From here on it counts on leaving: being wanted again would come too late.
             self._workers[name].leaving |= name not in plan.members
 
-    def _let_in(self) -> None:
-        """Those who compute have stopped at the boundary."""
+    def _came_to_boundary(self, name: str, worker: Worker, done: int) -> None:
         assert self._pending is not None
-        self._switched = True
-        self._enter(self._pending.receivers)
+        if not self._switched:
+            self._switched = True
+            self._enter(self._pending.receivers)
+        if name not in self._pending.members:
+            worker.phase, worker.held = Phase.READY, done
 
     def _enter(self, names: Iterable[str]) -> None:
         assert self._pending is not None
@@ -313,7 +320,7 @@ class Coordinator:
         plan = said.plan
         if self._current is None and self._pending is None and self._generation < plan.generation:
             self._current, self._generation = plan, plan.generation
-            self._missing = set(plan.members) - self._workers.keys()
+            self._missing = set(plan.members) - {name}
         if self._current is not None and self._current.generation == plan.generation:
             worker.phase = Phase.COMPUTING
         else:
@@ -321,8 +328,11 @@ class Coordinator:
 
     # ---- the end
 
+    def _phase(self, name: str) -> Phase | None:
+        return self._workers[name].phase if name in self._workers else None
+
     def _ended(self, name: str) -> bool:
-        return name not in self._workers or self._workers[name].phase is Phase.ENDING
+        return self._phase(name) in (None, Phase.ENDING)
 
     def _conclude(self) -> None:
         """One of those who finished writes the result; all end when it has."""
@@ -342,6 +352,7 @@ class Coordinator:
     def _refuse(self, name: str, what: str) -> None:
         if not self._ended(name):
             self._workers[name].phase, self._workers[name].leaving = Phase.ENDING, True
+            self._refused.add(name)
             self._order(name, m.Refused(what))
 
     def _dismiss_unwanted(self) -> None:

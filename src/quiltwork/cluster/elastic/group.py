@@ -6,6 +6,7 @@ what makes a change short.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -92,15 +93,17 @@ class Group:
         if self._stopped():
             self.close()
             raise GroupBroken("it was abandoned")
+        ended = _ended if self._device.type == "cpu" else _ended_on_device
         try:
             work = begin(group)
-            while not _ended(work):
+            while not ended(work):
                 if self._stopped():
                     _leaked.append((group, work))
                     self.close()
                     raise GroupBroken("it was abandoned")
         except RuntimeError as error:
             self.close()
+            group = None  # the error remembers this frame, and would keep the sockets open
             raise GroupBroken(str(error).splitlines()[0]) from error
 
 
@@ -112,6 +115,17 @@ def _ended(work: Work) -> bool:
         if not work.is_completed():
             return False
         work.wait()  # it ended in between: well, or with an error of its own
+    return True
+
+
+def _ended_on_device(work: Work) -> bool:
+    """The same for NCCL, which would abort the whole group when a wait of its own is over."""
+    end = time.monotonic() + _SLICE.total_seconds()
+    while not work.is_completed():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0)
+    work.wait()
     return True
 
 

@@ -123,7 +123,7 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Left:
-    """It has done all it had to; its process ends now and may be ended."""
+    """It was told to end, and has done all it had to; its process ends now and may be ended."""
 
 
 @dataclass(frozen=True)

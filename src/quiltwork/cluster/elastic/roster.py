@@ -44,8 +44,8 @@ def target(workers: Workers, wanted: tuple[str, ...], current: tuple[str, ...]) 
     """Who should compute now, of those who can, by rank; nobody where the job is to stop.
 
     Whoever is no longer wanted goes at once, except where nobody is there yet to take over; newcomers who are still
-    coming up are waited for together, unless somebody goes. A job that has not begun waits for all who are wanted:
-    until then, or where nobody is able, None.
+    coming up are waited for together, unless somebody goes. Other ranks alone are no reason for a change. A job that
+    has not begun waits for all who are wanted: until then, or where nobody is able, None.
     """
     able = compatible(workers, tuple(name for name in wanted if name in workers and workers[name].able), current)
     if not current:
@@ -54,7 +54,7 @@ def target(workers: Workers, wanted: tuple[str, ...], current: tuple[str, ...]) 
         return able if able and (begun or there) else None
     if set(current) <= set(able):
         coming = any(name in workers and workers[name].phase is Phase.COMING for name in wanted)
-        return current if coming else able
+        return current if coming or len(able) == len(current) else able
     if able or not wanted or any(name in workers and workers[name].leaving for name in current):
         return able
     return current

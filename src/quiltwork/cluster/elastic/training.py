@@ -65,7 +65,7 @@ class Training:
             return [m.Computing(plan, work.done)]
         if self._concluding:
             return [m.Finished(work.done)]
-        return [m.Stalled(0, work.done, True)] if work.holds else []
+        return [m.Stalled(0, work.done, work.holds)]
 
     def pulse(self) -> m.Heartbeat:
         return m.Heartbeat(self._work.done, self._clock() - self._busy_since)
@@ -88,12 +88,13 @@ class Training:
             case m.Enter(generation):
                 self._enter(generation)
             case m.Abandon(generation):
+                self._leave()
                 self._say(m.Stalled(generation, self._work.done, self._work.holds))
             case m.Conclude():
                 path = self._saver.save_now(self._work.state, self._progress(), result=True)
                 self._say(m.Concluded(self._work.done, path))
             case m.End(save):
-                if save:
+                if save and self._saver.on_warning:
                     self._save_now()
                 self._over = True
             case m.Refused(what):
@@ -227,9 +228,8 @@ class Training:
         if me in plan.members:
             self._adopt(joined, began)
             return
-        if not plan.members and before.members[0] == me and self._saver.on_warning:
-            self._save_now()
-        self._over = True
+        # The old group stays until the end: another member may still be reading the last mean from it.
+        self._plan, self._busy_since = None, self._clock()
 
     def _stall(self, said: m.Broken | None) -> None:
         """Leave the group and wait. The state is whole: it is what it was after the last step that was taken."""

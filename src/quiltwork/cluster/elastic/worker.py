@@ -50,8 +50,7 @@ class _Worker:
         """Ask to be let go at the next boundary. One that has not begun has nothing to lose, and ends at once."""
         self._leaving.set()
         if not self._ready:
-            self.contact.send(m.Left())
-            self.contact.close()
+            self.contact.part(m.Left())
             os._exit(0)
         self.contact.send(m.Leaving())
 
@@ -124,15 +123,13 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         except Exception as error:  # noqa: BLE001  a trainable may raise anything; the link gets one line of it
             traceback.print_exc()
             return _failed(worker, f"{settings.trainable}: {_one_line(error)}")
-        worker.contact.send(m.Left())
-        worker.contact.close()
+        worker.contact.part(m.Left())
     return 0
 
 
 def _failed(worker: _Worker, what: str) -> int:
     print(f"error: {what}", file=sys.stderr)
-    worker.contact.send(m.Failed(what))
-    worker.contact.close()
+    worker.contact.part(m.Failed(what))
     return 1
 
 

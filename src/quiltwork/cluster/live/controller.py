@@ -157,7 +157,10 @@ class Controller:
             return
         if event.code == 0 and (entry.finished or not entry.elastic):
             entry.exit_code = entry.exit_code or 0
-            if not self.hands.of(entry.id):
+            entry.over[worker.server] = entry.over.get(worker.server, 0) + 1
+            if self.hands.of(entry.id):
+                self.memory.keep_entry(entry)
+            else:
                 self.finish(entry, JobState.DONE, now)
             return
         if entry.elastic and event.code is None and self.hands.of(entry.id):
@@ -254,7 +257,7 @@ class Controller:
         for row in rows:
             if row.action is Action.START:
                 entry = self.entries[row.job]
-                entry.state, entry.finished, entry.exit_code = JobState.RUNNING, False, None
+                entry.state, entry.finished, entry.exit_code, entry.over = JobState.RUNNING, False, None, {}
                 entry.runs += 1
                 if entry.started_s is None:
                     entry.started_s = row.time
@@ -269,7 +272,8 @@ class Controller:
             job = run.job
             if now < self._not_before.get(job.id, 0.0) and not self.hands.of(job.id):
                 continue
-            base = {names[server]: gpus // job.gpus_per_worker for server, gpus in run.base}
+            over = self.entries[job.id].over
+            base = {names[s]: gpus // job.gpus_per_worker - over.get(names[s], 0) for s, gpus in run.base}
             flexible = {names[server]: workers for server, workers in run.flex.items()}
             wanted[job.id] = Wanted(job.gpus_per_worker, base, flexible)
         return wanted

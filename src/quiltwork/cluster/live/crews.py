@@ -38,10 +38,6 @@ Report = Stepped | Finished | Failed
 class Crews(Protocol):
     """The workers of elastic jobs, by job."""
 
-    def environment(self, job: str) -> Mapping[str, str]:
-        """What a worker needs to find the others."""
-        ...
-
     def want(self, job: str, members: Sequence[str]) -> None:
         """These workers, in this order, compute from the next step on that all of them can take; others may end."""
         ...

@@ -47,6 +47,8 @@ class Entry:
     """How often it was started: workers of different runs have nothing to do with each other."""
     finished: bool = False
     """Whether its present run said that all is done."""
+    over: dict[str, int] = field(default_factory=dict)
+    """By server, workers of its present run that have done their part and ended."""
     ordered: int = 0
     """Workers that were ever ordered for it: no two have one name."""
     metrics: dict[str, float] = field(default_factory=dict)

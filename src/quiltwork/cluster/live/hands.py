@@ -97,7 +97,7 @@ class Hands:
             workers = [Worker(o.worker_id, job, o.server_id, entries[job].runs, o) for o in orders]
             for worker in workers:
                 self._workers[worker.id] = worker
-            self._memory.keep_workers(workers)
+            self._memory.keep_workers(workers, entries[job])
             for worker in workers:
                 self._send(worker)
 

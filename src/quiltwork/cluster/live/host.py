@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quiltwork.cluster.elastic.link import Link
@@ -29,7 +30,8 @@ from quiltwork.core.errors import CorruptionError
 @dataclass(frozen=True)
 class Host:
     """state : the folder of everything that is kept. servers : as they are declared. gateway : the URL of whose load
-    says what inference needs. ray : the address of a Ray cluster whose nodes are the servers."""
+    says what inference needs. ray : the address of a Ray cluster whose nodes are the servers; those of the last GPU
+    type of several are inference's."""
 
     state: Path
     servers: Sequence[Server]
@@ -45,28 +47,32 @@ def open_host(host: Host) -> Iterator[tuple[Controller, Desk]]:
 
     Raises what ``Store``, ``LocalBackend`` (or ``RayBackend``), ``StoreMemory`` and ``Link`` raise.
     """
+    host = replace(host, state=host.state.absolute())
     host.state.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         store = Store(host.state / "cluster.db")
         stack.callback(store.close)
         memory = StoreMemory(store)
-        memory.recall(host.servers, time.time())
+        if host.ray is None:
+            # Before anything is started for it: whether it is this cluster at all.
+            memory.recall(host.servers, time.time())
         backend = _backend(host)
         stack.callback(backend.close)
+        servers = host.servers if host.ray is None else _nodes(backend, host.settings.gpu_types)
         link = stack.enter_context(_link(host.state))
         lender = None
-        lendable = sum(server.pool is not Pool.TRAIN for server in host.servers)
+        lendable = sum(server.pool is not Pool.TRAIN for server in servers)
         if host.gateway is not None and lendable:
             lender = stack.enter_context(
                 GatewayLender(host.gateway, lendable, requests_per_server=host.requests_per_server)
             )
         known = [job.id for job in store.jobs() if job.ended is None]
         controller = Controller(
-            host.servers,
+            servers,
             memory,
             backend,
             LinkCrews(link, known),
-            OrderBook(host.state / "logs", Programs(host.state / "jobs", link)),
+            OrderBook(host.state / "logs", Programs(host.state / "jobs", link, threads=_threads(host))),
             host.settings,
             clock=time.time,
             lender=lender,
@@ -78,7 +84,7 @@ def _backend(host: Host) -> Backend:
     if host.ray is not None:
         from quiltwork.cluster.live.ray_backend import RayBackend
 
-        return RayBackend(host.ray, host.servers, host.state / "ray", clock=time.time)
+        return RayBackend(host.state / "ray", host.ray, clock=time.time)
     devices = gpus_here()
     servers = []
     dealt = 0
@@ -87,6 +93,21 @@ def _backend(host: Host) -> Backend:
         dealt += server.gpus
         servers.append(LocalServer(server.id, server.gpu_type, server.gpus, mine))
     return LocalBackend(host.state / "local", servers, clock=time.time)
+
+
+def _threads(host: Host) -> int | None:
+    """Where slots are only cores: so many that all workers at once have each a share."""
+    if host.ray is not None or gpus_here():
+        return None
+    return max(1, (os.cpu_count() or 1) // sum(server.gpus for server in host.servers))
+
+
+def _nodes(backend: Backend, gpu_types: Sequence[str]) -> list[Server]:
+    lent = gpu_types[-1] if len(gpu_types) > 1 else None
+    return [
+        Server(node.id, node.gpu_type, node.gpus, Pool.INFER if node.gpu_type == lent else Pool.TRAIN)
+        for node in backend.servers()
+    ]
 
 
 def _link(state: Path) -> Link:

@@ -34,6 +34,7 @@ from quiltwork.cluster.live.process import Process, descendants, processes
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_DETACHED = "detached"
 CHUNK = 1 << 16
 LINGER_S = 1.0
 """How long what a worker started may outlive it before it is told to go."""
@@ -52,11 +53,13 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "the kernel gives no orphans away")
 
 
-def keeper_command() -> tuple[list[str], dict[str, str]]:
-    """How a keeper is started: its program, and the variables that are not everybody's."""
+def keeper_command(*, detached: bool) -> tuple[list[str], dict[str, str]]:
+    """How a keeper is started: its program, and the variables that are not everybody's. One that is detached goes on in
+    a process whose parent is not the one that started it."""
     root = Path(__file__).resolve().parents[3]
     # Without site packages: of all there is, it needs the standard library and two files of this folder.
-    return [sys.executable, "-S", "-m", "quiltwork.cluster.live.keeper"], {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-S", "-m", "quiltwork.cluster.live.keeper", *([_DETACHED] if detached else [])]
+    return command, {"PYTHONPATH": str(root)}
 
 
 def signal_name(number: int) -> str:
@@ -253,6 +256,8 @@ class Keeper:
 
 def main() -> None:
     """Read what to run, then run it until nothing of it is left."""
+    if sys.argv[1:] == [_DETACHED] and os.fork():
+        os._exit(0)
     commands, answers = sys.stdin.fileno(), sys.stdout.fileno()
     # Only whoever started this ends it. Handlers, unlike ignoring, are not inherited by the worker.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -20,7 +20,8 @@ class KeptWorker:
 
     order : what. mark : word by which its processes are found. devices : see ``environment``. held : files of the slot
     locks, which keeper and program inherit. variables : the server's own. errors : file for what a keeper should never
-    have to say.
+    have to say. detached : whether the keeper is to be no child of this process, but its own: for processes that have
+    their children killed when they end.
 
     Raises CapacityError where the machine starts no more processes.
     """
@@ -33,12 +34,14 @@ class KeptWorker:
         held: Sequence[int],
         variables: Mapping[str, str],
         errors: int,
+        *,
+        detached: bool = False,
     ) -> None:
-        command, needed = keeper_command()
+        command, needed = keeper_command(detached=detached)
         try:
             self.process = subprocess.Popen(
                 command, env={**variables, **needed, KEEPER_MARK: mark}, bufsize=0, pass_fds=held,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise CapacityError(f"no process can be started: {error.strerror}", where="server") from error

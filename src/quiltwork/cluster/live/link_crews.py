@@ -51,10 +51,11 @@ class LinkCrews:
 
 class Programs:
     """What is run for a worker of an elastic job. folder : of jobs' files; a job that names no folder for its
-    checkpoints has one there, so that it goes on where it was whenever it is stopped."""
+    checkpoints has one there, so that it goes on where it was whenever it is stopped. threads : of computation for each
+    worker, where workers share a machine's cores; None leaves that to torch."""
 
-    def __init__(self, folder: Path, link: Link) -> None:
-        self._folder, self._link = folder, link
+    def __init__(self, folder: Path, link: Link, *, threads: int | None = None) -> None:
+        self._folder, self._link, self._threads = folder, link, threads
 
     def __call__(self, entry: Entry, worker: str) -> tuple[tuple[str, ...], dict[str, str]]:
         """Arguments and variables."""
@@ -81,5 +82,6 @@ class Programs:
             batch=spec.batch or Batch(),
             lr=spec.lr,
             checkpoint=kept,
+            threads=self._threads,
         )
         return tuple(settings.command()), {TOKEN: self._link.token}

@@ -71,7 +71,7 @@ class LocalWorkers:
                     hint="until nothing of that worker is left",
                 )  # fmt: skip
         record = Record(order, secrets.token_hex(16))
-        held = hold(self._folder, self._server.id, order.slots)
+        held = hold(self._folder, self._server.id, order.slots, record.mark)
         try:
             self._ledger.put(record)
             try:

@@ -102,6 +102,7 @@ class RayBackend:
             self._ledger = Ledger(self._folder)
             self._ray = self._connected(address)
             self._me = secrets.token_hex(8)
+            self._cluster = f"{self._ray.get_runtime_context().gcs_address}/{name}"
             self._worker_kind, self._prober_kind = _actor_kinds(self._ray)
             self._groups = Groups(self._ray, self._resource)
             self._found: list[Event] = []
@@ -203,7 +204,7 @@ class RayBackend:
         return self._worker_kind.options(
             name=order.worker_id, namespace=self._name, lifetime="detached", max_restarts=0, num_cpus=0,
             resources={PIN + order.server_id: PINCH}, scheduling_strategy=strategy,
-        ).remote(document_of(order), record.mark, devices, self._name)  # fmt: skip
+        ).remote(document_of(order), record.mark, devices, self._cluster)  # fmt: skip
 
     def stop_worker(self, worker_id: str, grace_s: float | None = None) -> None:
         check_grace(grace_s)
@@ -224,6 +225,13 @@ class RayBackend:
 
     def events(self, timeout_s: float = 0.0) -> list[Event]:
         self._ledger.deal_with(self._given)
+        self._gather(timeout_s)
+        found, self._found = self._found, []
+        self._given = [event.worker_id for event in found if isinstance(event, WorkerExited)]
+        return found
+
+    def _gather(self, timeout_s: float) -> None:
+        """Take in what happens; waits for the first that the controller is to be told."""
         until = time.monotonic() + timeout_s
         looked = 0.0
         while True:
@@ -236,11 +244,8 @@ class RayBackend:
             self._hear(0.0)
             left = until - time.monotonic()
             if self._found or left <= 0:
-                break
+                return
             self._hear(min(left, self._look_s))
-        found, self._found = self._found, []
-        self._given = [event.worker_id for event in found if isinstance(event, WorkerExited)]
-        return found
 
     def workers(self) -> list[WorkerInfo]:
         self._hear(0.0)
@@ -266,7 +271,9 @@ class RayBackend:
             self.stop_worker(id, grace_s)
         until = time.monotonic() + grace_s + END_SECONDS
         while self._actors and time.monotonic() < until:
-            self.events(min(self._look_s, max(until - time.monotonic(), 0.0)))
+            # What was found stays: the next controller is told.
+            self._gather(0.0)
+            self._hear(min(self._look_s, max(until - time.monotonic(), 0.0)))
         staying = sorted(self._actors)
         self.close()
         if staying:

@@ -14,7 +14,7 @@ from typing import Any
 from quiltwork.cluster.live.keeping import KeptWorker
 from quiltwork.cluster.live.ledger import disk_errors, order_of
 from quiltwork.cluster.live.process import Process, remains
-from quiltwork.cluster.live.slots import hold, release
+from quiltwork.cluster.live.slots import hold, holders, release
 from quiltwork.core.errors import ConflictError, QuiltworkError
 
 LOCK_SECONDS = 30.0
@@ -26,13 +26,13 @@ _RAYS_OWN = ("OMP_NUM_THREADS",)
 
 def lock_folder(cluster: str) -> Path:
     """Where the locks of a node's slots are: on the node's own disk, for one user."""
-    return Path(tempfile.gettempdir()) / f"quiltwork-slots-{os.getuid()}" / cluster
+    return Path(tempfile.gettempdir()) / f"quiltwork-slots-{os.getuid()}" / cluster.replace("/", "_")
 
 
 class WorkerActor:
     """One worker. It is started with the actor, so that no controller need be there for that.
 
-    order : as a document. mark, devices : see ``KeptWorker``. cluster : what slots are locked within.
+    order : as a document. mark, devices : see ``KeptWorker``. cluster : slots are locked within it.
     """
 
     def __init__(self, order: dict[str, Any], mark: str, devices: tuple[int, ...] | None, cluster: str) -> None:
@@ -84,7 +84,8 @@ class WorkerActor:
             return {"code": None, "signal": None, "why": "stopped before it began"}
         variables = {name: value for name, value in os.environ.items() if name not in _RAYS_OWN}
         try:
-            kept = KeptWorker(self._order, self._mark, self._devices, held, variables, 2)
+            # Ray kills an actor's children with it, and would a keeper before that has killed its worker.
+            kept = KeptWorker(self._order, self._mark, self._devices, held, variables, 2, detached=True)
         finally:
             release(held)
         with self._changed:
@@ -117,10 +118,13 @@ class WorkerActor:
         until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
-                return hold(folder, self._order.server_id, self._order.slots)
+                return hold(folder, self._order.server_id, self._order.slots, self._mark)
             except ConflictError:
                 if time.monotonic() > until:
                     raise
+            # Who was there before is gone as far as the cluster can tell, or this would not have been ordered.
+            for mark in holders(folder, self._order.server_id, self._order.slots) - {self._mark}:
+                clear(mark, None)
             with self._changed:
                 if self._changed.wait_for(lambda: self._stop_s is not None, POLL_S):
                     return None

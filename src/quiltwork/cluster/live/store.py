@@ -34,8 +34,8 @@ from quiltwork.cluster.live.store_tables import (
     worker_columns,
     worker_of,
 )
+from quiltwork.cluster.log import Row
 from quiltwork.cluster.server import Server, Whitelists
-from quiltwork.cluster.simulate.log import Row
 from quiltwork.core.errors import ConflictError, CorruptionError, UnsupportedError
 
 _TRAINING, _INFERENCE = "training", "inference"
@@ -57,16 +57,19 @@ class Change:
     def put_job(self, job: JobRow) -> None:
         """Add a job, or replace the one of that id."""
         self._connection.execute(
-            "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET spec = excluded.spec,"
+            "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET spec = excluded.spec,"
             " state = excluded.state, submitted = excluded.submitted, started = excluded.started,"
-            " ended = excluded.ended, exit = excluded.exit, retries = excluded.retries",
+            " ended = excluded.ended, exit = excluded.exit, retries = excluded.retries, more = excluded.more",
             job_columns(job),
         )
 
     def put_worker(self, worker: WorkerRow) -> None:
         """Add a worker, or replace the one of that id."""
         columns = worker_columns(worker)
-        self._connection.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
+        self._connection.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", columns)
+
+    def drop_worker(self, id: str) -> None:
+        self._connection.execute("DELETE FROM workers WHERE id = ?", (id,))
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add to the end of the decision log. Raises BadInputError for a row with what is no number."""
@@ -91,15 +94,16 @@ class Change:
 
     def lend(self, ids: Iterable[str], *, epoch: int, request: str) -> Whitelists:
         """As ``Whitelists.lend``: compare and set. Raises ConflictError."""
-        now = self._lists()
+        now = self.whitelists()
         return self._move(now, now.lend(ids, epoch=epoch, request=request), request)
 
     def give_back(self, ids: Iterable[str], *, epoch: int, request: str) -> Whitelists:
         """As ``Whitelists.give_back``: compare and set. Raises ConflictError."""
-        now = self._lists()
+        now = self.whitelists()
         return self._move(now, now.give_back(ids, epoch=epoch, request=request), request)
 
-    def _lists(self) -> Whitelists:
+    def whitelists(self) -> Whitelists:
+        """As they are now. Raises ConflictError before there are any."""
         found = whitelists(self._connection)
         if found is None:
             raise ConflictError("there are no whitelists yet")

@@ -65,9 +65,11 @@ class StoreMemory:
         """As ``Memory`` says."""
         self.append((), [entry])
 
-    def keep_workers(self, workers: Iterable[Worker]) -> None:
+    def keep_workers(self, workers: Iterable[Worker], entry: Entry | None = None) -> None:
         """As ``Memory`` says."""
         with self._store.transaction() as change:
+            if entry is not None:
+                change.put_job(_job_row(entry))
             for worker in workers:
                 change.put_worker(_worker_row(worker))
 
@@ -95,7 +97,7 @@ class StoreMemory:
         return self._store.answer(request)
 
 
-_MORE = ("error", "runs", "finished", "ordered")
+_MORE = ("error", "runs", "finished", "over", "ordered")
 
 
 def _job_row(entry: Entry) -> JobRow:

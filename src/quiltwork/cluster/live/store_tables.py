@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from quiltwork.cluster.live.ledger import disk_errors
+from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.server import Pool, Server
-from quiltwork.cluster.simulate.log import Action, Row
 from quiltwork.core.errors import BadInputError, CapacityError, CorruptionError, QuiltworkError
 
 SCHEMA_VERSION = 1
@@ -26,9 +26,9 @@ CREATE TABLE servers    (id TEXT PRIMARY KEY, gpu_type TEXT NOT NULL, gpus INTEG
 CREATE TABLE whitelists (server TEXT PRIMARY KEY, side TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE moves      (request TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE jobs       (id TEXT PRIMARY KEY, spec TEXT NOT NULL, state TEXT NOT NULL, submitted, started, ended,
-                         exit INTEGER, retries INTEGER NOT NULL);
+                         exit INTEGER, retries INTEGER NOT NULL, more TEXT NOT NULL);
 CREATE TABLE workers    (id TEXT PRIMARY KEY, job TEXT NOT NULL, server TEXT NOT NULL, slots TEXT NOT NULL,
-                         state TEXT NOT NULL, pid INTEGER, started) WITHOUT ROWID;
+                         state TEXT NOT NULL, pid INTEGER, started, more TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX workers_by_job ON workers (job);
 CREATE TABLE log        (number INTEGER PRIMARY KEY, time, action TEXT NOT NULL, job TEXT NOT NULL,
                          servers TEXT NOT NULL, before INTEGER NOT NULL, after INTEGER NOT NULL,
@@ -42,7 +42,7 @@ _LARGEST = 1 << 63
 @dataclass(frozen=True)
 class JobRow:
     """A job that was submitted. spec : as its user wrote it. Times in seconds, None where it has not come to that.
-    exit : code of the last worker that decided it. retries : how many it has used."""
+    exit : code of the last worker that decided it. retries : how many it has used. more : JSON, of the controller."""
 
     id: str
     spec: str
@@ -52,11 +52,13 @@ class JobRow:
     ended: float | None = None
     exit: int | None = None
     retries: int = 0
+    more: str = "{}"
 
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker that was ordered. pid, started : of its program (``Process.pid``; when, in seconds), once it has one."""
+    """A worker that was ordered. pid, started : of its program (``Process.pid``; when, in seconds), once it has one.
+    more : JSON, the controller's own."""
 
     id: str
     job: str
@@ -65,6 +67,7 @@ class WorkerRow:
     state: str
     pid: int | None = None
     started: float | None = None
+    more: str = "{}"
 
 
 def _text(value: str, where: str) -> str:
@@ -108,6 +111,7 @@ def job_columns(job: JobRow) -> tuple[Any, ...]:
         *(_text(job.id, where), _text(job.spec, where), _text(job.state, where)),
         *(_number(job.submitted, where), _maybe(job.started, where), _maybe(job.ended, where)),
         *(None if job.exit is None else _whole(job.exit, where), _whole(job.retries, where)),
+        _text(job.more, where),
     )
 
 
@@ -120,11 +124,12 @@ def worker_columns(worker: WorkerRow) -> tuple[Any, ...]:
     where = f"worker {worker.id}"
     pid = None if worker.pid is None else _whole(worker.pid, where)
     texts = (_text(text, where) for text in (worker.id, worker.job, worker.server))
-    return (*texts, json.dumps(worker.slots), _text(worker.state, where), pid, _maybe(worker.started, where))
+    kept = _text(worker.state, where), pid, _maybe(worker.started, where), _text(worker.more, where)
+    return (*texts, json.dumps(worker.slots), *kept)
 
 
 def worker_of(row: Sequence[Any]) -> WorkerRow:
-    return WorkerRow(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5], row[6])
+    return WorkerRow(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5], row[6], row[7])
 
 
 def row_columns(row: Row) -> tuple[Any, ...]:

@@ -111,7 +111,7 @@ class Supervisor:
                     self._accept(listener)
                 elif isinstance(key.data, LocalWorker):
                     self._heard(key.data)
-                elif key.data is self._caller:
+                elif isinstance(key.data, _Caller) and key.data is self._caller:
                     self._flush() if ready & selectors.EVENT_WRITE else self._hear(key.data)
             if time.monotonic() >= beat_at:
                 beat_at = time.monotonic() + self._beat_s
@@ -129,8 +129,8 @@ class Supervisor:
     def _accept(self, listener: socket.socket) -> None:
         """A controller: the last that came is the one that is told things, first those that none has dealt with."""
         connected, _ = listener.accept()
-        if self._caller is not None:
-            self._hear(self._caller)  # what the last one has sent counts still
+        if (last := self._caller) is not None:
+            self._hear(last)  # what it has sent counts still
         self._hang_up()
         connected.setblocking(False)
         self._caller = _Caller(connected)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from quiltwork.cluster.live.entries import Entry, JobState, Worker
 from quiltwork.cluster.log import Action, Row
@@ -59,7 +60,7 @@ def pool_of(cluster: Cluster, server: int) -> Pool:
 def gpu_hours(rows: Sequence[Row], teams: Mapping[str, str], now: float) -> dict[str, float]:
     """GPU-hours that each team's jobs held up to now; teams by job."""
     held: dict[str, tuple[float, int]] = {}
-    hours: Counter[str] = Counter()
+    hours: defaultdict[str, float] = defaultdict(float)
     for row in rows:
         if row.action in (Action.START, Action.SCALE_OUT, Action.SCALE_IN, Action.PREEMPT, Action.END):
             since, gpus = held.get(row.job, (row.time, 0))
@@ -74,7 +75,7 @@ def samples(cluster: Cluster, entries: Iterable[Entry], hours: Mapping[str, floa
     """Figures of the cluster as they stand."""
     found: list[Sample] = []
 
-    def add(name: str, kind: str, help: str, value: float, **labels: str) -> None:
+    def add(name: str, kind: Literal["gauge", "counter"], help: str, value: float, **labels: str) -> None:
         found.append(Sample(f"quiltwork:cluster_{name}", kind, help, value, labels))
 
     states = Counter(entry.state for entry in entries)
@@ -91,7 +92,7 @@ def samples(cluster: Cluster, entries: Iterable[Entry], hours: Mapping[str, floa
         add("gpus_free", "gauge", "GPUs without a worker.", free[pool, gpu_type], pool=pool, gpu_type=gpu_type)
     actions = Counter(row.action for row in cluster.log)
     for action in (Action.START, Action.PREEMPT, Action.SCALE_OUT, Action.SCALE_IN, Action.LOAN, Action.RETURN):
-        add("decisions_total", "counter", "Decisions by kind.", actions[action], kind=str(action))
+        add("decisions_total", "counter", "Decisions by kind.", actions[action], action=str(action))
     for team, value in hours.items():
         add("gpu_hours_total", "counter", "GPU-hours held by a team's jobs.", value, team=team)
     return found

@@ -152,7 +152,8 @@ def allocate_exactly(
     """By dynamic programming over GPUs, as the paper does: optimal, in time and memory of capacity times all lines."""
     worth = [1.0] * len(menus) if scale is None else [float(s) for s in scale]
     best = np.zeros(capacity + 1)
-    chosen = np.zeros((len(menus), capacity + 1), dtype=np.int64)
+    most = max((menu.values.size - 1 for menu in menus), default=0)
+    chosen = np.zeros((len(menus), capacity + 1), dtype=np.min_scalar_type(most))
     for row, (menu, weight, times) in enumerate(zip(menus, gpus, worth, strict=True)):
         before = best.copy()
         for k in range(1, min(menu.values.size - 1, capacity // weight) + 1):

@@ -13,6 +13,9 @@ Placement = tuple[tuple[int, int], ...]
 Tier = tuple[int, ...]
 """Shelves that are looked at as one: servers of one GPU type."""
 
+Way = tuple[Sequence[Tier], bool]
+"""Tiers to look at, the best first, and whether flexible workers leave for whoever comes."""
+
 EVERYWHERE = -1
 """Every server allowed, as a mask."""
 

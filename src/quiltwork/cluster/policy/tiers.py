@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quiltwork.cluster.job import Shape
-from quiltwork.cluster.policy.placing import Tier
+from quiltwork.cluster.policy.placing import Tier, Way
 from quiltwork.cluster.policy.room import Shelf
 from quiltwork.cluster.policy.rules import BaseOn, Rules
 from quiltwork.cluster.server import Group, Pool
@@ -17,6 +17,7 @@ class Tiers:
     def __init__(self, shelves: Sequence[Shelf], gpu_types: Sequence[str], rules: Rules) -> None:
         self._shelves, self._types, self._rules = shelves, gpu_types, rules
         self._base: dict[tuple[bool, bool], tuple[Tier, ...]] = {}
+        self._ways: dict[tuple[bool, bool], tuple[Way, ...]] = {}
         self._flexible = [self._of_flexible(t) for t in gpu_types]
 
     def base(self, shape: Shape, revoking: bool = False) -> tuple[Tier, ...]:
@@ -27,6 +28,30 @@ class Tiers:
         if found is None:
             found = self._base[shape.fungible, revoking] = self._of_base(shape.fungible, revoking)
         return found
+
+    def ways(self, shape: Shape, pushing: bool) -> tuple[Way, ...]:
+        """What is tried for a gang, one after another. pushing : whether flexible workers may have to leave for it.
+
+        Where base demand goes on training's servers first, flexible workers leave those before it goes on lent ones:
+        these are slow, and asked back.
+        """
+        found = self._ways.get((shape.fungible, pushing))
+        if found is None:
+            found = self._ways[shape.fungible, pushing] = self._found_ways(shape, pushing)
+        return found
+
+    def _found_ways(self, shape: Shape, pushing: bool) -> tuple[Way, ...]:
+        if not pushing:
+            return ((self.base(shape), False),)
+        if self._rules.base_on is not BaseOn.TRAINING:
+            return (self.base(shape), False), (self.base(shape, True), True)
+        training = self.base(shape._replace(fungible=False))
+        ways: list[Way] = [(training, False), (training, True)]
+        for revoking in (False, True):
+            lent = tuple(tier for tier in self.base(shape, revoking) if tier not in training)
+            if lent:
+                ways.append((lent, revoking))
+        return tuple(ways)
 
     def flexible(self, gpu_type: int) -> tuple[Tier, ...]:
         """Of flexible workers on one type: training's own servers, then lent ones that only such workers are on."""

@@ -8,41 +8,54 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from quiltwork.cluster.job import Shape
-from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, place_gang
+from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, Way, place_gang
 from quiltwork.cluster.policy.room import Room
+
+Entry = tuple[int, float, int]
+"""Priority, minus the key, minus the number."""
 
 
 class Waiting:
-    """Waiting jobs by key, then by number: the order in which they are thought of."""
+    """Waiting jobs by priority, the highest first, then by key, then by number: as they are thought of."""
 
     def __init__(self) -> None:
-        self.lines: dict[Shape, list[tuple[float, int]]] = {}
-        """By shape, the last entry goes first: minus the key, minus the number."""
+        self.lines: dict[Shape, list[Entry]] = {}
+        """By shape, the last entry goes first."""
         self.stuck: set[Shape] = set()
         """Shapes that do not fit unless something is freed."""
         self.grown = -1
         """The room's count of that when they were found."""
 
-    def add(self, shape: Shape, key: float, job: int) -> None:
+    def add(self, shape: Shape, key: float, job: int, priority: int = 0) -> None:
         line = self.lines.get(shape)
         if line is None:
             line = self.lines[shape] = []
-        insort(line, (-key, -job))
+        insort(line, (priority, -key, -job))
 
-    def remove(self, shape: Shape, key: float, job: int) -> None:
+    def remove(self, shape: Shape, key: float, job: int, priority: int = 0) -> None:
         """Raises KeyError where it does not wait."""
         line = self.lines.get(shape, [])
-        at = bisect_left(line, (-key, -job))
-        if at == len(line) or line[at] != (-key, -job):
+        entry = (priority, -key, -job)
+        at = bisect_left(line, entry)
+        if at == len(line) or line[at] != entry:
             raise KeyError(job)
         del line[at]
 
+    def heads(self, without: Set[Shape] = frozenset()) -> list[tuple[int, float, int, Shape]]:
+        """The first of each line: minus its priority, key, number and shape. They sort as they are thought of."""
+        lines = self.lines.items()
+        return [_head(line[-1], shape) for shape, line in lines if line and shape not in without]
+
     def __len__(self) -> int:
         return sum(map(len, self.lines.values()))
+
+
+def _head(entry: Entry, shape: Shape) -> tuple[int, float, int, Shape]:
+    return -entry[0], -entry[1], -entry[2], shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +80,40 @@ class Reservation:
 def admissions(
     waiting: Waiting,
     room: Room,
-    tiers: Callable[[Shape, bool], Sequence[Tier]],
+    ways: Callable[[Shape], Sequence[Way]],
     *,
     depth: int | None = None,
-    revoking: bool = False,
     reserved: Reservation | None = None,
     seconds: Callable[[int], float] | None = None,
 ) -> Iterator[Start]:
     """The jobs that start now, one after another; each is out of the queue when it is told.
 
     Whoever iterates takes each placement in ``room`` before asking for the next (in a copy, to ask what would be).
-    tiers : where a shape may go, best first, with free GPUs or by pushing flexible workers out. depth : jobs that may
-    be passed over. revoking : whether base demand may push flexible workers out, where free GPUs are not enough.
-    reserved, seconds : what is kept for a job that has waited too long, and how long a job is believed to run.
+    ways : where a shape may go, best first. depth : jobs that may be passed over. reserved, seconds : what is kept for a
+    job that has waited too long, and how long a job is believed to run.
     """
     if room.grown != waiting.grown or reserved is not None:
         waiting.stuck.clear()
         waiting.grown = room.grown
     stuck = waiting.stuck
-    lines = waiting.lines.items()
-    heads = [(-line[-1][0], -line[-1][1], shape) for shape, line in lines if line and shape not in stuck]
+    heads = waiting.heads(stuck)
     heapq.heapify(heads)
     blocked = [waiting.lines[shape] for shape in stuck] if heads else []
     while heads:
-        key, job, shape = heads[0]
+        rank, key, job, shape = heads[0]
         line = waiting.lines[shape]
         if depth is not None and blocked:
-            mine = (-key, -job)
+            mine = (-rank, -key, -job)
             if sum(len(other) - bisect_right(other, mine) for other in blocked) > depth:
                 return
         allowed = EVERYWHERE
         if reserved is not None and job != reserved.job and (seconds is None or seconds(job) > reserved.seconds):
             allowed = ~reserved.servers
-        placed, pushing = place_gang(room, shape, tiers(shape, False), allowed=allowed), False
-        if placed is None and revoking:
-            placed, pushing = place_gang(room, shape, tiers(shape, True), revoking=True, allowed=allowed), True
-        if placed is None:
+        for tiers, revoking in ways(shape):
+            placed = place_gang(room, shape, tiers, revoking=revoking, allowed=allowed)
+            if placed is not None:
+                break
+        else:
             blocked.append(line)
             if reserved is None:
                 stuck.add(shape)
@@ -110,10 +121,11 @@ def admissions(
             continue
         line.pop()
         if line:
-            heapq.heapreplace(heads, (-line[-1][0], -line[-1][1], shape))
+            heapq.heapreplace(heads, _head(line[-1], shape))
         else:
             heapq.heappop(heads)
-        yield Start(job, placed, pushing)
+        assert placed is not None
+        yield Start(job, placed, revoking)
 
 
 def reserve(

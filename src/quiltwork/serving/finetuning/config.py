@@ -70,10 +70,10 @@ def read_config(values: Mapping[str, Json]) -> FineTuning:
     for name in ("text", "out", "steps"):
         if fields.get(name) is None:
             raise fields.error(name, "is missing")
-    model, zoo, name = (_path(fields, one) for one in ("model", "zoo", "name"))
-    if (model is None) == (zoo is None and name is None):
+    model, zoo, called = (_path(fields, one) for one in ("model", "zoo", "name"))
+    if (model is None) == (zoo is None and called is None):
         raise fields.error("model", "needs a checkpoint's folder, or else `zoo` and `name`")
-    if model is None and (zoo is None or name is None):
+    if model is None and (zoo is None or called is None):
         lacking = "zoo" if zoo is None else "name"
         raise fields.error(lacking, "is missing: a model of a zoo has both `zoo` and `name`")
     method = _one_of(fields, "method", (FULL, LORA))
@@ -88,7 +88,7 @@ def read_config(values: Mapping[str, Json]) -> FineTuning:
         steps=steps,
         model=model,
         zoo=zoo,
-        name=name,
+        name=called,
         method=method,
         rank=fields.size("rank"),
         alpha=_between(fields, "alpha", 0, open_below=True),

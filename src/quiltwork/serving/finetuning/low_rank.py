@@ -41,8 +41,8 @@ def projection_shape(module: nn.Module) -> tuple[int, int]:
     """(out, in) of a projection."""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
-    into, out = module.weight.shape  # type: ignore[union-attr,misc] - GPT-2's, stored the other way round
-    return int(out), int(into)
+    into, out = next(module.parameters()).shape  # GPT-2's, stored the other way round
+    return out, into
 
 
 def put_updates(model: Any, config: FineTuning, seed: int) -> dict[str, LowRank]:

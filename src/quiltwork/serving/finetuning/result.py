@@ -16,6 +16,7 @@ import torch
 from quiltwork.core.errors import BadInputError, ConflictError
 from quiltwork.core.servable import Json
 from quiltwork.serving.finetuning.config import WHERE
+from quiltwork.serving.finetuning.source import quietly
 from quiltwork.serving.text import CODEC_FILES
 from quiltwork.zoo.objects import disk_errors, sync_folder
 
@@ -77,7 +78,8 @@ class Result:
 def write_checkpoint(folder: Path, model: Any, stored: torch.dtype, source: Path) -> None:
     """Save a model in the precision that it came in, with the tokenizer it came with."""
     # A copy: what is trained is neither rounded nor, lying in one run of memory, fit to be saved tensor by tensor.
-    copy.deepcopy(model).to(stored).save_pretrained(folder)
+    with quietly():
+        copy.deepcopy(model).to(stored).save_pretrained(folder)
     for name in CODEC_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

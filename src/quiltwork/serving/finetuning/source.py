@@ -44,20 +44,15 @@ class Source:
         Raises BadInputError where it cannot be loaded whole.
         """
         from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
 
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
         try:
-            model, told = AutoModelForCausalLM.from_pretrained(
-                self.folder, dtype="auto", local_files_only=True, output_loading_info=True
-            )
+            with quietly():
+                model, told = AutoModelForCausalLM.from_pretrained(
+                    self.folder, dtype="auto", local_files_only=True, output_loading_info=True
+                )
         except Exception as error:
             what = f"cannot be loaded: {type(error).__name__}: {str(error).strip()[:200]}"
             raise BadInputError(what, where=self.where) from error
-        finally:
-            if shown:
-                logging.enable_progress_bar()
         # What is missing or of another shape would silently be filled with random numbers.
         for problem in ("missing_keys", "mismatched_keys"):
             if odd := sorted(map(str, told.get(problem) or ())):
@@ -68,6 +63,20 @@ class Source:
     def _read(self, name: str) -> bytes | None:
         path = self.folder / name
         return path.read_bytes() if path.is_file() else None
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' own progress bars."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def find_source(config: FineTuning, workdir: str | None) -> Source:

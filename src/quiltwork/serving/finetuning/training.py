@@ -88,7 +88,7 @@ class LanguageTraining:
         for some in torch.split(ids, self._config.micro_batch or count):
             loss = self._loss(self._model, windows[some]) * (len(some) / count)
             loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss)
+            total += float(loss.detach())
         return Gradients(self._weights.take_gradients(), count, {"loss": total})
 
     def apply(self, mean: Gradients) -> StepReport:
@@ -235,7 +235,7 @@ def _digest(parameters: Mapping[str, Tensor]) -> str:
     total = hashlib.blake2b(digest_size=16)
     for name, parameter in parameters.items():
         total.update(f"\0{name}\0{tuple(parameter.shape)}\0".encode())
-        total.update(parameter.detach().cpu().reshape(-1).numpy())
+        total.update(parameter.detach().cpu().reshape(-1).numpy().data)
     return total.hexdigest()
 
 
