@@ -24,8 +24,8 @@ JobsOption = Annotated[
 ]
 ColumnsOption = Annotated[
     str | None,
-    typer.Option("--columns", help="Which columns of --jobs say what: id=...,submit=...,gpus=...,duration=...,team=...,"
-                 "unit=s|ms."),
+    typer.Option("--columns", help="Which columns of --jobs say what: 'id=..., submit=..., gpus=..., duration=..., "
+                 "team=..., unit=s|ms'."),
 ]  # fmt: skip
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many jobs.")]
 InferenceOption = Annotated[
@@ -40,7 +40,7 @@ CountsOption = Annotated[
 PolicyOption = Annotated[
     list[str] | None,
     typer.Option("--policy", help="A set of rules, perhaps with some changed: lyra:headroom=0.1. Repeat it to compare; "
-                 "the first is what the others are compared with. [default: fifo, lyra]"),
+                 "the first is what the others are compared with. Without it, fifo and lyra."),
 ]  # fmt: skip
 PerServerOption = Annotated[int, typer.Option("--gpus-per-server", help="GPUs of each server.")]
 TypesOption = Annotated[

@@ -79,6 +79,8 @@ def _numbers(text: str, where: str) -> list[int]:
 
 
 def _shown(found: Sizing) -> list[RenderableType]:
+    from quiltwork.cluster.study import duration
+
     numbers = ("servers", "lent", "mean queue", "p95 queue", "mean JCT", "p95 JCT", "training's GPUs", "all GPUs",
                "goodput", "preemptions")  # fmt: skip
     made = table("policy", *numbers, *(["holds"] if found.queue_s is not None else []), numbers=numbers)
@@ -86,7 +88,7 @@ def _shown(found: Sizing) -> list[RenderableType]:
         m = point.metrics
         holds = {None: [], True: ["yes"], False: ["no"]}[found.holds(point)]
         made.add_row(point.arm, f"{point.train:,}", "" if point.lent is None else f"{point.lent:,}",
-                     *map(format_duration, (m.queue_mean_s, m.queue_p95_s, m.jct_mean_s, m.jct_p95_s)),
+                     *map(duration, (m.queue_mean_s, m.queue_p95_s, m.jct_mean_s, m.jct_p95_s)),
                      f"{m.usage_train:.1%}", f"{m.usage_all:.1%}", f"{m.goodput:.1%}", f"{m.preemptions:,}",
                      *holds)  # fmt: skip
     return [*found.notes, made, *_answers(found)]

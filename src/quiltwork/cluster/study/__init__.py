@@ -5,7 +5,7 @@
 
 from quiltwork.cluster.study.arms import Arm, arm_of, arms_of
 from quiltwork.cluster.study.comparison import Comparison, Outcome, compare
-from quiltwork.cluster.study.figures import lines_of
+from quiltwork.cluster.study.figures import duration, lines_of
 from quiltwork.cluster.study.fleet import Fleet, types_of
 from quiltwork.cluster.study.results import check_writable
 from quiltwork.cluster.study.sizing import Sizing, whatif
@@ -22,6 +22,7 @@ __all__ = [
     "arms_of",
     "check_writable",
     "compare",
+    "duration",
     "lines_of",
     "types_of",
     "whatif",

@@ -22,7 +22,8 @@ class Figure(NamedTuple):
     better: int = -1
 
 
-def _seconds(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A length of time in words; what is less than a twentieth of a second is none."""
     return "0 s" if seconds < 0.05 else format_duration(seconds)
 
 
@@ -51,15 +52,15 @@ def _hours(worker_s: float) -> float:
 
 
 FIGURES = (
-    Figure("Queue", "mean", "from submission to the first start", lambda m: m.queue_mean_s, _seconds),
-    Figure("Queue", "median", "", lambda m: m.queue_p50_s, _seconds),
-    Figure("Queue", "p95", "", lambda m: m.queue_p95_s, _seconds),
-    Figure("Queue", "p99", "", lambda m: m.queue_p99_s, _seconds),
-    Figure("Queue", "mean wait", "waits after preemptions included", lambda m: m.wait_mean_s, _seconds),
-    Figure("JCT", "mean", "from submission to the end", lambda m: m.jct_mean_s, _seconds),
-    Figure("JCT", "median", "", lambda m: m.jct_p50_s, _seconds),
-    Figure("JCT", "p95", "", lambda m: m.jct_p95_s, _seconds),
-    Figure("JCT", "p99", "", lambda m: m.jct_p99_s, _seconds),
+    Figure("Queue", "mean", "from submission to the first start", lambda m: m.queue_mean_s, duration),
+    Figure("Queue", "median", "", lambda m: m.queue_p50_s, duration),
+    Figure("Queue", "p95", "", lambda m: m.queue_p95_s, duration),
+    Figure("Queue", "p99", "", lambda m: m.queue_p99_s, duration),
+    Figure("Queue", "mean wait", "waits after preemptions included", lambda m: m.wait_mean_s, duration),
+    Figure("JCT", "mean", "from submission to the end", lambda m: m.jct_mean_s, duration),
+    Figure("JCT", "median", "", lambda m: m.jct_p50_s, duration),
+    Figure("JCT", "p95", "", lambda m: m.jct_p95_s, duration),
+    Figure("JCT", "p99", "", lambda m: m.jct_p99_s, duration),
     Figure("JCT", "max slowdown", "of running alone as asked for", lambda m: m.slowdown_max, _times),
     Figure("Usage", "training's GPUs", "allocated, of training's own", lambda m: m.usage_train, _percent, 1),
     Figure("Usage", "with lent GPUs", "allocated, of its own and lent", lambda m: m.usage_whitelist, _percent, 0),

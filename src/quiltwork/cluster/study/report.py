@@ -10,10 +10,9 @@ from itertools import groupby
 from pathlib import Path
 
 from quiltwork.cluster.study.comparison import Comparison
-from quiltwork.cluster.study.figures import lines_of
+from quiltwork.cluster.study.figures import duration, lines_of
 from quiltwork.cluster.study.results import write_whole
 from quiltwork.core.servable import Json
-from quiltwork.core.units import format_duration
 
 _PAGE = Path(__file__).parent / "page"
 _SCRIPTS = ("shapes.js", "distributions.js", "overtime.js", "servers.js", "page.js")
@@ -64,13 +63,13 @@ def _tiles(found: Comparison) -> str:
     tiles = [("Jobs", f"{found.jobs:,}", "")]
     if len(found.outcomes) == 1:
         m = first.metrics
-        tiles += [("Mean queue", format_duration(m.queue_mean_s), ""), ("Mean JCT", format_duration(m.jct_mean_s), ""),
+        tiles += [("Mean queue", duration(m.queue_mean_s), ""), ("Mean JCT", duration(m.jct_mean_s), ""),
                   ("Training's GPUs in use", f"{m.usage_train:.0%}", "")]  # fmt: skip
     else:
         for name, of in (("Shortest mean queue", "queue_mean_s"), ("Shortest mean JCT", "jct_mean_s")):
             best = min(found.outcomes, key=lambda o: float(getattr(o.metrics, of)))
-            than = "" if best is first else f"{first.arm.name} {format_duration(getattr(first.metrics, of))}"
-            tiles.append((f"{name}: {best.arm.name}", format_duration(getattr(best.metrics, of)), than))
+            than = "" if best is first else f"{first.arm.name} {duration(getattr(first.metrics, of))}"
+            tiles.append((f"{name}: {best.arm.name}", duration(getattr(best.metrics, of)), than))
         most = max(found.outcomes, key=lambda o: o.metrics.goodput)
         than = "" if most is first else f"{first.arm.name} {first.metrics.goodput:.1%}"
         tiles.append((f"Most goodput: {most.arm.name}", f"{most.metrics.goodput:.1%}", than))
