@@ -1,7 +1,7 @@
 """The 15-day trace, 50,390 jobs on 172 training and 202 inference servers: first come first served, shortest first, and
 shortest first with loans and elastic scaling.
 
-Everybody knows running times, nobody checkpoints, a T4 is a third of a V100; elastic jobs are the 5 % with most GPU time
+Everybody knows running times, nobody checkpoints, a T4 is a third of a V100; elastic are the 5 % with most GPU time
 and may have twice the workers they asked for, over both GPU types at once. Queue, completion, shortfall and the time
 that simulating takes are one arm's. The rules' parameters were chosen on other jobs of the same log. Everything is
 deterministic but the processor time: one value each, no interval.
