@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.core.trainable import Elastic, Gradients, Setup, State, StepReport, Trainable, mean_of
+from quiltwork.core.sample_order import SampleOrder
+from quiltwork.core.trainable import Elastic, Gradients, Setup, State, StepReport, Trainable, Tunable, mean_of
 
 
 class LinearRegression:
@@ -89,6 +90,30 @@ class Repulsion:
         self._rng.bit_generator.state = state.meta["rng"]
 
 
+class TunedRegression(LinearRegression):
+    """The same, told its batch and its rate. Tunable."""
+
+    def setup(self, setup: Setup) -> None:
+        super().setup(setup)
+        self._order, self._taken, self._rate = SampleOrder(len(self._x), setup.seed), 0, 0.05
+
+    def next_samples(self):
+        return self._order.ids(self._taken, self._batch)
+
+    def apply(self, mean: Gradients) -> StepReport:
+        before, batch = self._w, self._batch
+        report = super().apply(mean)
+        self._w = before + (self._w - before) * self._rate / 0.05
+        self._taken += batch
+        return report
+
+    def set_batch(self, samples: int) -> None:
+        self._batch = samples
+
+    def set_learning_rate(self, rate: float) -> None:
+        self._rate = rate
+
+
 KINDS = [LinearRegression, Repulsion]
 
 
@@ -113,6 +138,33 @@ def test_both_are_trainable_and_only_one_is_elastic():
     assert all(isinstance(made(kind), Trainable) for kind in KINDS)
     assert isinstance(made(LinearRegression), Elastic)
     assert not isinstance(made(Repulsion), Elastic)
+
+
+def test_only_what_can_be_told_batch_and_rate_is_tunable():
+    assert isinstance(made(TunedRegression), Tunable)
+    assert isinstance(made(TunedRegression), Elastic)
+    assert not isinstance(made(LinearRegression), Tunable)
+
+
+@given(batches=st.lists(st.integers(1, 30), min_size=1, max_size=10))
+def test_a_tunable_neither_repeats_nor_skips_a_sample_when_its_batch_changes(batches):
+    tuned, taken = made(TunedRegression), []
+    for batch in batches:
+        tuned.set_batch(batch)
+        taken.extend(tuned.next_samples().tolist())
+        tuned.step()
+    for start in range(0, len(taken) - 63, 64):
+        assert sorted(taken[start : start + 64]) == list(range(64))
+
+
+def test_a_tunable_steps_at_the_rate_that_it_was_told():
+    plain, tuned = made(TunedRegression), made(TunedRegression)
+    tuned.set_learning_rate(0.1)
+    start = plain.state_dict().arrays["w"]
+    plain.step()
+    tuned.step()
+    moved = [one.state_dict().arrays["w"] - start for one in (plain, tuned)]
+    np.testing.assert_allclose(moved[1], 2 * moved[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

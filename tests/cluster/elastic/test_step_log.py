@@ -20,6 +20,12 @@ def test_steps_are_read_as_they_were_written_but_for_a_line_that_was_cut_off(tmp
     assert list(read_step_log(path)) == steps
 
 
+def test_a_log_that_cannot_be_written_ends_and_nothing_else_does():
+    log = StepLog("/dev/full")
+    for done in (1, 2):
+        log.add(StepTime(1.0, done, 1))
+
+
 def test_the_longest_gap_is_between_steps_of_all_workers():
     first = [StepTime(1.0, 1, 1), StepTime(2.0, 2, 1), StepTime(5.0, 3, 2)]
     second = [StepTime(5.5, 3, 2), StepTime(6.0, 4, 2)]

@@ -98,9 +98,9 @@ class Coordinator:
         self._advance()
 
     def warn(self) -> None:
-        """Have a checkpoint written at the next boundary."""
-        for name, worker in self._workers.items():
-            if worker.phase is Phase.COMPUTING:
+        """Have a checkpoint written at the next boundary; while nobody computes, at the first one that comes."""
+        for name in self._workers:
+            if not self._ended(name):
                 self._order(name, m.Warn())
 
     def connected(self, name: str) -> None:

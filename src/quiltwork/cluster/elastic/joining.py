@@ -80,7 +80,10 @@ class Joining:
                 # A state lies in the main memory whatever computes it.
                 joined.transfer = self._group(plan, "transfer", moving, "gloo")
         except QuiltworkError as error:
-            self._say(m.Unprepared(generation, str(error)))
+            with self._lock:
+                wanted = generation in self._wanted
+            if wanted:
+                self._say(m.Unprepared(generation, str(error)))
             return
         with self._lock:
             if generation not in self._wanted:

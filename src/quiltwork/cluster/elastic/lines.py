@@ -41,10 +41,10 @@ def _read(line: bytes, known: Any) -> Any:
     except (ValueError, RecursionError) as error:
         raise BadInputError("is not JSON", where="message") from error
     kinds = {kind.__name__: kind for kind in typing.get_args(known)}
-    if not isinstance(found, dict) or not isinstance(found.get("kind"), str) or found["kind"] not in kinds:
+    name = found.pop("kind", None) if isinstance(found, dict) else None
+    if not isinstance(name, str) or name not in kinds:
         raise BadInputError("is of no known kind", where="message")
-    kind = kinds[found.pop("kind")]
-    return _built(kind, found, kind.__name__)
+    return _built(kinds[name], found, name)
 
 
 @cache

@@ -135,7 +135,7 @@ class Step:
     total: int | None
     finished: bool
     step_s: float
-    """Mean seconds of the steps since the last such report."""
+    """Mean seconds of the steps since the last such report; 0 in the first one after a change."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """May hold what is no number, as a loss may."""
 

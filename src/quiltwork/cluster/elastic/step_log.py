@@ -22,7 +22,10 @@ class StepTime:
 
 
 class StepLog:
-    """Appends to a file, line by line, so that a worker that is killed leaves all but the last one whole."""
+    """Appends to a file, line by line, so that a worker that is killed leaves all but the last one whole.
+
+    A log that cannot be written any more, on a full disk for one, ends there: training does not hang on it.
+    """
 
     def __init__(self, path: str | None) -> None:
         self._file: IO[bytes] | None = None
@@ -31,7 +34,11 @@ class StepLog:
 
     def add(self, step: StepTime) -> None:
         if self._file is not None:
-            self._file.write(f"{step.at:.6f} {step.done} {step.generation}\n".encode())
+            try:
+                self._file.write(f"{step.at:.6f} {step.done} {step.generation}\n".encode())
+            except OSError:
+                self._file.close()
+                self._file = None
 
 
 def read_step_log(path: str | Path) -> Iterator[StepTime]:
