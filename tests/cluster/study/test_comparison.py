@@ -26,7 +26,7 @@ def study(tmp_path):
 def test_arms_run_on_the_same_jobs_and_are_compared_with_the_first(study):
     said = []
     found = compare(study, ["fifo", arm_of("lyra")], progress=said.append)
-    assert said == ["reading the jobs", "fifo (1 of 2)", "lyra (2 of 2)"]
+    assert said == ["preparing the jobs", "fifo (1 of 2)", "lyra (2 of 2)"]
     first, second = found.outcomes
     assert (first.arm.name, second.arm.name) == ("fifo", "lyra")
     assert first.metrics.jobs == second.metrics.jobs == found.jobs == 120

@@ -1,5 +1,7 @@
 """How many servers it takes."""
 
+from dataclasses import replace
+
 import pytest
 from small_studies import small_study, write_jobs
 
@@ -44,7 +46,9 @@ def test_a_size_that_holds_by_chance_below_one_that_does_not_is_no_answer(study)
 
 def test_servers_that_are_lent_for_good_shorten_the_queue(tmp_path):
     study = plain(tmp_path, skip_too_large=True)
+    study = replace(study, fleet=Fleet(1, 7))
     found = whatif(study, [1], ["sjf"], lend=[4, 0], queue_s=1.0)
+    assert not any("nothing is lent" in note for note in found.notes)
     assert [(p.train, p.lent) for p in found.points] == [(1, 0), (1, 4)]
     none, four = (p.metrics for p in found.points)
     assert (none.loans, four.loans, four.reclaims) == (0, 4, 0)

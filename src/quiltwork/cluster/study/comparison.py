@@ -116,7 +116,7 @@ def compare(
         check_writable(Path(report), folder=False)
     if out is not None:
         check_writable(Path(out), folder=True)
-    progress("reading the jobs")
+    progress("estimating running times" if study.estimates == "learned" else "preparing the jobs")
     world = world_of(study)
     story: list[Mapping[str, Json]] = []
     outcomes: list[Outcome] = []

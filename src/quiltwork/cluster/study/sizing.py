@@ -103,7 +103,8 @@ def whatif(
     if queue_s is not None and not 0 <= queue_s < float("inf"):
         raise BadInputError(f"{queue_s} is not a length of time", where="queue")
     arms = [_lending(arm) if lend else arm for arm in arms_of(policies, changes)]
-    smallest = replace(study.fleet, train=min(train))
+    smallest = replace(study.fleet, train=min(train), infer=0 if lend else study.fleet.infer)
+    progress("estimating running times" if study.estimates == "learned" else "preparing the jobs")
     base = world_of(replace(study, fleet=smallest))
     points: list[Point] = []
     for lent in (*sorted(lend),) or (None,):
