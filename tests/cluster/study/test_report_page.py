@@ -129,13 +129,13 @@ def test_dragging_moves_what_was_zoomed(page):
 def test_another_policy_is_shown_over_the_same_time(page):
     assert "of lyra" in shown(page)
     page.locator("#arms label", has_text="fifo").click()
-    page.wait_for_function("document.getElementById('range').textContent.endsWith('of fifo')")
+    page.wait_for_function("() => document.getElementById('range').textContent.endsWith('of fifo')")
     page.locator("#pools").hover(position={"x": 500, "y": 100})
     assert "0 of 0 lent ones" in page.locator("#time-detail").inner_text()
 
 
 def test_a_server_says_how_busy_it_was(page, report):
-    page.wait_for_function("pictures.size > 0")
+    page.wait_for_function("() => pictures.size > 0")
     canvas = page.locator("#servers")
     box = canvas.bounding_box()
     canvas.hover(position={"x": 200, "y": 4})
@@ -169,5 +169,5 @@ def test_everything_that_can_be_used_has_a_name(page):
 
 def test_a_narrow_screen_is_not_scrolled_sideways(page):
     page.set_viewport_size({"width": 400, "height": 800})
-    page.wait_for_function("document.querySelector('#pools svg').viewBox.baseVal.width < 400")
+    page.wait_for_function("() => document.querySelector('#pools svg').viewBox.baseVal.width < 400")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
