@@ -13,6 +13,9 @@ from quiltwork.core.units import parse_bytes, parse_duration
 
 T = TypeVar("T")
 _LARGEST = 1 << 20
+_BRACKET = re.compile(r"[][{}]")
+_DEEPEST = 100
+"""Brackets inside one another, those of quoted text among them."""
 _EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 _WRITTEN = ("str", "int", "float", "bool", "timestamp")
 
@@ -157,6 +160,13 @@ def parse_yaml(text: str, file: str) -> Field:
 
     if len(text) > _LARGEST:
         raise BadInputError("is longer than a megabyte", where=file)
+    # Before it is parsed: a scanner looks back at every open bracket for each token.
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
+        raise BadInputError("is nested too deeply", where=file)
     try:
         # An alias stands for as much as it likes: nine lines of them for a billion values.
         for event in yaml.parse(text, yaml.SafeLoader):
