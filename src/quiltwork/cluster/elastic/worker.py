@@ -84,8 +84,10 @@ class _Worker:
                     joining.prepare(plan)
                 case m.Cancel(generation):
                     joining.drop(generation)
-                case _:
-                    joining.drop_all()
+                case m.Abandon(generation):
+                    joining.drop_upto(generation)
+                case None:
+                    joining.drop_upto(None)
 
         self._prepare = prepare
         ready = m.Ready(os.getpid(), settings.host, work.elastic, store, layout)
