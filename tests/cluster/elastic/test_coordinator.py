@@ -371,6 +371,29 @@ def test_one_that_computes_in_a_group_that_is_no_more_is_told():
     assert ("b", m.Abandon(1)) in coordinator.take_orders()
 
 
+def test_the_state_of_one_that_was_away_while_the_others_went_on_does_not_count():
+    workers = Workers()
+    workers.want("a", "b")
+    workers.join("a", "b")
+    workers.lose("b")
+    workers.step()
+    workers.coordinator.connected("b")
+    workers.coordinator.heard("b", ready())
+    workers.coordinator.heard("b", m.Computing(workers.plans[1], 0))
+    workers.settle()
+    workers.step()
+    assert workers.coordinator.members == ("a", "b")
+    assert (workers.plans[max(workers.plans)].source, workers.done["b"]) == ("a", 2)
+    workers.want("a")
+    workers.step()
+    workers.coordinator.connected("c")
+    workers.coordinator.heard("c", ready())
+    workers.coordinator.heard("c", m.Stalled(0, 1, True))
+    workers.lose("a")
+    workers.want("c")
+    assert workers.plans[max(workers.plans)].restore
+
+
 class World:
     """Workers whose messages take their time, that die at any moment, and whose steps are all or nothing for each.
 

@@ -297,8 +297,9 @@ class Coordinator:
         self._fruitless, self._why = self._fruitless + 1, what
 
     def _stalled(self, name: str, worker: Worker, said: m.Stalled) -> None:
-        worker.phase, worker.held = Phase.READY, said.done if said.whole else None
-        if said.whole:
+        worker.phase, worker.held = Phase.READY, None
+        if said.whole and self._current is None:  # else others have gone on without it, and are further
+            worker.held = said.done
             self._done = max(self._done, said.done)
         if self._broken is not None and said.generation >= self._broken:
             self._stalling.discard(name)

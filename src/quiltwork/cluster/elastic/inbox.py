@@ -29,7 +29,9 @@ class Inbox:
                     self._enter = generation
                 case m.Abandon(generation):
                     self._abandoned = max(self._abandoned, generation)
-                    self._go = self._enter = None
+                    # What came before it may be of a later plan, which this does not touch.
+                    self._go = None if self._go is None or self._go <= generation else self._go
+                    self._enter = None if self._enter is None or self._enter <= generation else self._enter
                 case m.Warn():
                     self._warned = True
                 case m.Conclude():
@@ -80,11 +82,6 @@ class Inbox:
                 entered, self._enter = self._enter, None
                 return m.Enter(entered)
             return None
-
-    def wake(self) -> None:
-        """Have ``next`` return soon."""
-        with self._changed:
-            self._changed.notify_all()
 
     def _anything(self) -> bool:
         return self._end is not None or self._abandoned > self._answered or self._conclude or self._enter is not None

@@ -57,11 +57,12 @@ class Joining:
             self._wanted.discard(generation)
             self._joined.pop(generation, None)
 
-    def drop_all(self) -> None:
-        """Leave all groups that are not in use."""
+    def drop_upto(self, generation: int | None) -> None:
+        """Leave the groups of all plans up to that one, or of all; but not those that are in use."""
         with self._lock:
-            self._wanted.clear()
-            self._joined.clear()
+            for one in [one for one in self._wanted if generation is None or one <= generation]:
+                self._wanted.discard(one)
+                self._joined.pop(one, None)
 
     def take(self, generation: int) -> Joined | None:
         """The groups of a plan, to be used now; None where they were dropped."""

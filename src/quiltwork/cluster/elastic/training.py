@@ -106,7 +106,8 @@ class Training:
         """Take part in a plan, together with others who do not compute either, or as a newcomer."""
         began = self._clock()
         joined = self._joining.take(generation)
-        if joined is None:
+        if joined is None:  # the link was lost in between
+            self._say(m.Broken(generation, "the plan was dropped"))
             return
         plan, work, me = joined.plan, self._work, self._settings.worker
         try:
@@ -160,7 +161,8 @@ class Training:
     # ---- computing
 
     def _compute(self, plan: m.Plan) -> None:
-        work, going = self._work, None
+        work = self._work
+        going: int | None = None
 
         def mark() -> bool:
             nonlocal going

@@ -76,7 +76,7 @@ class _Worker:
         saver = Saver(settings.checkpoint, time.monotonic, say)
         training = Training(settings, work, self.inbox, joining, saver, say=say, lost_for=self.contact.lost_for)
         layout = "" if work.layout is None else work.layout.digest()
-        self._recall, self._pulse = training.recall, training.pulse
+        self._pulse = training.pulse
 
         def prepare(order: m.Prepare | m.Cancel | m.Abandon | None) -> None:
             match order:
@@ -84,12 +84,15 @@ class _Worker:
                     joining.prepare(plan)
                 case m.Cancel(generation):
                     joining.drop(generation)
-                case _:
-                    joining.drop_all()
+                case m.Abandon(generation):
+                    joining.drop_upto(generation)
+                case None:
+                    joining.drop_upto(None)
 
         self._prepare = prepare
         ready = m.Ready(os.getpid(), settings.host, work.elastic, store, layout)
-        self._ready = [ready]
+        # In this order: nothing else may be said before it, whenever the link is lost.
+        self._ready, self._recall = [ready], training.recall
         say(ready)
         training.run()
 
@@ -153,6 +156,8 @@ def _on_termination(leave: Callable[[], None]) -> Iterator[None]:
                 leave()
 
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    # An interrupt at the terminal is for whoever started this process to handle.
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     woken = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=watch, name="elastic-signals", daemon=True).start()
     try:
@@ -160,6 +165,7 @@ def _on_termination(leave: Callable[[], None]) -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(woken)
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupted)
         theirs.close()
 
 
