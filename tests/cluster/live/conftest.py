@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -17,6 +18,13 @@ class LocalWorld(World):
     def supervisor(self, server):
         """PID of a server's supervisor."""
         return self.backend._places[server].pid
+
+    def close(self):
+        for place in self.backend._places.values():
+            with contextlib.suppress(ProcessLookupError):
+                if place.pid is not None:  # a test that failed may have left it stopped
+                    os.kill(place.pid, signal.SIGCONT)
+        super().close()
 
     def lose(self, server):
         os.kill(self.supervisor(server), signal.SIGKILL)
