@@ -4,6 +4,10 @@ Both schedule by shortest remaining time and preempt. Work is Muri's own (trace 
 what an iteration takes (``work.muri``); its overhead at each start is set to 0, ours at a restart is 0, and what a
 preempted job has done is kept. The figure is the mean job completion time: the worse of ratio and inverse, so that
 being faster counts as much against us as being slower. Muri's code is named by the variable QUILTWORK_MURI.
+
+One thing is not the same: at each event Muri places all jobs anew, as if moving cost nothing; ours stay where they are
+until they are preempted. Where many long jobs of one GPU run beside jobs of whole servers (trace 1, in the rows), those
+keep servers that Muri clears, and the means differ.
 """
 
 from __future__ import annotations

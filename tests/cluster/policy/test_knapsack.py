@@ -76,6 +76,24 @@ def test_marginal_gain_is_optimal_for_workers_of_one_gpu_and_diminishing_returns
     assert allocate(menus, ones, capacity).value == pytest.approx(allocate_exactly(menus, ones, capacity).value)
 
 
+@settings(max_examples=300, deadline=None)
+@given(case, st.integers(0, 12))
+def test_nothing_is_left_that_fits_and_would_help(jobs, capacity):
+    menus, gpus = [m for m, _ in jobs], [g for _, g in jobs]
+    found = allocate(menus, gpus, capacity)
+    left = capacity - sum(k * g for k, g in zip(found.workers, gpus, strict=True))
+    for menu, g, k in zip(menus, gpus, found.workers, strict=True):
+        ahead = menu.values[k + 1 : k + 1 + left // g]
+        assert max(ahead, default=0.0) <= menu.values[k]
+
+
+def test_what_the_last_segment_leaves_goes_to_the_best_gain_per_gpu_that_fits():
+    # Four GPUs of five go to the first; of the others one wants two, the better of the rest one.
+    menus = [menu_of([0, 0, 0, 0, 400]), menu_of([0, 0, 90]), menu_of([0, 30]), menu_of([0, 40])]
+    assert allocate(menus, [1, 1, 1, 1], 5).workers == [4, 0, 0, 1]
+    assert allocate(menus, [1, 1, 1, 1], 7).workers == [4, 2, 0, 1]
+
+
 def test_without_bound_everybody_gets_all_that_helps():
     assert allocate(THREE, GPUS, 1000).workers == [4, 2, 4]
     assert allocate(THREE, GPUS, 1000).gap == 0

@@ -6,6 +6,7 @@ comes earlier. At most one line of each menu is taken, and the GPUs are bounded.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -128,23 +129,32 @@ def _bound(density: Floats, sizes: Ints, capacity: int) -> float:
 def _fill(menus: Sequence[Menu], weight: Ints, worth: Floats, workers: Ints, left: int, queue: Ints) -> None:
     """Spend what the last whole segment left: again and again the best gain per GPU that fits, of the next few jobs."""
     near = list(dict.fromkeys(queue.tolist()))[: 16 + 4 * left]
-    while left > 0:
-        best, at, more = 0.0, -1, 0
-        for job in near:
-            most = left // int(weight[job])
-            values = menus[job].values
-            now = int(workers[job])
-            ahead = values[now + 1 : now + 1 + most]
-            if ahead.size:
-                gains = (ahead - values[now]) / np.arange(1, ahead.size + 1)
-                k = int(np.argmax(gains))
-                gain = float(gains[k] * worth[job] / weight[job])
-                if gain > best:
-                    best, at, more = gain, job, k + 1
-        if at < 0:
-            return
-        workers[at] += more
-        left -= more * int(weight[at])
+
+    def offer(at: int) -> tuple[float, int, int]:
+        """The best that a job can do with what is left: minus its gain per GPU, its place, workers more."""
+        job = near[at]
+        values, now = menus[job].values, int(workers[job])
+        ahead = values[now + 1 : now + 1 + left // int(weight[job])]
+        if not ahead.size:
+            return 0.0, at, 0
+        gains = (ahead - values[now]) / np.arange(1, ahead.size + 1)
+        k = int(np.argmax(gains))
+        return -float(gains[k] * worth[job] / weight[job]), at, k + 1
+
+    offers = [found for at in range(len(near)) if (found := offer(at))[0] < 0]
+    heapq.heapify(offers)
+    while offers:
+        _, at, more = offers[0]
+        job = near[at]
+        # With less left an offer only gets worse: one that still fits is still its job's best.
+        if more * int(weight[job]) <= left:
+            workers[job] += more
+            left -= more * int(weight[job])
+        renewed = offer(at)
+        if renewed[0] < 0:
+            heapq.heapreplace(offers, renewed)
+        else:
+            heapq.heappop(offers)
 
 
 def allocate_exactly(
