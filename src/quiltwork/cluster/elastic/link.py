@@ -70,6 +70,7 @@ class JobLink:
         self._coordinator = Coordinator()
         self._connections: dict[str, _Connection] = {}
         self._missing_since: float | None = None
+        self._forgotten = False
 
     def want(self, members: Sequence[str]) -> None:
         """Who shall compute from the next possible step boundary on, by rank; nobody stops the job.
@@ -101,6 +102,10 @@ class JobLink:
 
     def _joined(self, worker: str, connection: _Connection) -> None:
         with self._lock:
+            if self._forgotten:
+                # Since it was asked who this is.
+                connection.close()
+                return
             if (old := self._connections.get(worker)) is not None:
                 old.close()
                 self._coordinator.lost(worker)
@@ -160,6 +165,7 @@ class JobLink:
 
     def _close(self) -> None:
         with self._lock:
+            self._forgotten = True
             connections, self._connections = self._connections, {}
         for connection in connections.values():
             connection.close()
