@@ -100,12 +100,14 @@ class JobLink:
         with self._lock:
             return {name: now - connection.heard_at for name, connection in self._connections.items()}
 
-    def _joined(self, worker: str, connection: _Connection) -> None:
+    def _joined(self, worker: str, connection: _Connection, welcome: m.Welcome) -> None:
+        """Whoever has heard the welcome is in."""
         with self._lock:
             if self._forgotten:
                 # Since it was asked who this is.
                 connection.close()
                 return
+            connection.send(welcome)
             if (old := self._connections.get(worker)) is not None:
                 old.close()
                 self._coordinator.lost(worker)
@@ -278,8 +280,7 @@ class Link:
                 return
             sock.settimeout(None)
             connection = _Connection(sock, self._clock())
-            connection.send(m.Welcome(self._silence_s / 4))
-            job._joined(hello.worker, connection)
+            job._joined(hello.worker, connection, m.Welcome(self._silence_s / 4))
             job._ended(hello.worker, connection, self._listen(job, hello.worker, connection, lines))
 
     def _known(self, hello: m.FromWorker) -> JobLink:
