@@ -67,7 +67,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     kv_bytes = 2 * shape.layers * shape.hidden * 4
     profile = SegmentProfile(rows, kv_bytes=kv_bytes, hidden_bytes=shape.hidden * 4)
     profiles = {key: profile for keys in instances(zoo, [model, other]).values() for key in keys}
-    work = {seed: requests(model, other, profile, shape, seed, count=4 if quick else 16) for seed in seeds}
+    work = {seed: requests(model, other, profile, shape, seed, count=4 if quick else 14) for seed in seeds}
 
     latency: dict[tuple[float, str], list[float]] = {}
     beats: dict[tuple[float, str], list[Beat]] = {}
