@@ -44,13 +44,14 @@ AGENTS = ("agent0", "agent1")
 
 
 def run(context: Context) -> Mapping[str, Outcome]:
-    """For each link and policy a crew of its own; the same requests for all of them."""
+    """A crew for each link and policy, those of a link at the same time; the same requests for all."""
     import torch
 
     from quiltwork.serving.agents.settings import AgentSettings
     from quiltwork.serving.policy.cost import Link, SegmentProfile
     from quiltwork.serving.policy.kv import KVState, crossover_bytes_per_s
-    from work.paced import PacedFleet, instances, measured_rows
+    from work.paced import instances, measured_rows
+    from work.paced_apart import Crew, replayed
 
     quick = context.quick
     shape = SMALL_BODY if quick else BODY_30M
@@ -66,25 +67,26 @@ def run(context: Context) -> Mapping[str, Outcome]:
     kv_bytes = 2 * shape.layers * shape.hidden * 4
     profile = SegmentProfile(rows, kv_bytes=kv_bytes, hidden_bytes=shape.hidden * 4)
     profiles = {key: profile for keys in instances(zoo, [model, other]).values() for key in keys}
-    work = {seed: requests(model, other, profile, shape, seed, count=4 if quick else 24) for seed in seeds}
+    work = {seed: requests(model, other, profile, shape, seed, count=4 if quick else 14) for seed in seeds}
 
     latency: dict[tuple[float, str], list[float]] = {}
     beats: dict[tuple[float, str], list[Beat]] = {}
+    cores: dict[float, float] = {}
     for gbit in gbits:
         link = Link(LATENCY_S, gbit * 1e9 / 8)
         links = {(a, b): link for a in AGENTS for b in AGENTS if a != b}
-        for policy in ("best", *FIXED):
-            context.progress(f"{gbit} Gb/s: {policy}")
-            settings = AgentSettings(kv_policy=policy, links=links, rebalance_s=0)
-            crew = PacedFleet(zoo, {model: [AGENTS], other: [AGENTS[:1]]}, profiles, settings, agents=2,
-                              kv_bytes=1 << 24 if quick else 1 << 30)  # fmt: skip
-            try:
-                for seed in seeds:
-                    done = crew.replay(work[seed])
-                    latency.setdefault((gbit, policy), []).append(statistics.fmean(done.latencies[model]))
-            finally:
-                crew.close()
-            beats[gbit, policy] = list(done.beats.values())
+        context.progress(f"{gbit} Gb/s")
+        policies = ("best", *FIXED)
+        crews = [
+            Crew(zoo, {model: [AGENTS], other: [AGENTS[:1]]}, profiles,
+                 AgentSettings(kv_policy=policy, links=links, rebalance_s=0), agents=2,
+                 kv_bytes=1 << 24 if quick else 1 << 30, runs=[work[seed] for seed in seeds])
+            for policy in policies
+        ]  # fmt: skip
+        for policy, found in zip(policies, replayed(crews), strict=True):
+            latency[gbit, policy] = [statistics.fmean(run[model]) for run in found.latencies]
+            beats[gbit, policy] = found.beats
+            cores[gbit] = cores.get(gbit, 0.0) + found.cores
 
     handling = _handling({gbit: beats[gbit, "move"] for gbit in gbits})
     table = []
@@ -97,7 +99,8 @@ def run(context: Context) -> Mapping[str, Outcome]:
         table.append({"link Gb/s": gbit, **{f"{p} s": round(m, 3) for p, m in means.items()}, "best fixed": best,
                       "ours / best": round(ratio, 3), **_ways(beats[gbit, "best"]),
                       "predicted": _predicted(profile, gbit, handling),
-                      **_move_seconds(beats[gbit, "best"] + beats[gbit, "move"])})  # fmt: skip
+                      **_move_seconds(beats[gbit, "best"] + beats[gbit, "move"]),
+                      "cores": round(cores[gbit], 2)})  # fmt: skip
     assert worst is not None
     agreeing = [row for row in table if _agrees(row)]
     crossover = crossover_bytes_per_s(KVState(PROMPT, profile, Link(), 8, Link(), handling=handling)) * 8 / 1e9
