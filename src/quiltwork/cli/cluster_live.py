@@ -37,6 +37,9 @@ def up(
     gateway: Annotated[
         str | None, typer.Option(metavar="URL", help="The `quiltwork up` whose load says what inference needs.")
     ] = None,
+    requests_per_server: Annotated[
+        float, typer.Option(help="The gateway's requests at a time that keep one inference server busy.")
+    ] = 4.0,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run workers on this Ray cluster: auto, local, HOST:PORT.")
     ] = None,
@@ -65,11 +68,14 @@ def up(
     door_keys = KeyFile(keys) if keys is not None else None
     if door_keys is not None and not door_keys.keys():
         raise BadInputError("has no keys", where=str(keys), hint="quiltwork keys add TENANT --admin")
+    if not 0 < requests_per_server < float("inf"):
+        raise BadInputError(f"{requests_per_server} is not a number above 0", where="--requests-per-server")
     gpu_types = _types(types)
     settings = Settings(rules=rules_named(policy), gpu_types=gpu_types)
     servers = _servers(train, infer, gpus_per_server, gpu_types)
     bound = listen(address)
-    with open_host(Host(state, servers, settings, gateway=gateway, ray=ray)) as (controller, desk):
+    host_of = Host(state, servers, settings, gateway=gateway, ray=ray, requests_per_server=requests_per_server)
+    with open_host(host_of) as (controller, desk):
         stop = threading.Event()
         loop = threading.Thread(target=controller.run, args=(stop,), name="cluster")
         app = create_app(
