@@ -25,7 +25,7 @@ def waves(days, seed=0, noise=0.01):
     return Demand(t, np.clip(share, 0, 1), np.zeros(len(t), dtype=bool))
 
 
-FORECASTERS = [Persistence, lambda: Persistence(seasonal=True), Boosted]
+FORECASTERS = [Persistence, lambda: Persistence(seasonal=True), pytest.param(Boosted, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("make", FORECASTERS)

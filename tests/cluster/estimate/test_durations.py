@@ -69,6 +69,7 @@ def test_jobs_that_are_unknown_or_dropped_teach_nothing():
     assert estimates.submitted(Submitted("b", 1.0, 1, "t", "x")) == UNKNOWN
 
 
+@pytest.mark.slow
 def test_jobs_are_ordered_by_what_their_teams_do():
     trace = jobs(2000)
     made = replay(trace)
@@ -88,6 +89,7 @@ def test_intervals_widen_until_they_hold_what_they_should():
     assert 0.72 < np.mean(held[1000:]) < 0.95
 
 
+@pytest.mark.slow
 def test_running_times_that_are_not_yet_known_change_no_estimate():
     trace = jobs(1500)
     now = 1000 * 60.0
