@@ -1,6 +1,7 @@
 """The controller over machines that are lists: what it asks for, and what it makes of what happens."""
 
 import random
+import threading
 
 import pytest
 from stand_in_cluster import ListedWorld
@@ -228,6 +229,44 @@ def test_nothing_is_started_that_could_not_be_written_down(world):
     world.step()
     assert len(world.backend.living) == 1
     assert world.desk.jobs()[0]["runs"] == 1
+
+
+def test_a_worker_that_cannot_be_written_down_is_not_started_and_is_tried_again(world, monkeypatch):
+    job = world.command(workers=2)
+
+    def full(workers, entry=None):
+        raise CapacityError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.memory, "keep_workers", full)
+        with pytest.raises(CapacityError):
+            world.step()
+    assert not world.backend.orders
+    world.step()
+    assert len(world.members(job)) == len(world.backend.living) == 2
+
+
+def test_a_step_that_fails_is_told_and_made_again(world, monkeypatch):
+    """In the loop: whoever asks while it goes on gets an answer."""
+    job = world.command()
+    failed, stop = threading.Event(), threading.Event()
+
+    def full(workers, entry=None):
+        failed.set()
+        raise OSError("no space left")
+
+    monkeypatch.setattr(world.memory, "keep_workers", full)
+    loop = threading.Thread(target=world.controller.run, args=(stop,))
+    loop.start()
+    assert failed.wait(60)
+    while "no space left" not in world.desk.status()["troubles"].get("controller", ""):
+        assert loop.is_alive()
+    monkeypatch.undo()
+    while not world.desk.job(job)["members"]:
+        assert loop.is_alive()
+    assert "controller" not in world.desk.status()["troubles"]
+    stop.set()
+    loop.join()
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again(world):

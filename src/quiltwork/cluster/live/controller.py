@@ -100,8 +100,18 @@ class Controller:
     # The loop.
 
     def run(self, stop: threading.Event) -> None:
-        """Step after step until told to stop; workers run on."""
-        self.turns.run(stop, self.step, self._settings.poll_s)
+        """Step after step until told to stop; workers run on. A step that fails is told, and made again: what is to be
+        done hangs on what is written and what runs, not on how far the last step came."""
+        self.turns.run(stop, self._safe_step, self._settings.poll_s)
+
+    def _safe_step(self, timeout_s: float) -> None:
+        try:
+            self.step(timeout_s)
+        except (QuiltworkError, OSError) as error:
+            self.troubles["controller"] = f"a step failed, and is made again: {error}"
+            self.turns.take(self._settings.retry_after_s)
+        else:
+            self.troubles.pop("controller", None)
 
     def step(self, timeout_s: float = 0.0) -> None:
         """Hear, decide, write down, carry out. timeout_s : as long may it wait for somebody to ask something."""

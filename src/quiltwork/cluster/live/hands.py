@@ -95,9 +95,8 @@ class Hands:
         for (job, flexible), gang in gangs.items():
             orders = self._book.orders(entries[job], gang, flexible=flexible)
             workers = [Worker(o.worker_id, job, o.server_id, entries[job].runs, o) for o in orders]
-            for worker in workers:
-                self._workers[worker.id] = worker
             self._memory.keep_workers(workers, entries[job])
+            self._workers.update({worker.id: worker for worker in workers})
             for worker in workers:
                 self._send(worker)
 
