@@ -111,7 +111,7 @@ class ListedMemory:
     moves: list = field(default_factory=list)
     full: bool = False
 
-    def recall(self, servers, started_s):
+    def recall(self, servers):
         if not self.servers:
             self.servers = tuple(servers)
         return Recalled(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quiltwork.cli.cluster_client import Cluster
 from quiltwork.cli.output import emit, table
+from quiltwork.cli.serving import end_quietly, open_keys
 from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.servable import Json
 
@@ -59,15 +58,11 @@ def up(
     from quiltwork.gateway.app import create_app
     from quiltwork.gateway.cluster_routes import cluster_router
     from quiltwork.gateway.server import LOCAL_NAMES, Address, check_address, listen, serve, url_of
-    from quiltwork.gateway.tenants import KeyFile
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    end_quietly()
     address = Address(host, port)
     check_address(address, keys=keys is not None)
-    door_keys = KeyFile(keys) if keys is not None else None
-    if door_keys is not None and not door_keys.keys():
-        raise BadInputError("has no keys", where=str(keys), hint="quiltwork keys add TENANT --admin")
+    door_keys = open_keys(keys, "quiltwork keys add TENANT --admin")
     if not 0 < requests_per_server < float("inf"):
         raise BadInputError(f"{requests_per_server} is not a number above 0", where="--requests-per-server")
     gpu_types = _types(types)
@@ -94,10 +89,6 @@ def up(
             loop.join()
             if stop_workers:
                 controller.stop_workers()
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def _types(text: str) -> tuple[str, ...]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from quiltwork.cli.parallel import check_parallel
+from quiltwork.cli.serving import end_quietly, open_keys
 from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.registry import SERVABLES, find, names
@@ -90,16 +89,12 @@ def up(
     from quiltwork.gateway.app import create_app
     from quiltwork.gateway.limits import Limits
     from quiltwork.gateway.server import LOCAL_NAMES, Address, check_address, listen, serve, url_of
-    from quiltwork.gateway.tenants import KeyFile
     from quiltwork.zoo import Zoo
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    end_quietly()
     address = Address(host, port)
     check_address(address, keys=keys is not None)
-    door_keys = KeyFile(keys) if keys is not None else None
-    if door_keys is not None and not door_keys.keys():
-        raise BadInputError("has no keys", where=str(keys), hint="quiltwork keys add TENANT")
+    door_keys = open_keys(keys, "quiltwork keys add TENANT")
     positive: dict[str, float | None] = {
         "--max-model-len": max_model_len, "--max-num-seqs": max_num_seqs, "--agents": agents,
         "--tenant-requests": tenant_requests, "--tenant-rate": tenant_rate,
@@ -186,11 +181,6 @@ def up(
             bound.close()
             for servable in servables.values():
                 servable.close()
-
-
-def _end(sig: int, frame: FrameType | None) -> NoReturn:
-    """To be told to end while models are loaded or closed is no failure; while it answers, ``serve`` sees to it."""
-    raise SystemExit(0)
 
 
 def _servable_models(zoo: object) -> list[ModelRef]:

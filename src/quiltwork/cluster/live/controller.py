@@ -63,7 +63,7 @@ class Controller:
         self._clock, self._lender = clock, lender
         self.book = book
         self.turns = Turns()
-        kept = memory.recall(servers, clock())
+        kept = memory.recall(servers)
         self.entries: dict[str, Entry] = {entry.id: entry for entry in kept.entries}
         self.hands = Hands(backend, crews, memory, book, {worker.id: worker for worker in kept.workers})
         self.index = {server.id: i for i, server in enumerate(kept.servers)}
@@ -157,7 +157,6 @@ class Controller:
             server = self.index.get(event.server_id)
             if server is not None and self.cluster.closed.get(server) == LOST:
                 self.scheduler.open(now, server)
-                self._fence()
 
     def _exited(self, worker: Worker, event: WorkerExited, now: float) -> None:
         """A worker is gone: as it was told to, as one that is done, or against all expectation."""

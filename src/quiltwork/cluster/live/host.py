@@ -55,7 +55,7 @@ def open_host(host: Host) -> Iterator[tuple[Controller, Desk]]:
         memory = StoreMemory(store)
         if host.ray is None:
             # Before anything is started for it: whether it is this cluster at all.
-            memory.recall(host.servers, time.time())
+            memory.recall(host.servers)
         backend = _backend(host)
         stack.callback(backend.close)
         servers = host.servers if host.ray is None else _nodes(backend, host.settings.gpu_types)

@@ -24,7 +24,7 @@ class Recalled:
 class Memory(Protocol):
     """Every call is one transaction: when it returns, it is kept; where it raises QuiltworkError, nothing is."""
 
-    def recall(self, servers: Sequence[Server], started_s: float) -> Recalled:
+    def recall(self, servers: Sequence[Server]) -> Recalled:
         """What was written down before; of a new cluster, its servers."""
         ...
 

@@ -24,7 +24,7 @@ class StoreMemory:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def recall(self, servers: Sequence[Server], started_s: float) -> Recalled:
+    def recall(self, servers: Sequence[Server]) -> Recalled:
         """Raises ConflictError where a cluster that is there has other servers, CorruptionError where it is damaged."""
         known = {server.id: server for server in self._store.servers()}
         if not known:
