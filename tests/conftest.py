@@ -8,7 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# How long an example takes says something of the machine, and nothing of what is tested.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("QUILTWORK_DATA") or PROJECT.parent / "shared" / "data")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium")
