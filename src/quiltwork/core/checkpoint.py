@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quiltwork.core.disk import sync
 from quiltwork.core.errors import BadInputError, CorruptionError, QuiltworkError
 from quiltwork.core.trainable import Arrays, State
 
@@ -65,9 +66,9 @@ class CheckpointFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             save_file(arrays, fresh, {_META: meta, _DIGEST: _digest(arrays, meta)})
-            _sync(fresh)
+            sync(fresh)
             os.replace(fresh, self.path)
-            _sync(self.path.parent)
+            sync(self.path.parent)
         except (OSError, SafetensorError) as error:
             what = (error.strerror if isinstance(error, OSError) else None) or error
             raise QuiltworkError(f"cannot be written: {what}", where=str(self.path)) from error
@@ -82,12 +83,3 @@ def _digest(arrays: Arrays, meta: str) -> str:
         total.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,12 +12,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quiltwork.core.disk import FULL
 from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, QuiltworkError
 from quiltwork.core.names import ModelRef
 from quiltwork.zoo.derived import MADE, refuse_export
 from quiltwork.zoo.dtypes import widen
 from quiltwork.zoo.formats.rotary_rows import interleaved
-from quiltwork.zoo.objects import FULL
 from quiltwork.zoo.recipe import FileRecipe, Recipe, TensorPiece, load
 
 if TYPE_CHECKING:

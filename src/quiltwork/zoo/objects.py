@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from quiltwork.core.disk import FULL, sync
 from quiltwork.core.errors import CapacityError, CorruptionError, QuiltworkError
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -21,7 +21,6 @@ Data: TypeAlias = bytes | bytearray | memoryview | Bytes
 Watch: TypeAlias = Callable[[str], None]
 """Told the name of each step of an addition or collection as it is reached; tests stop the process there."""
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PIECE = 1 << 24
 _SMALL = 1 << 16
 
@@ -48,15 +47,6 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise QuiltworkError(
             f"cannot be used: {error.strerror or error}", where=error.filename or str(folder)
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names created in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_synced(path: Path, pieces: Iterable[Data]) -> int:
@@ -108,8 +98,8 @@ class ObjectFiles:
     def sync(self, contents: Iterable[str]) -> None:
         """Make the names of these objects survive a power cut."""
         for folder in sorted({self.path(content).parent for content in contents}):
-            sync_folder(folder)
-        sync_folder(self.root)
+            sync(folder)
+        sync(self.root)
 
     def map(self, content: str) -> Bytes:
         """The object's file as a read-only memory map. Raises CorruptionError where the file is missing."""

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from quiltwork.core.disk import sync
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.zoo.index import Index, object_row
-from quiltwork.zoo.objects import ObjectFiles, disk_errors, sync_folder, write_synced
+from quiltwork.zoo.objects import ObjectFiles, disk_errors, write_synced
 
 _JOURNAL = "journal"
 _LINE = re.compile(rb"^[0-9a-f]{64}\n", re.MULTILINE)
@@ -57,7 +58,7 @@ def write_journal(folder: Path, contents: Iterable[str]) -> None:
     journal.unlink(missing_ok=True)
     with disk_errors(folder):
         write_synced(journal, ["".join(f"{content}\n" for content in contents).encode()])
-        sync_folder(folder)
+        sync(folder)
 
 
 def recover(temporary: Path, index: Index, files: ObjectFiles) -> int:

@@ -3,7 +3,6 @@ knows what that one knew. A record is a file, and is replaced whole."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -15,9 +14,8 @@ from typing import Any
 
 from quiltwork.cluster.live.backend import Gang, WorkerOrder
 from quiltwork.cluster.live.process import Process
+from quiltwork.core.disk import FULL, sync
 from quiltwork.core.errors import CapacityError, CorruptionError, QuiltworkError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Ledger:
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(aside, path)
-                sync_folder(path.parent)
+                sync(path.parent)
         except QuiltworkError:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
@@ -188,22 +186,13 @@ def _document(record: Record) -> dict[str, Any]:
     return {"order": document_of(record.order), "mark": record.mark, "process": record.process, "exit": exit}
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 @contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
     """Has an OSError within told as one of ours: CapacityError where the disk is full, QuiltworkError else."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise CapacityError(
                 "the disk is full", where=str(where), hint="free some space; nothing was changed"
             ) from error

@@ -36,6 +36,7 @@ from quiltwork.cluster.live.store_tables import (
 )
 from quiltwork.cluster.log import Row
 from quiltwork.cluster.server import Server, Whitelists
+from quiltwork.core.disk import sync
 from quiltwork.core.errors import ConflictError, CorruptionError, UnsupportedError
 
 _TRAINING, _INFERENCE = "training", "inference"
@@ -178,11 +179,7 @@ class Store:
         finally:
             connection.close()
         os.rename(aside, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self.path.parent)
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:

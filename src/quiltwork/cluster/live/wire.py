@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from quiltwork.cluster.live.ledger import disk_errors, sync_folder
+from quiltwork.cluster.live.ledger import disk_errors
+from quiltwork.core.disk import sync
 from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, NotFoundError, QuiltworkError
 
 _SOCKET = "socket"
@@ -88,4 +89,4 @@ def move_gate(folder: Path, fenced: bool) -> None:
     before, after = (_OPEN, _FENCED) if fenced else (_FENCED, _OPEN)
     with disk_errors(folder):
         os.rename(folder / before, folder / after)
-        sync_folder(folder)
+        sync(folder)

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
+from quiltwork.core.disk import sync
 from quiltwork.core.errors import BadInputError, ConflictError
 from quiltwork.core.servable import Json
 from quiltwork.serving.finetuning.config import WHERE
 from quiltwork.serving.finetuning.source import quietly
 from quiltwork.serving.text import CODEC_FILES
-from quiltwork.zoo.objects import disk_errors, sync_folder
+from quiltwork.zoo.objects import disk_errors
 
 REPORT = "training.json"
 
@@ -68,9 +69,9 @@ class Result:
                 for path in fresh.iterdir():
                     with path.open("rb") as file:
                         os.fsync(file.fileno())
-                sync_folder(fresh)
+                sync(fresh)
                 os.replace(fresh, self.folder)
-                sync_folder(self.folder.parent)
+                sync(self.folder.parent)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
