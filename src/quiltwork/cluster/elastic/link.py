@@ -120,11 +120,13 @@ class JobLink:
             if self._connections.get(worker) is not connection:
                 return
             connection.heard_at = self._clock()
-            if isinstance(said, _REPORTED):
-                self._report(worker, typing.cast(m.Told, said))
             self._coordinator.heard(worker, said)
             connection.parted |= isinstance(said, m.Left | m.Failed)
-            self._follow()
+            # Whoever reads a report finds that what follows from it was ordered.
+            self._send_orders()
+            if isinstance(said, _REPORTED):
+                self._report(worker, typing.cast(m.Told, said))
+            self._tell_news()
 
     def _ended(self, worker: str, connection: _Connection, what: str) -> None:
         with self._lock:
@@ -159,8 +161,14 @@ class JobLink:
         self._reports.put(m.Report(self.job, worker, self._clock(), what))
 
     def _follow(self) -> None:
+        self._send_orders()
+        self._tell_news()
+
+    def _tell_news(self) -> None:
         for news in self._coordinator.take_news():
             self._report("", news)
+
+    def _send_orders(self) -> None:
         for worker, order in self._coordinator.take_orders():
             if worker in self._connections:
                 self._connections[worker].send(order)
