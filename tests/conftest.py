@@ -13,6 +13,9 @@ from hypothesis import settings
 # How long an example takes says something of the machine, and nothing of what is tested.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many test workers as there are cores: each computes on one, and so do the processes that it starts.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("QUILTWORK_DATA") or PROJECT.parent / "shared" / "data")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium")
