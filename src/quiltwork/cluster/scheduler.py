@@ -7,26 +7,25 @@ are the rows that a call adds to the cluster's log.
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from collections.abc import Callable, Sequence
 
+from quiltwork.cluster.borrowing import Borrowing
+from quiltwork.cluster.capacity import Capacity
 from quiltwork.cluster.displacing import Displacing
-from quiltwork.cluster.job import Job, Shape
+from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import AGAIN
 from quiltwork.cluster.policy.loaning import loan_change
-from quiltwork.cluster.policy.placing import place_gang
-from quiltwork.cluster.policy.preempting import victims_for
+from quiltwork.cluster.policy.placing import Placement, place_by
+from quiltwork.cluster.policy.preempting import clear_for
 from quiltwork.cluster.policy.reclaim import Held, reclaim
-from quiltwork.cluster.policy.room import Room
 from quiltwork.cluster.policy.rules import Cost, Elastic, Order, Rules
 from quiltwork.cluster.policy.tiers import Tiers
-from quiltwork.cluster.policy.waiting import Reservation, Waiting, admissions, reserve
-from quiltwork.cluster.server import Pool
+from quiltwork.cluster.policy.waiting import Waiting, admissions
+from quiltwork.cluster.reserving import NOBODY, Reserving
 from quiltwork.cluster.sharing import Sharing
 from quiltwork.cluster.state import Cluster
-from quiltwork.core.errors import BadInputError
 
 Forecast = Callable[[Sequence[float]], float]
 """Shares of inference's servers needed so far, at each decision, the present last -> the share that will do until the
@@ -55,19 +54,14 @@ class Scheduler:
         self._sharing = Sharing(cluster, rules, self.tiers, every_s=share_every_s)
         self._forecast, self._loans_every_s = forecast, loans_every_s
         self._chance = chance or random.Random(0)
-        training = {cluster.type_of[i] for i, s in enumerate(cluster.servers) if s.pool is Pool.TRAIN}
-        if not training:
-            raise BadInputError("training has no server", where="servers")
-        self.reference = cluster.types[min(training)]
+        self._capacity = Capacity(cluster, rules, self.tiers)
+        self.reference = self._capacity.reference
         """The GPU type by which running times are told: training's fastest."""
-        self._needed = frozenset(cluster.types[t] for t in training)
-        self._needed_lent = self._needed | {cluster.servers[i].gpu_type for i in cluster.inference}
         self._displacing = Displacing(cluster, rules)
-        self._empty = Room(cluster.servers)
-        self._fits: dict[Shape, bool] = {}
+        self.borrowing = Borrowing(cluster, rules) if rules.quotas else None
+        self._reserving = Reserving(cluster, rules, self.tiers)
         self._waiting = Waiting()
         self._keys: dict[int, float] = {}
-        self._starving: list[tuple[float, int]] = []
         self._needs: list[float] = []
         self._forecasts: list[float] = []
         self._waited = False
@@ -79,17 +73,7 @@ class Scheduler:
 
     def check(self, job: Job) -> None:
         """Raises BadInputError for a job that training's servers can never hold, or that has no speed on them."""
-        where = f"job {job.id}"
-        shape = job.shape
-        if shape not in self._fits:
-            training = shape._replace(fungible=False)
-            self._fits[shape] = place_gang(self._empty, training, self.tiers.base(training)) is not None
-        if not self._fits[shape]:
-            raise BadInputError(f"{job.w_min} workers of {job.gpus_per_worker} GPUs are more than training's "
-                                "servers hold", where=where)  # fmt: skip
-        types = self._needed_lent if job.fungible and self.rules.loaning else self._needed
-        if missing := types - job.speed.curves.keys():
-            raise BadInputError(f"no speed on {min(missing)}", where=where)
+        self._capacity.check(job)
 
     def submit(self, now: float, job: Job) -> int:
         """A job comes. Raises BadInputError as ``check`` does."""
@@ -103,10 +87,9 @@ class Scheduler:
         """A job is done, has failed, or was cancelled. ``work`` : what it did, where that is known."""
         self.cluster.now = now
         if number in self._keys:
-            job = self.cluster.jobs[number]
-            self._waiting.remove(job.shape, self._keys.pop(number), number, job.priority)
+            self._leave_queue(number)
         self.cluster.end(number, work, reason)
-        self._sharing.left(number)
+        self._left(number)
 
     def again(self, now: float, number: int, reason: str) -> None:
         """A running job goes back into the queue: it failed, and is tried again."""
@@ -140,6 +123,8 @@ class Scheduler:
         """One epoch: who starts, who is preempted for a shorter one, and who gets how many workers more."""
         self.cluster.now = now
         if self._keys:
+            if self.borrowing is not None:
+                self._guarantee(self.borrowing)
             self._admit()
             if self._keys and self._displacing.any and self._displacing.looks():
                 self._displace()
@@ -151,13 +136,23 @@ class Scheduler:
 
     def due(self) -> float:
         """When to decide again though nothing happens; infinity for never."""
-        return min(self._sharing.due(), self._displacing.due() if self._keys else math.inf)
+        due = self._sharing.due()
+        if self._keys:
+            due = min(due, self._displacing.due())
+            if self.borrowing is not None:
+                due = min(due, self.borrowing.due())
+        return due
 
     def ahead_of(self, number: int) -> list[int]:
         """Jobs that wait and are thought of before this one, in order. Raises KeyError where it does not wait."""
         jobs = self.cluster.jobs
-        waiting = sorted((-jobs[n].priority, key, n) for n, key in self._keys.items())
-        return [n for _, _, n in waiting[: waiting.index((-jobs[number].priority, self._keys[number], number))]]
+
+        def turn(n: int) -> tuple[bool, int, float, int]:
+            borrows = self.borrowing is not None and not self.borrowing.covers(n)
+            return borrows, -jobs[n].priority, self._keys[n], n
+
+        before = turn(number)
+        return sorted((n for n in self._keys if turn(n) < before), key=turn)
 
     def loans(self, now: float, need: float, ready: Callable[[int], bool] = lambda server: True) -> None:
         """Inference needs a share of its servers: lend less of them, or more. ``ready`` : whether one may be lent."""
@@ -231,30 +226,81 @@ class Scheduler:
             key = self._seconds(number) + rules.ageing * job.submit_s
         self._keys[number] = key
         self._waiting.add(job.shape, key, number, job.priority)
-        if rules.starvation_s is not None:
-            heapq.heappush(self._starving, (job.submit_s + rules.starvation_s * job.w_min, number))
+        if self.borrowing is not None:
+            self.borrowing.waits(number, key)
+        self._reserving.waits(number)
+
+    def _leave_queue(self, number: int) -> None:
+        if self.borrowing is not None:
+            self.borrowing.waits_no_more(number, self._keys[number])
+        self._leave_line(number)
+
+    def _leave_line(self, number: int) -> None:
+        job = self.cluster.jobs[number]
+        self._waiting.remove(job.shape, self._keys.pop(number), number, job.priority)
 
     def _admit(self) -> None:
-        cluster, room = self.cluster, self.cluster.room
+        borrowing = self.borrowing
+        kept_for, sooner = self._reserving.starved(self._keys), NOBODY
+        if borrowing is not None and borrowing.unmet in self._keys:
+            kept_for, sooner = borrowing.unmet, borrowing.stoppable()
         for start in admissions(
             self._waiting,
-            room,
+            self.cluster.room,
             lambda shape: self.tiers.ways(shape, self._sharing.any),
             depth=self.rules.backfill_depth,
-            reserved=self._reservation() if self._starving else None,
+            reserved=self._reserving.kept_for(kept_for, sooner),
             seconds=self._seconds,
         ):
-            if start.revoking:
-                for server, gpus in start.placement:
-                    self._sharing.push_out(server, gpus - room.free[server], f"room for {cluster.jobs[start.job].id}")
-            del self._keys[start.job]
-            run = cluster.start(start.job, start.placement, AGAIN if start.job in cluster.stopped else "")
-            self._sharing.started(start.job, run)
+            key = self._keys.pop(start.job)
+            if borrowing is not None:
+                borrowing.waits_no_more(start.job, key)
+            self._begin(start.job, start.placement, revoking=start.revoking)
+        if kept_for is not None and kept_for in self._keys:
+            self._start_out_of_turn(kept_for)
+
+    def _start_out_of_turn(self, number: int) -> None:
+        """Whoever servers are kept for starts as soon as they are free, though others come before it that may not use
+        them and may not be passed over: they would wait for each other."""
+        shape = self.cluster.jobs[number].shape
+        placed = place_by(self.cluster.room, shape, self.tiers.ways(shape, self._sharing.any))
+        if placed is not None:
+            self._leave_queue(number)
+            self._begin(number, placed[0], revoking=placed[1])
+
+    def _guarantee(self, borrowing: Borrowing) -> None:
+        """Whoever is within the quota of its team starts first, in the place of others that borrow if need be."""
+        cluster = self.cluster
+        for claim in borrowing.claims(
+            lambda shape: self.tiers.ways(shape, self._sharing.any),
+            lambda shape: self.tiers.base(shape._replace(fungible=False), True),
+            reserved=self._reserving.kept_for(self._reserving.starved(self._keys)),
+            seconds=self._seconds,
+        ):
+            self._leave_line(claim.job)
+            for victim in claim.stopped:
+                self._stop(victim, f"quota: room for {cluster.jobs[claim.job].id}")
+            self._begin(claim.job, claim.placement, revoking=claim.revoking)
+
+    def _begin(self, number: int, placement: Placement, *, revoking: bool) -> None:
+        cluster, room = self.cluster, self.cluster.room
+        if revoking:
+            for server, gpus in placement:
+                self._sharing.push_out(server, gpus - room.free[server], f"room for {cluster.jobs[number].id}")
+        run = cluster.start(number, placement, AGAIN if number in cluster.stopped else "")
+        self._sharing.started(number, run)
+        if self.borrowing is not None:
+            self.borrowing.started(number, run)
 
     def _stop(self, number: int, reason: str) -> None:
         self._displacing.stopped(number, self.cluster.stop(number, reason))
         self._enqueue(number)
+        self._left(number)
+
+    def _left(self, number: int) -> None:
         self._sharing.left(number)
+        if self.borrowing is not None:
+            self.borrowing.left(number)
 
     def _displace(self) -> None:
         """While the first that waits does not fit and later ones run in its way: they go back into the queue."""
@@ -262,26 +308,12 @@ class Scheduler:
         for _, key, number, shape in sorted(self._waiting.heads()):
             if number not in self._keys:
                 continue
-            chosen = victims_for(shape, cluster.room, self.tiers.base(shape), self._displacing.candidates(key))
-            for victim in chosen:
-                self._stop(victim, f"room for {cluster.jobs[number].id}")
-            if chosen:
+            later = self._displacing.candidates(key)
+            if self.borrowing is not None:
+                protected = self.borrowing.protected_from(number)
+                later = (victim for victim in later if victim.job not in protected)
+            clearing = clear_for(shape, cluster.room, self.tiers.base(shape), later)
+            if clearing is not None and clearing.stopped:
+                for victim in clearing.stopped:
+                    self._stop(victim, f"room for {cluster.jobs[number].id}")
                 self._admit()
-
-    # Jobs that have waited too long.
-
-    def _reservation(self) -> Reservation | None:
-        """Servers for the job that has waited too long for longest."""
-        cluster = self.cluster
-        while self._starving and self._starving[0][1] not in self._keys:
-            heapq.heappop(self._starving)
-        if not self._starving or self._starving[0][0] > cluster.now:
-            return None
-        number = self._starving[0][1]
-        ends: dict[int, list[tuple[float, int]]] = {}
-        for run in cluster.runs.values():
-            seconds = run.job.believed_left(run.done_by(cluster.now)) / run.rate
-            for server, gpus in run.base:
-                ends.setdefault(server, []).append((seconds, gpus))
-        shape = cluster.jobs[number].shape
-        return reserve(number, shape, cluster.room, self.tiers.base(shape), ends)

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quiltwork.cluster.job import Shape
-from quiltwork.cluster.policy.placing import best_fit_decreasing, place_gang
+from quiltwork.cluster.policy.placing import place_gang
 from quiltwork.cluster.policy.room import CLOSED, Room, bits
 from quiltwork.cluster.server import Group, Pool, Server
 from quiltwork.core.errors import BadInputError
@@ -51,13 +51,6 @@ def test_a_gang_that_need_not_be_compact_uses_the_pieces():
 
 def test_servers_that_are_not_allowed_are_not_used():
     assert place_gang(training(7, 0), Shape(1, 1), TRAIN, allowed=~1) == ((1, 1),)
-
-
-def test_the_largest_workers_are_placed_first():
-    room = training(4, 0)
-    gangs = [(Shape(1, 2), TRAIN), (Shape(8, 1), TRAIN), (Shape(2, 1), TRAIN), (Shape(4, 1), TRAIN)]
-    assert best_fit_decreasing(room, gangs) == [None, ((1, 8),), None, ((0, 4),)]
-    assert room.free == [4, 8]
 
 
 def lent(count):

@@ -44,6 +44,16 @@ def test_who_has_waited_too_long_is_not_passed_over_by_longer_jobs():
     assert kept["s0"] > 600
 
 
+def test_who_is_kept_servers_for_has_them_though_others_may_not_be_passed_over():
+    """Or all would wait for each other: those before it may not use what is kept for it."""
+    jobs = [job("a", 0, 100, 24), job("whole", 1, 900, 24), job("part", 2, 500, 8)]
+    started = times(run(jobs, "fifo", train=3, starvation_s=9.0), Action.START)
+    assert started == {"a": 0, "part": 100, "whole": 600}
+    jobs = [job("a", 0, 100, 8), job("long", 1, 900, 8), job("short", 95, 500, 8)]
+    started = times(run(jobs, "sjf", starvation_s=10.0), Action.START)
+    assert started == {"a": 0, "long": 100, "short": 1000}
+
+
 def test_ageing_lets_a_long_job_that_waits_go_before_a_later_short_one():
     jobs = [job("a", 0, 1000, 8), job("long", 1, 500, 8), job("short", 900, 100, 8)]
     assert times(run(jobs, "sjf"), Action.START)["short"] == 1000

@@ -35,6 +35,17 @@ def place_gang(
     return None
 
 
+def place_by(
+    room: Room, shape: Shape, ways: Iterable[Way], *, allowed: int = EVERYWHERE
+) -> tuple[Placement, bool] | None:
+    """Servers for a gang by the first way that has room for it, and whether flexible workers have to leave those."""
+    for tiers, revoking in ways:
+        placed = place_gang(room, shape, tiers, revoking=revoking, allowed=allowed)
+        if placed is not None:
+            return placed, revoking
+    return None
+
+
 def _place_in(room: Room, shelves: list[list[int]], size: int, shape: Shape, allowed: int) -> Placement | None:
     weight, workers = shape.gpus_per_worker, shape.workers
     per_server = size // weight
@@ -98,21 +109,3 @@ def best_fit(shelves: Sequence[list[int]], gpus: int, size: int, allowed: int = 
         if mask:
             return (mask & -mask).bit_length() - 1
     return None
-
-
-def best_fit_decreasing(
-    room: Room, gangs: Iterable[tuple[Shape, Sequence[Tier]]], *, revoking: bool = False
-) -> list[Placement | None]:
-    """Places for many gangs, those of the largest workers first; in the order they were given, None for what has no
-    room. ``room`` is left as it was."""
-    trial = room.copy()
-    asked = list(gangs)
-    placed: list[Placement | None] = [None] * len(asked)
-    for i in sorted(range(len(asked)), key=lambda i: (-asked[i][0].gpus_per_worker, -asked[i][0].workers, i)):
-        shape, tiers = asked[i]
-        found = place_gang(trial, shape, tiers, revoking=revoking)
-        if found is not None:
-            for server, gpus in found:
-                trial.take(server, gpus)
-        placed[i] = found
-    return placed

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from quiltwork.cluster.job import Shape
-from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, Way, place_gang
+from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, Way, place_by
 from quiltwork.cluster.policy.room import Room
 
 Entry = tuple[int, float, int]
@@ -109,11 +109,8 @@ def admissions(
         allowed = EVERYWHERE
         if reserved is not None and job != reserved.job and (seconds is None or seconds(job) > reserved.seconds):
             allowed = ~reserved.servers
-        for tiers, revoking in ways(shape):
-            placed = place_gang(room, shape, tiers, revoking=revoking, allowed=allowed)
-            if placed is not None:
-                break
-        else:
+        placed = place_by(room, shape, ways(shape), allowed=allowed)
+        if placed is None:
             blocked.append(line)
             if reserved is None:
                 stuck.add(shape)
@@ -124,8 +121,7 @@ def admissions(
             heapq.heapreplace(heads, _head(line[-1], shape))
         else:
             heapq.heappop(heads)
-        assert placed is not None
-        yield Start(job, placed, revoking)
+        yield Start(job, *placed)
 
 
 def reserve(
