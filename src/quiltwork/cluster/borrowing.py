@@ -11,7 +11,7 @@ from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, Way
 from quiltwork.cluster.policy.preempting import clear_for
 from quiltwork.cluster.policy.quotas import Borrower, account_of, cheapest_first, check_quotas, covered
 from quiltwork.cluster.policy.rules import Rules
-from quiltwork.cluster.policy.waiting import Reservation, Waiting, admissions
+from quiltwork.cluster.policy.waiting import Reservation, Waiting, admissions, allowed_for
 from quiltwork.cluster.running import Run
 from quiltwork.cluster.server import Pool
 from quiltwork.cluster.state import Cluster
@@ -154,9 +154,7 @@ class Borrowing:
             if not self._has_left(account, shape):
                 passed.add(shape)
                 continue
-            allowed = EVERYWHERE
-            if reserved is not None and number != reserved.job and seconds(number) > reserved.seconds:
-                allowed = ~reserved.servers
+            allowed = EVERYWHERE if reserved is None else allowed_for(number, reserved, seconds)
             clearing = None
             if (account, shape) not in self._stuck:
                 clearing = clear_for(shape, self._cluster.room, training(shape), cheapest_first(self._borrowers()),
@@ -169,17 +167,24 @@ class Borrowing:
             line.remove(shape, key, number, self._cluster.jobs[number].priority)
             yield Claim(number, clearing.placement, True, clearing.stopped)
 
-    def stoppable(self) -> dict[int, float]:
-        """Jobs that borrow, and in how many seconds each has run for the minimum run time."""
-        now, least = self._cluster.now, self._rules.min_run_s
-        return {job: max(0.0, run.began + least - now) for job, run in self._uncovered().items()}
+    def stoppable_for(self, number: int) -> dict[int, float]:
+        """Running jobs that may be stopped for one that waits, and in how many seconds each has run for the minimum run
+        time; nobody for one that would borrow itself."""
+        if not self.covers(number):
+            return {}
+        now = self._cluster.now
+        return {job: max(0.0, self._until(run) - now) for job, run in self._uncovered().items()}
 
     def _note_unmet(self, number: int) -> None:
         """It waits within its quota, until something is freed or a borrower has run for long enough."""
         if self.unmet is None:
             self.unmet = number
-        young = (run.began + self._rules.min_run_s for run in self._uncovered().values())
+        young = (self._until(run) for run in self._uncovered().values())
         self._retry_at = min((end for end in young if end > self._cluster.now), default=math.inf)
+
+    def _until(self, run: Run) -> float:
+        """When it has run for the minimum run time."""
+        return run.began + self._rules.min_run_s if self._rules.min_run_s else -math.inf
 
     def _uncovered(self) -> dict[int, Run]:
         """Running jobs on training's own servers that no quota covers."""
@@ -194,5 +199,5 @@ class Borrowing:
         """Who may be stopped now: jobs that run for less than the minimum run time may not."""
         now, delays = self._cluster.now, self._cluster.delays
         for number, run in self._uncovered().items():
-            if now >= run.began + self._rules.min_run_s:
+            if now >= self._until(run):
                 yield Borrower(number, run.base, run.job.priority, run.loss(now, delays))

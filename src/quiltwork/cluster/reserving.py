@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Container, Mapping
 from types import MappingProxyType
 
@@ -25,8 +26,11 @@ class Reserving:
     def waits(self, number: int) -> None:
         """A job waits from now on, or again."""
         if self._rules.starvation_s is not None:
-            job = self._cluster.jobs[number]
-            heapq.heappush(self._limits, (job.submit_s + self._rules.starvation_s * job.w_min, number))
+            heapq.heappush(self._limits, (self._limit(number), number))
+
+    def _limit(self, number: int) -> float:
+        job, limit_s = self._cluster.jobs[number], self._rules.starvation_s
+        return math.inf if limit_s is None else job.submit_s + limit_s * job.w_min
 
     def starved(self, waiting: Container[int]) -> int | None:
         """Of those that wait, the job that has waited too long for longest."""
@@ -34,6 +38,11 @@ class Reserving:
         while limits and limits[0][1] not in waiting:
             heapq.heappop(limits)
         return limits[0][1] if limits and limits[0][0] <= self._cluster.now else None
+
+    def would_come_before(self, running: int, waiting: int) -> bool:
+        """Whether servers would be kept for a running job first, were it stopped for one that waits."""
+        limit = self._limit(running)
+        return limit <= self._cluster.now and limit < self._limit(waiting)
 
     def kept_for(self, number: int | None, sooner: Mapping[int, float] = NOBODY) -> Reservation | None:
         """What is kept for a job; None where there is none, or nobody knows when it will have room. sooner : running

@@ -17,12 +17,12 @@ from quiltwork.cluster.displacing import Displacing
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import AGAIN
 from quiltwork.cluster.policy.loaning import loan_change
-from quiltwork.cluster.policy.placing import Placement, place_by
+from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, place_by
 from quiltwork.cluster.policy.preempting import clear_for
 from quiltwork.cluster.policy.reclaim import Held, reclaim
 from quiltwork.cluster.policy.rules import Cost, Elastic, Order, Rules
 from quiltwork.cluster.policy.tiers import Tiers
-from quiltwork.cluster.policy.waiting import Waiting, admissions
+from quiltwork.cluster.policy.waiting import Reservation, Waiting, admissions, allowed_for
 from quiltwork.cluster.reserving import NOBODY, Reserving
 from quiltwork.cluster.sharing import Sharing
 from quiltwork.cluster.state import Cluster
@@ -241,15 +241,13 @@ class Scheduler:
 
     def _admit(self) -> None:
         borrowing = self.borrowing
-        kept_for, sooner = self._reserving.starved(self._keys), NOBODY
-        if borrowing is not None and borrowing.unmet in self._keys:
-            kept_for, sooner = borrowing.unmet, borrowing.stoppable()
+        kept_for = self._kept_for()
         for start in admissions(
             self._waiting,
             self.cluster.room,
             lambda shape: self.tiers.ways(shape, self._sharing.any),
             depth=self.rules.backfill_depth,
-            reserved=self._reserving.kept_for(kept_for, sooner),
+            reserved=self._reserved(kept_for),
             seconds=self._seconds,
         ):
             key = self._keys.pop(start.job)
@@ -258,6 +256,16 @@ class Scheduler:
             self._begin(start.job, start.placement, revoking=start.revoking)
         if kept_for is not None and kept_for in self._keys:
             self._start_out_of_turn(kept_for)
+
+    def _kept_for(self) -> int | None:
+        """Who waits for servers that no younger job may take."""
+        if self.borrowing is not None and self.borrowing.unmet in self._keys:
+            return self.borrowing.unmet
+        return self._reserving.starved(self._keys)
+
+    def _reserved(self, number: int | None) -> Reservation | None:
+        sooner = NOBODY if self.borrowing is None or number is None else self.borrowing.stoppable_for(number)
+        return self._reserving.kept_for(number, sooner)
 
     def _start_out_of_turn(self, number: int) -> None:
         """Whoever servers are kept for starts as soon as they are free, though others come before it that may not use
@@ -274,7 +282,7 @@ class Scheduler:
         for claim in borrowing.claims(
             lambda shape: self.tiers.ways(shape, self._sharing.any),
             lambda shape: self.tiers.base(shape._replace(fungible=False), True),
-            reserved=self._reserving.kept_for(self._reserving.starved(self._keys)),
+            reserved=self._reserved(self._reserving.starved(self._keys)),
             seconds=self._seconds,
         ):
             self._leave_line(claim.job)
@@ -304,16 +312,23 @@ class Scheduler:
 
     def _displace(self) -> None:
         """While the first that waits does not fit and later ones run in its way: they go back into the queue."""
-        cluster = self.cluster
+        cluster, jobs = self.cluster, self.cluster.jobs
+        reserved = self._reserved(self._kept_for())
         for _, key, number, shape in sorted(self._waiting.heads()):
             if number not in self._keys:
                 continue
-            later = self._displacing.candidates(key)
-            if self.borrowing is not None:
-                protected = self.borrowing.protected_from(number)
-                later = (victim for victim in later if victim.job not in protected)
-            clearing = clear_for(shape, cluster.room, self.tiers.base(shape), later)
+            protected = set() if self.borrowing is None else self.borrowing.protected_from(number)
+            # One of a higher priority, or for which servers would be kept, would be the first to start again.
+            later = (
+                victim
+                for victim in self._displacing.candidates(key)
+                if victim.job not in protected
+                and jobs[victim.job].priority <= jobs[number].priority
+                and not self._reserving.would_come_before(victim.job, number)
+            )
+            allowed = EVERYWHERE if reserved is None else allowed_for(number, reserved, self._seconds)
+            clearing = clear_for(shape, cluster.room, self.tiers.base(shape), later, allowed=allowed)
             if clearing is not None and clearing.stopped:
                 for victim in clearing.stopped:
-                    self._stop(victim, f"room for {cluster.jobs[number].id}")
+                    self._stop(victim, f"room for {jobs[number].id}")
                 self._admit()

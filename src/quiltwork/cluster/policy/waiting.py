@@ -106,9 +106,7 @@ def admissions(
             mine = (-rank, -key, -job)
             if sum(len(other) - bisect_right(other, mine) for other in blocked) > depth:
                 return
-        allowed = EVERYWHERE
-        if reserved is not None and job != reserved.job and (seconds is None or seconds(job) > reserved.seconds):
-            allowed = ~reserved.servers
+        allowed = EVERYWHERE if reserved is None else allowed_for(job, reserved, seconds)
         placed = place_by(room, shape, ways(shape), allowed=allowed)
         if placed is None:
             blocked.append(line)
@@ -122,6 +120,13 @@ def admissions(
         else:
             heapq.heappop(heads)
         yield Start(job, *placed)
+
+
+def allowed_for(job: int, reserved: Reservation, seconds: Callable[[int], float] | None) -> int:
+    """The servers that a job may use beside what is reserved, as a mask. seconds : how long it is believed to run."""
+    if job == reserved.job or (seconds is not None and seconds(job) <= reserved.seconds):
+        return EVERYWHERE
+    return ~reserved.servers
 
 
 def reserve(
