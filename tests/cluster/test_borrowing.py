@@ -257,7 +257,7 @@ def test_where_there_are_no_gangs_nobody_waits_within_its_quota_while_others_bor
     assert borrowed > 0
 
 
-@pytest.mark.parametrize("policy", ["fifo", "sjf", "srtf", "elastic", "tiresias-like", "pollux-like"])
+@pytest.mark.parametrize("policy", ["fifo", "sjf", "elastic", "pollux-like"])
 def test_a_team_that_is_guaranteed_everything_is_served_as_without_quotas(policy):
     jobs = [job(each.id, each.submit_s, each.work / each.w_min, each.w_min, each.w_max, team="a")
             for each in random_jobs(250, 1)]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,12 +42,14 @@ class Borrowing:
         """By account, GPUs of each job's base workers on training's own servers, in the order of their starts."""
         self._lines: dict[str, Waiting] = {team: Waiting() for team in self._quotas}
         """By account, the waiting jobs that are no larger than its quota."""
+        self._queued: Counter[str] = Counter()
+        """By account, how many wait."""
         self._stuck: set[tuple[str, Shape]] = set()
         """For whom no room can be made until something is freed, or a borrower has run for long enough."""
         self._grown = -1
         self._retry_at = math.inf
         self.unmet: int | None = None
-        """The first job that waits within its quota and has no room."""
+        """The first job that waits within its quota, has no room, and would lose what becomes free to another team."""
         for number, run in cluster.runs.items():
             self.started(number, run)
 
@@ -91,11 +94,13 @@ class Borrowing:
     def waits(self, number: int, key: float) -> None:
         """A job waits with this key of the queue."""
         job, account = self._cluster.jobs[number], self.account(number)
+        self._queued[account] += 1
         if job.w_min * job.gpus_per_worker <= self._quotas.get(account, 0):
             self._lines[account].add(job.shape, key, number, job.priority)
 
     def waits_no_more(self, number: int, key: float) -> None:
         job, account = self._cluster.jobs[number], self.account(number)
+        self._queued[account] -= 1
         if job.w_min * job.gpus_per_worker <= self._quotas.get(account, 0):
             self._lines[account].remove(job.shape, key, number, job.priority)
 
@@ -135,6 +140,7 @@ class Borrowing:
             line = self._lines[account]
             for start in admissions(line, room, within, depth=self._rules.backfill_depth, reserved=reserved,
                                     seconds=seconds):  # fmt: skip
+                self._queued[account] -= 1
                 yield Claim(start.job, start.placement, start.revoking)
             yield from self._reclaimed(account, line, training, reserved, seconds)
 
@@ -164,7 +170,7 @@ class Borrowing:
                 passed.add(shape)
                 self._note_unmet(number)
                 continue
-            line.remove(shape, key, number, self._cluster.jobs[number].priority)
+            self.waits_no_more(number, key)
             yield Claim(number, clearing.placement, True, clearing.stopped)
 
     def stoppable_for(self, number: int) -> dict[int, float]:
@@ -177,7 +183,8 @@ class Borrowing:
 
     def _note_unmet(self, number: int) -> None:
         """It waits within its quota, until something is freed or a borrower has run for long enough."""
-        if self.unmet is None:
+        mine = self.account(number)
+        if self.unmet is None and any(count for account, count in self._queued.items() if account != mine):
             self.unmet = number
         young = (self._until(run) for run in self._uncovered().values())
         self._retry_at = min((end for end in young if end > self._cluster.now), default=math.inf)

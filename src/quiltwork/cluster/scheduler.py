@@ -331,4 +331,8 @@ class Scheduler:
             if clearing is not None and clearing.stopped:
                 for victim in clearing.stopped:
                     self._stop(victim, f"room for {jobs[number].id}")
+                if self.borrowing is not None:
+                    # Not whoever comes first: its own team's may have stopped for it.
+                    self._leave_queue(number)
+                    self._begin(number, clearing.placement, revoking=False)
                 self._admit()
