@@ -76,6 +76,17 @@ class Borrowing:
         """The account's running jobs that its quota covers."""
         return covered(self._held.get(account, {}), self._quotas.get(account, 0))
 
+    def borrowed(self) -> Counter[str]:
+        """By team, GPUs of training's own that jobs have which no quota covers."""
+        found: Counter[str] = Counter()
+        for held in self._held.values():
+            for number, gpus in held.items():
+                found[self._cluster.jobs[number].team] += gpus
+        for account in self._held:
+            for number in self.covered(account):
+                found[self._cluster.jobs[number].team] -= self._held[account][number]
+        return found
+
     def covers(self, number: int) -> bool:
         """Whether a job that waits would keep its team within its quota."""
         account = self.account(number)
