@@ -68,13 +68,17 @@ class Borrowing:
         """A job runs no more."""
         self._held.get(self.account(number), {}).pop(number, None)
 
+    def guaranteed(self, account: str) -> int:
+        """GPUs that the account's teams are guaranteed."""
+        return self._quotas.get(account, 0)
+
     def held(self, account: str) -> int:
         """GPUs of training's own that base workers of the account's jobs have."""
         return sum(self._held.get(account, {}).values())
 
     def covered(self, account: str) -> set[int]:
         """The account's running jobs that its quota covers."""
-        return covered(self._held.get(account, {}), self._quotas.get(account, 0))
+        return covered(self._held.get(account, {}), self.guaranteed(account))
 
     def borrowed(self) -> Counter[str]:
         """By team, GPUs of training's own that jobs have which no quota covers."""
@@ -93,7 +97,7 @@ class Borrowing:
         return self._has_left(account, self._cluster.jobs[number].shape)
 
     def _has_left(self, account: str, shape: Shape) -> bool:
-        return self.held(account) + shape.workers * shape.gpus_per_worker <= self._quotas.get(account, 0)
+        return self.held(account) + shape.workers * shape.gpus_per_worker <= self.guaranteed(account)
 
     def protected_from(self, number: int) -> set[int]:
         """Running jobs that never stop for this one: those of other teams that their quotas cover."""
@@ -106,13 +110,13 @@ class Borrowing:
         """A job waits with this key of the queue."""
         job, account = self._cluster.jobs[number], self.account(number)
         self._queued[account] += 1
-        if job.w_min * job.gpus_per_worker <= self._quotas.get(account, 0):
+        if job.w_min * job.gpus_per_worker <= self.guaranteed(account):
             self._lines[account].add(job.shape, key, number, job.priority)
 
     def waits_no_more(self, number: int, key: float) -> None:
         job, account = self._cluster.jobs[number], self.account(number)
         self._queued[account] -= 1
-        if job.w_min * job.gpus_per_worker <= self._quotas.get(account, 0):
+        if job.w_min * job.gpus_per_worker <= self.guaranteed(account):
             self._lines[account].remove(job.shape, key, number, job.priority)
 
     def due(self) -> float:

@@ -11,6 +11,7 @@ from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import Action, digest
 from quiltwork.cluster.policy.rules import POLICIES, rules_named
 from quiltwork.cluster.running import Delays
+from quiltwork.cluster.server import Pool, Server
 from quiltwork.cluster.simulate.metrics import lives
 from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.cluster.simulate.simulation import simulate
@@ -42,6 +43,17 @@ def test_who_has_waited_too_long_is_not_passed_over_by_longer_jobs():
     kept = times(run(jobs, "sjf", starvation_s=1.0), Action.START)
     assert kept["gang"] == 600
     assert kept["s0"] > 600
+
+
+def test_a_gang_spans_servers_of_4_and_of_8_gpus():
+    servers = [Server(str(i), "V100", gpus, Pool.TRAIN) for i, gpus in enumerate((4, 8, 4))]
+    jobs = [job("a", 0, 100, 8), job("gang", 1, 50, 12), job("all", 2, 60, 16)]
+    log = simulate(servers, jobs, rules_named("sjf"))
+    assert times(log, Action.START) == {"a": 0, "gang": 100, "all": 150}
+    assert dict(of(log, "gang", Action.START)[0].servers) == {1: 8, 0: 4}
+    check_occupancy(log)
+    with pytest.raises(BadInputError, match="17 workers of 1 GPUs are more than training's servers hold"):
+        simulate(servers, [job("x", 0, 10, 17)], rules_named("sjf"))
 
 
 def test_who_is_kept_servers_for_has_them_though_others_may_not_be_passed_over():
@@ -93,6 +105,16 @@ def test_the_shorter_remaining_goes_first_and_the_longer_comes_back():
     assert of(log, "long", Action.PREEMPT)[0].cost == 800
     log = run([jobs[0], jobs[1]], "srtf", min_run_s=200.0)
     assert times(log, Action.END)["long"] == 1000
+
+
+def test_nobody_is_displaced_who_would_be_the_first_to_start_again():
+    jobs = [job("high", 0, 1000, 8, priority=1), job("short", 100, 50, 8)]
+    log = run(jobs, "srtf")
+    assert not [row for row in log if row.action is Action.PREEMPT]
+    assert times(log, Action.START)["short"] == 1000
+    jobs = [job("a", 0, 100, 8), job("old", 1, 1000, 8), job("short", 200, 50, 8)]
+    log = run(jobs, "srtf", starvation_s=1.0)
+    assert [row.job for row in log if row.action is Action.PREEMPT] == []
 
 
 def test_only_who_is_in_the_way_is_preempted():

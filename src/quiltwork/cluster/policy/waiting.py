@@ -143,24 +143,20 @@ def reserve(
     """
     best: Reservation | None = None
     for tier in tiers:
-        size = room.shelves[tier[0]].gpus
-        per_server = size // shape.gpus_per_worker
-        if not per_server:
-            continue
-        whole, rest = divmod(shape.workers, per_server)
-        full = per_server * shape.gpus_per_worker
         waits = sorted(
-            (_wait(room.reach[server], full if whole else rest * shape.gpus_per_worker, ends.get(server, ())), server)
+            (_wait(room.reach[server], min(held, shape.workers) * shape.gpus_per_worker, ends.get(server, ())), server)
             for shelf in tier
+            if (held := room.shelves[shelf].gpus // shape.gpus_per_worker)
             for server in room.servers(shelf)
         )
-        needed = whole + (1 if rest and whole else 0) if whole else 1
-        if len(waits) < needed or waits[needed - 1][0] == float("inf"):
-            continue
-        mask = sum(1 << server for _, server in waits[:needed])
-        found = Reservation(job, mask, waits[needed - 1][0])
-        if best is None or found.seconds < best.seconds:
-            best = found
+        mask, left = 0, shape.workers
+        for seconds, server in waits:
+            mask |= 1 << server
+            left -= room.gpus[server] // shape.gpus_per_worker
+            if left <= 0:
+                if seconds < float("inf") and (best is None or seconds < best.seconds):
+                    best = Reservation(job, mask, seconds)
+                break
     return best
 
 
