@@ -178,6 +178,44 @@ def test_a_server_that_is_asked_back_takes_a_while_and_no_work_meanwhile():
     check_occupancy(log)
 
 
+def test_a_job_that_spans_the_servers_asked_back_is_preempted_once():
+    jobs = [job("own", 0, 4 * HOUR, 8), job("f", 1, HOUR, 24, fungible=True)]
+    log = run(jobs, "sjf+loan", train=3, infer=4, need=NEED, **QUICK)
+    assert sum(row.action is Action.RETURN and row.time == HOUR for row in log) == 3
+    assert [row.job for row in log if row.action is Action.PREEMPT and row.time == HOUR] == ["f"]
+
+
+def test_a_need_that_only_trembles_moves_no_server():
+    chance = random.Random(4)
+    need = [0.5 + chance.uniform(-0.01, 0.01) for _ in range(288)]
+    jobs = [job("own", 0, 24 * HOUR, 8), *[job(f"f{i}", i * 600, 900, 8, fungible=True) for i in range(1, 140)]]
+    log = run(jobs, "sjf+loan", infer=50, need=need)
+    lent = [row.time for row in log if row.action is Action.LOAN]
+    assert len(lent) > 10
+    assert set(lent) == {0.0}
+    assert not [row for row in log if row.action in (Action.RECLAIM, Action.RETURN) and row.time < 24 * HOUR]
+
+
+def test_gangs_do_not_starve_among_small_jobs_where_servers_are_kept_for_them():
+    """Where small ones may pass it, a gang waits for longer than first come first served; with a limit it does not."""
+    chance = random.Random(2)
+    jobs, now = [], 0.0
+    for i in range(600):
+        now += chance.expovariate(1 / 40)
+        if i % 40 == 20:
+            jobs.append(job(f"gang{i}", now, 600, 16))
+        else:
+            jobs.append(job(f"small{i}", now, chance.uniform(100, 900)))
+
+    def longest(policy, **rules):
+        started = times(run(jobs, policy, train=2, **rules), Action.START)
+        return max(started[each.id] - each.submit_s for each in jobs if each.w_min == 16)
+
+    fifo = longest("fifo")
+    assert longest("sjf") > 2 * fifo
+    assert longest("sjf", starvation_s=60.0) < 1.2 * fifo
+
+
 def random_jobs(count, *, elastic=True, seed=1):
     chance = random.Random(seed)
     jobs, now = [], 0.0
