@@ -40,6 +40,8 @@ class Borrowing:
         check_quotas(self._quotas, sum(s.gpus for s in cluster.servers if s.pool is Pool.TRAIN))
         self._held: dict[str, dict[int, int]] = {}
         """By account, GPUs of each job's base workers on training's own servers, in the order of their starts."""
+        self._sums: Counter[str] = Counter()
+        """By account, all of those."""
         self._lines: dict[str, Waiting] = {team: Waiting() for team in self._quotas}
         """By account, the waiting jobs that are no larger than its quota."""
         self._queued: Counter[str] = Counter()
@@ -62,11 +64,14 @@ class Borrowing:
         """A job runs from now on."""
         gpus = sum(n for server, n in run.base if self._own[server])
         if gpus:
-            self._held.setdefault(self.account(number), {})[number] = gpus
+            account = self.account(number)
+            self._held.setdefault(account, {})[number] = gpus
+            self._sums[account] += gpus
 
     def left(self, number: int) -> None:
         """A job runs no more."""
-        self._held.get(self.account(number), {}).pop(number, None)
+        account = self.account(number)
+        self._sums[account] -= self._held.get(account, {}).pop(number, 0)
 
     def guaranteed(self, account: str) -> int:
         """GPUs that the account's teams are guaranteed."""
@@ -74,7 +79,7 @@ class Borrowing:
 
     def held(self, account: str) -> int:
         """GPUs of training's own that base workers of the account's jobs have."""
-        return sum(self._held.get(account, {}).values())
+        return self._sums[account]
 
     def covered(self, account: str) -> set[int]:
         """The account's running jobs that its quota covers."""

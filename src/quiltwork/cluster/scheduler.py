@@ -20,9 +20,10 @@ from quiltwork.cluster.policy.loaning import loan_change
 from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, place_by
 from quiltwork.cluster.policy.preempting import clear_for
 from quiltwork.cluster.policy.reclaim import Held, reclaim
-from quiltwork.cluster.policy.rules import Cost, Elastic, Order, Rules
+from quiltwork.cluster.policy.rules import Cost, Elastic, Rules
 from quiltwork.cluster.policy.tiers import Tiers
-from quiltwork.cluster.policy.waiting import Reservation, Waiting, admissions, allowed_for
+from quiltwork.cluster.policy.waiting import Reservation, admissions, allowed_for
+from quiltwork.cluster.queue import Queue
 from quiltwork.cluster.reserving import NOBODY, Reserving
 from quiltwork.cluster.sharing import Sharing
 from quiltwork.cluster.state import Cluster
@@ -60,13 +61,10 @@ class Scheduler:
         self._displacing = Displacing(cluster, rules)
         self.borrowing = Borrowing(cluster, rules) if rules.quotas else None
         self._reserving = Reserving(cluster, rules, self.tiers)
-        self._waiting = Waiting()
-        self._keys: dict[int, float] = {}
+        self._queue = Queue(cluster, rules, self._displacing, self._reserving, self.borrowing, self.reference)
         self._needs: list[float] = []
         self._forecasts: list[float] = []
         self._waited = False
-        for number in sorted(cluster.waiting):
-            self._enqueue(number)
         cluster.retimed.update(cluster.runs)
 
     # What happened.
@@ -80,14 +78,14 @@ class Scheduler:
         self.check(job)
         self.cluster.now = now
         number = self.cluster.submit(job, job.seconds(job.work, self.reference))
-        self._enqueue(number)
+        self._queue.enter(number)
         return number
 
     def ended(self, now: float, number: int, work: float | None = None, reason: str = "") -> None:
         """A job is done, has failed, or was cancelled. ``work`` : what it did, where that is known."""
         self.cluster.now = now
-        if number in self._keys:
-            self._leave_queue(number)
+        if number in self._queue.keys:
+            self._queue.leave(number)
         self.cluster.end(number, work, reason)
         self._left(number)
 
@@ -122,22 +120,22 @@ class Scheduler:
     def decide(self, now: float) -> None:
         """One epoch: who starts, who is preempted for a shorter one, and who gets how many workers more."""
         self.cluster.now = now
-        if self._keys:
+        if self._queue.keys:
             if self.borrowing is not None:
                 self._guarantee(self.borrowing)
             self._admit()
-            if self._keys and self._displacing.any and self._displacing.looks():
+            if self._queue.keys and self._displacing.any and self._displacing.looks():
                 self._displace()
         self._displacing.note()
-        if self.rules.elastic is Elastic.GANDIVA and bool(self._keys) != self._waited:
+        if self.rules.elastic is Elastic.GANDIVA and bool(self._queue.keys) != self._waited:
             self._waited = not self._waited
             self._sharing.changed()
-        self._sharing.share_if_due(now, waiting=bool(self._keys))
+        self._sharing.share_if_due(now, waiting=bool(self._queue.keys))
 
     def due(self) -> float:
         """When to decide again though nothing happens; infinity for never."""
         due = self._sharing.due()
-        if self._keys:
+        if self._queue.keys:
             due = min(due, self._displacing.due())
             if self.borrowing is not None:
                 due = min(due, self.borrowing.due())
@@ -145,14 +143,7 @@ class Scheduler:
 
     def ahead_of(self, number: int) -> list[int]:
         """Jobs that wait and are thought of before this one, in order. Raises KeyError where it does not wait."""
-        jobs = self.cluster.jobs
-
-        def turn(n: int) -> tuple[bool, int, float, int]:
-            borrows = self.borrowing is not None and not self.borrowing.covers(n)
-            return borrows, -jobs[n].priority, self._keys[n], n
-
-        before = turn(number)
-        return sorted((n for n in self._keys if turn(n) < before), key=turn)
+        return self._queue.ahead_of(number)
 
     def loans(self, now: float, need: float, ready: Callable[[int], bool] = lambda server: True) -> None:
         """Inference needs a share of its servers: lend less of them, or more. ``ready`` : whether one may be lent."""
@@ -207,61 +198,28 @@ class Scheduler:
         for server in plan.servers:
             self._sharing.push_out(server, room.reach[server] - room.free[server], "reclaim")
 
-    # Who waits.
-
-    def _believed(self, number: int) -> float:
-        """Work that a job that does not run is believed to have left."""
-        return self.cluster.jobs[number].believed_left(self.cluster.kept[number])
-
-    def _seconds(self, number: int) -> float:
-        return self.cluster.jobs[number].seconds(self._believed(number), self.reference)
-
-    def _enqueue(self, number: int) -> None:
-        job, rules = self.cluster.jobs[number], self.rules
-        if rules.order is Order.FIFO:
-            key = job.submit_s
-        elif rules.order is Order.LAS:
-            key = self._displacing.key(number)
-        else:
-            key = self._seconds(number) + rules.ageing * job.submit_s
-        self._keys[number] = key
-        self._waiting.add(job.shape, key, number, job.priority)
-        if self.borrowing is not None:
-            self.borrowing.waits(number, key)
-        self._reserving.waits(number)
-
-    def _leave_queue(self, number: int) -> None:
-        if self.borrowing is not None:
-            self.borrowing.waits_no_more(number, self._keys[number])
-        self._leave_line(number)
-
-    def _leave_line(self, number: int) -> None:
-        job = self.cluster.jobs[number]
-        self._waiting.remove(job.shape, self._keys.pop(number), number, job.priority)
+    # Who starts, and who stops.
 
     def _admit(self) -> None:
-        borrowing = self.borrowing
         kept_for = self._kept_for()
         for start in admissions(
-            self._waiting,
+            self._queue.lines,
             self.cluster.room,
             lambda shape: self.tiers.ways(shape, self._sharing.any),
             depth=self.rules.backfill_depth,
             reserved=self._reserved(kept_for),
-            seconds=self._seconds,
+            seconds=self._queue.seconds,
         ):
-            key = self._keys.pop(start.job)
-            if borrowing is not None:
-                borrowing.waits_no_more(start.job, key)
+            self._queue.leave(start.job, admitted=True)
             self._begin(start.job, start.placement, revoking=start.revoking)
-        if kept_for is not None and kept_for in self._keys:
+        if kept_for is not None and kept_for in self._queue.keys:
             self._start_out_of_turn(kept_for)
 
     def _kept_for(self) -> int | None:
         """Who waits for servers that no younger job may take."""
-        if self.borrowing is not None and self.borrowing.unmet in self._keys:
+        if self.borrowing is not None and self.borrowing.unmet in self._queue.keys:
             return self.borrowing.unmet
-        return self._reserving.starved(self._keys)
+        return self._reserving.starved(self._queue.keys)
 
     def _reserved(self, number: int | None) -> Reservation | None:
         sooner = NOBODY if self.borrowing is None or number is None else self.borrowing.stoppable_for(number)
@@ -273,7 +231,7 @@ class Scheduler:
         shape = self.cluster.jobs[number].shape
         placed = place_by(self.cluster.room, shape, self.tiers.ways(shape, self._sharing.any))
         if placed is not None:
-            self._leave_queue(number)
+            self._queue.leave(number)
             self._begin(number, placed[0], revoking=placed[1])
 
     def _guarantee(self, borrowing: Borrowing) -> None:
@@ -282,10 +240,10 @@ class Scheduler:
         for claim in borrowing.claims(
             lambda shape: self.tiers.ways(shape, self._sharing.any),
             lambda shape: self.tiers.base(shape._replace(fungible=False), True),
-            reserved=self._reserved(self._reserving.starved(self._keys)),
-            seconds=self._seconds,
+            reserved=self._reserved(self._reserving.starved(self._queue.keys)),
+            seconds=self._queue.seconds,
         ):
-            self._leave_line(claim.job)
+            self._queue.leave(claim.job, claimed=True)
             for victim in claim.stopped:
                 self._stop(victim, f"quota: room for {cluster.jobs[claim.job].id}")
             self._begin(claim.job, claim.placement, revoking=claim.revoking)
@@ -302,7 +260,7 @@ class Scheduler:
 
     def _stop(self, number: int, reason: str) -> None:
         self._displacing.stopped(number, self.cluster.stop(number, reason))
-        self._enqueue(number)
+        self._queue.enter(number)
         self._left(number)
 
     def _left(self, number: int) -> None:
@@ -314,8 +272,8 @@ class Scheduler:
         """While the first that waits does not fit and later ones run in its way: they go back into the queue."""
         cluster, jobs = self.cluster, self.cluster.jobs
         reserved = self._reserved(self._kept_for())
-        for _, key, number, shape in sorted(self._waiting.heads()):
-            if number not in self._keys:
+        for _, key, number, shape in sorted(self._queue.lines.heads()):
+            if number not in self._queue.keys:
                 continue
             protected = set() if self.borrowing is None else self.borrowing.protected_from(number)
             # One of a higher priority, or for which servers would be kept, would be the first to start again.
@@ -326,13 +284,13 @@ class Scheduler:
                 and jobs[victim.job].priority <= jobs[number].priority
                 and not self._reserving.would_come_before(victim.job, number)
             )
-            allowed = EVERYWHERE if reserved is None else allowed_for(number, reserved, self._seconds)
+            allowed = EVERYWHERE if reserved is None else allowed_for(number, reserved, self._queue.seconds)
             clearing = clear_for(shape, cluster.room, self.tiers.base(shape), later, allowed=allowed)
             if clearing is not None and clearing.stopped:
                 for victim in clearing.stopped:
                     self._stop(victim, f"room for {jobs[number].id}")
                 if self.borrowing is not None:
                     # Not whoever comes first: its own team's may have stopped for it.
-                    self._leave_queue(number)
+                    self._queue.leave(number)
                     self._begin(number, clearing.placement, revoking=False)
                 self._admit()
