@@ -59,6 +59,22 @@ def test_every_option_reaches_the_study(base, tmp_path):
     assert (rules["headroom"], rules["stickiness"]) == (0.05, 0.5)
 
 
+def test_quotas_are_of_every_policy_and_what_they_cannot_be_is_said(base, tmp_path):
+    words = [*base, "--policy", "sjf", "--policy", "sjf:quotas=team1=2"]
+    told = json.loads(invoke(*words, "--quota", "team0=8", "--quota", "team1=4", "--quota", "temm=1", "--json").stdout)
+    assert [arm["rules"]["quotas"] for arm in told["arms"]] == [{"team0": 8, "team1": 4, "temm": 1}, {"team1": 2}]
+    assert told["notes"][-1] == "there is a quota of team 'temm', and no job of it"
+    for wrong, message in (
+        (["--quota", "team0=17"], "quotas: teams are guaranteed 17 GPUs in all, and training's servers have 16"),
+        (["--quota", "team0"], "--quota: 'team0' is not TEAM=GPUs"),
+        (["--quota", "a=1", "--quota", "a=2"], "--quota: team 'a' is given twice"),
+    ):
+        with pytest.raises(BadInputError, match=message):
+            invoke(*words, *wrong)
+    with pytest.raises(BadInputError, match=r"guaranteed 12 GPUs in all, and training's servers have 8"):
+        invoke("whatif", "--jobs", write_jobs(tmp_path), "--train", "1,2", "--quota", "team0=12", "--skip-too-large")
+
+
 def test_jobs_of_slurm_and_of_any_table_are_simulated(tmp_path):
     (tmp_path / "slurm").write_text(
         "JobID|Account|Submit|Start|End|Elapsed|AllocTRES\n"

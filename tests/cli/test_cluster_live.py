@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
@@ -18,19 +19,25 @@ def world(tmp_path):
     return ListedWorld(tmp_path, infer=1)
 
 
-@pytest.fixture
-def url(world, monkeypatch):
+@contextmanager
+def serving(world):
     bound = socket.create_server(("127.0.0.1", 0))
     app = create_app({}, routers=[cluster_router(world.desk)])
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     found = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    monkeypatch.setenv("QUILTWORK_CLUSTER", found)
     yield found
     server.should_exit = True
     thread.join()
     bound.close()
+
+
+@pytest.fixture
+def url(world, monkeypatch):
+    with serving(world) as found:
+        monkeypatch.setenv("QUILTWORK_CLUSTER", found)
+        yield found
 
 
 @pytest.fixture
@@ -82,6 +89,21 @@ def test_servers_are_lent_asked_back_and_drained(world, run):
     assert run("undrain", "train-1")[:2] == (0, "servers: 1 infer, 2 train\n")
 
 
+def test_teams_are_listed_with_what_they_hold_of_their_quotas(tmp_path, monkeypatch, capsys):
+    world = ListedWorld(tmp_path, quotas={"blue": 3})
+    for team, workers in (("red", 4), ("blue", 2), ("blue", 2)):
+        world.command(workers=workers, more=f"team: {team}\n")
+    world.step(seconds=0.0)
+    world.step(seconds=1800.0)
+    with serving(world) as url:
+        monkeypatch.setenv("QUILTWORK_CLUSTER", url)
+        with pytest.raises(SystemExit):
+            main(["cluster", "ls", "--teams"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["team", "quota", "GPUs", "borrowed", "flexible", "queued", "GPU-hours"]
+    assert lines[1:] == [["blue", "3", "4", "2", "0", "0", "2.00"], ["red", "4", "4", "0", "0", "2.00"]]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -96,6 +118,10 @@ def test_servers_are_lent_asked_back_and_drained(world, run):
         (("up", "--train", 0), 2, "--train: 0 is not a number"),
         (("up", "--policy", "best"), 2, "'best' is not one of"),
         (("up", "--types", ","), 2, "names no GPU types"),
+        (("up", "--set", "headrom=1"), 2, "--set: 'headrom' is not a rule (did you mean headroom? known: order, "),
+        (("up", "--set", "poll_s=0"), 2, "--set poll_s: 0.0 is not a number of seconds above 0"),
+        (("up", "--quota", "red=many"), 2, "--quota red: 'many' is not a number of GPUs"),
+        (("ls", "--teams", "--servers"), 2, "are two lists"),
     ],
 )
 def test_what_goes_wrong_is_one_line(run, words, code, said):

@@ -56,7 +56,7 @@ def test_a_job_from_submission_to_its_output(world, client, tmp_path):
     assert all(f"I am {member['id']}" in text for member in shown["members"])
     one = client.get(f"/v1/cluster/jobs/{job}/logs", params={"worker": shown["members"][0]["id"], "tail": 4}).text
     assert one == f"{shown['members'][0]['id']}\n"[-4:]
-    assert client.get("/v1/cluster").json()["gpu_hours"]["red"] > 0
+    assert client.get("/v1/cluster").json()["teams"]["red"]["gpu_hours"] > 0
 
 
 def test_json_is_yaml_too_and_the_same_key_is_the_same_job(client):

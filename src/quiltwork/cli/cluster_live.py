@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from quiltwork.cli.cluster_client import Cluster
+from quiltwork.cli.cluster_study import QuotaOption
 from quiltwork.cli.output import emit, table
 from quiltwork.cli.serving import end_quietly, open_keys
 from quiltwork.core.errors import BadInputError, QuiltworkError
@@ -33,6 +35,11 @@ def up(
     gpus_per_server: Annotated[int, typer.Option(help="GPUs (or slots for workers) of each, of a new cluster.")] = 4,
     types: Annotated[str, typer.Option(help="GPU types of training and of inference.")] = "V100,T4",
     policy: Annotated[str, typer.Option(help="The rules: fifo, sjf, lyra ...")] = "lyra",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="RULE=VALUE", help="Change a rule: headroom=0.1, min_run_s=5m ... Repeat it."),
+    ] = None,
+    quota: QuotaOption = None,
     gateway: Annotated[
         str | None, typer.Option(metavar="URL", help="The `quiltwork up` whose load says what inference needs.")
     ] = None,
@@ -53,8 +60,8 @@ def up(
 ) -> None:
     """Run a cluster on this machine (or on Ray) until SIGTERM or Ctrl-C. Started again, it goes on where it was."""
     from quiltwork.cluster.live.host import Host, open_host
-    from quiltwork.cluster.live.settings import Settings
-    from quiltwork.cluster.policy.rules import rules_named
+    from quiltwork.cluster.live.settings import settings_of
+    from quiltwork.cluster.policy.quotas import quotas_of
     from quiltwork.gateway.app import create_app
     from quiltwork.gateway.cluster_routes import cluster_router
     from quiltwork.gateway.server import LOCAL_NAMES, Address, check_address, listen, serve, url_of
@@ -66,7 +73,7 @@ def up(
     if not 0 < requests_per_server < float("inf"):
         raise BadInputError(f"{requests_per_server} is not a number above 0", where="--requests-per-server")
     gpu_types = _types(types)
-    settings = Settings(rules=rules_named(policy), gpu_types=gpu_types)
+    settings = settings_of(policy, set_ or (), quotas_of(quota or ()), gpu_types=gpu_types)
     servers = _servers(train, infer, gpus_per_server, gpu_types)
     bound = listen(address)
     host_of = Host(state, servers, settings, gateway=gateway, ray=ray, requests_per_server=requests_per_server)
@@ -137,12 +144,19 @@ def ls(
     state: Annotated[str | None, typer.Option(help="Only those: queued, running, done, failed, cancelled.")] = None,
     team: Annotated[str | None, typer.Option(help="Only this team's.")] = None,
     servers: Annotated[bool, typer.Option("--servers", help="Servers instead of jobs.")] = False,
+    teams: Annotated[bool, typer.Option("--teams", help="Teams instead of jobs.")] = False,
     url: UrlOption = URL,
     key: KeyOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Jobs, or servers."""
+    """Jobs, or servers, or teams."""
+    if servers and teams:
+        raise BadInputError("are two lists", where="--servers --teams", hint="one at a time")
     cluster = Cluster(url, key)
+    if teams:
+        status = cluster.status()
+        emit({"teams": status["teams"]}, json, _teams(status["teams"]))
+        return
     if servers:
         status = cluster.status()
         shown = table("server", "type", "pool", "GPUs", "free", "jobs", "", numbers=("GPUs", "free"))
@@ -156,6 +170,16 @@ def ls(
     for job in jobs:
         shown.add_row(job["id"], job["team"], job["state"], _workers(job), _steps(job), job["error"])
     emit({"jobs": jobs}, json, shown)
+
+
+def _teams(teams: Json) -> Table:
+    numbers = ("quota", "GPUs", "borrowed", "flexible", "queued", "GPU-hours")
+    shown = table("team", *numbers, numbers=numbers)
+    for team, told in teams.items():
+        quota = "" if told["quota"] is None else str(told["quota"])
+        held = (str(told[name]) for name in ("held", "borrowed", "flexible", "queued"))
+        shown.add_row(team, quota, *held, f"{told['gpu_hours']:.2f}")
+    return shown
 
 
 def _workers(job: Json) -> str:

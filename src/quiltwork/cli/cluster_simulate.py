@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -17,33 +18,11 @@ if TYPE_CHECKING:
     from quiltwork.cluster.study import Comparison
 
 
+@options.of_a_study
 def simulate(
+    given: Mapping[str, Any],
     context: typer.Context,
-    jobs: options.JobsOption,
     train: Annotated[int, typer.Option("--train", help="Training's servers.")],
-    infer: Annotated[int, typer.Option("--infer", help="Inference's servers.")] = 0,
-    policy: options.PolicyOption = None,
-    inference: options.InferenceOption = None,
-    column: options.ColumnOption = None,
-    counts: options.CountsOption = False,
-    columns: options.ColumnsOption = None,
-    limit: options.LimitOption = None,
-    gpus_per_server: options.PerServerOption = 8,
-    types: options.TypesOption = "V100,T4",
-    fungible: options.FungibleOption = 0.21,
-    elastic: options.ElasticOption = "most-gpu-time",
-    elastic_share: options.ElasticShareOption = 0.05,
-    stretch: options.StretchOption = 2,
-    checkpointed: options.CheckpointedOption = 0.0,
-    hetero: options.HeteroOption = 1.0,
-    speed: options.SpeedOption = options.LINEAR,
-    mixing: options.MixingOption = 1.0,
-    checkpoint: options.CheckpointOption = "600",
-    set_: options.SetOption = None,
-    estimates: options.EstimatesOption = "oracle",
-    seed: options.SeedOption = 0,
-    days: options.DaysOption = 15.0,
-    skip_too_large: options.SkipOption = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="A folder for jobs.parquet, log.parquet, metrics.json, timing.json.")
     ] = None,
@@ -54,10 +33,10 @@ def simulate(
 
     Several policies run one after the other on the same jobs, and are shown beside each other.
     """
-    given = dict(locals())  # every option, by the name that it has here
+    from quiltwork.cluster.policy.quotas import quotas_of
     from quiltwork.cluster.study import arms_of, check_writable, compare
 
-    arms = arms_of(policy or options.DEFAULT_POLICIES, set_ or ())
+    arms = arms_of(given["policy"] or options.DEFAULT_POLICIES, given["set_"] or (), quotas_of(given["quota"] or ()))
     # Before minutes of simulating, not after them.
     if out is not None:
         check_writable(out, folder=True)
@@ -65,7 +44,7 @@ def simulate(
         check_writable(report, folder=False)
     with narration("simulate") as say:
         study, inputs = options.study_from(given, train, say)
-        found = compare(study, arms, out=out, report=report, inputs=inputs, command=options.spelled(context, given),
+        found = compare(study, arms, out=out, report=report, inputs=inputs, command=options.spelled(context),
                         progress=say)  # fmt: skip
     emit(found.document() | {"wall_s": found.timing()}, json, *_shown(found, out, report))
 

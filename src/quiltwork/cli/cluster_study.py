@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +73,11 @@ SetOption = Annotated[
         "--set", help="RULE=VALUE for all policies: headroom=0.1, reclaim=random, restart_s=30 ... Repeat it."
     ),
 ]
+QuotaOption = Annotated[
+    list[str] | None,
+    typer.Option("--quota", metavar="TEAM=GPUS", help="GPUs of training's that a team is guaranteed; others borrow "
+                 "what it leaves idle. Repeat it; team default is all others together."),
+]  # fmt: skip
 EstimatesOption = Annotated[
     str,
     typer.Option("--estimates", help="What is thought of running times: oracle (the truth), learned (from jobs that "
@@ -82,7 +89,57 @@ SkipOption = Annotated[
     bool, typer.Option("--skip-too-large", help="Leave out jobs that training's servers cannot hold.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+InferOption = Annotated[int, typer.Option("--infer", help="Inference's servers.")]
 DEFAULT_POLICIES = ("fifo", "lyra")
+Command = Callable[..., None]
+
+
+def _study(
+    jobs: JobsOption,
+    infer: InferOption = 0,
+    policy: PolicyOption = None,
+    inference: InferenceOption = None,
+    column: ColumnOption = None,
+    counts: CountsOption = False,
+    columns: ColumnsOption = None,
+    limit: LimitOption = None,
+    gpus_per_server: PerServerOption = 8,
+    types: TypesOption = "V100,T4",
+    fungible: FungibleOption = 0.21,
+    elastic: ElasticOption = "most-gpu-time",
+    elastic_share: ElasticShareOption = 0.05,
+    stretch: StretchOption = 2,
+    checkpointed: CheckpointedOption = 0.0,
+    hetero: HeteroOption = 1.0,
+    speed: SpeedOption = LINEAR,
+    mixing: MixingOption = 1.0,
+    checkpoint: CheckpointOption = "600",
+    set_: SetOption = None,
+    quota: QuotaOption = None,
+    estimates: EstimatesOption = "oracle",
+    seed: SeedOption = 0,
+    days: DaysOption = 15.0,
+    skip_too_large: SkipOption = False,
+) -> None:
+    """The options of a study and their defaults; nobody calls it."""
+
+
+def of_a_study(command: Command) -> Command:
+    """A command with these options beside its own. It gets them by name in one mapping, ``given``, as its first."""
+    own = list(signature(command, eval_str=True).parameters.values())[1:]
+    shared = list(signature(_study, eval_str=True).parameters.values())
+    needed = [each for each in own if each.default is Parameter.empty]
+    left = [each for each in own if each.default is not Parameter.empty]
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        command({each.name: options.pop(each.name) for each in shared}, **options)
+
+    context, *needed = needed
+    together = [context, shared[0], *needed, *shared[1:], *left]
+    run.__signature__ = Signature([each.replace(kind=Parameter.KEYWORD_ONLY) for each in together])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in together} | {"return": None}
+    return run
 
 
 def study_from(options: Mapping[str, Any], train: int, say: Say) -> tuple[Study, list[Path]]:
@@ -158,7 +215,7 @@ def _demand(path: Path, column: str | None, infer: int, *, counts: bool) -> Dema
     return read_demand(path, column, fleet=infer if counts else None)
 
 
-def spelled(context: typer.Context, options: Mapping[str, Any]) -> str:
+def spelled(context: typer.Context) -> str:
     """The command that is running, as it would be typed: what was left to its default is left out."""
     words = ["quiltwork", "cluster", str(context.info_name)]
     for parameter in context.command.params:
@@ -166,7 +223,8 @@ def spelled(context: typer.Context, options: Mapping[str, Any]) -> str:
         source = context.get_parameter_source(name)
         if source is None or source.name != "COMMANDLINE" or name == "json":
             continue
-        values = options[name] if isinstance(options[name], list) else [options[name]]
+        value = context.params[name]
+        values = value if isinstance(value, (list, tuple)) else [value]
         for each in values:
             words += [parameter.opts[0]] if each is True else [parameter.opts[0], str(each)]
     return shlex.join(words)

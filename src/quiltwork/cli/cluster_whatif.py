@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -16,44 +17,22 @@ if TYPE_CHECKING:
     from quiltwork.cluster.study import Sizing
 
 
+@options.of_a_study
 def whatif(
+    given: Mapping[str, Any],
     context: typer.Context,
-    jobs: options.JobsOption,
     train: Annotated[str, typer.Option("--train", help="Numbers of training servers to try: 150,172,200.")],
-    infer: Annotated[int, typer.Option("--infer", help="Inference's servers.")] = 0,
     lend: Annotated[
         str | None, typer.Option("--lend", help="Try so many servers of inference's type always on loan: 0,20,40.")
     ] = None,
     queue: Annotated[str | None, typer.Option("--queue", help="The mean queue that is to be held: 10m.")] = None,
-    policy: options.PolicyOption = None,
-    inference: options.InferenceOption = None,
-    column: options.ColumnOption = None,
-    counts: options.CountsOption = False,
-    columns: options.ColumnsOption = None,
-    limit: options.LimitOption = None,
-    gpus_per_server: options.PerServerOption = 8,
-    types: options.TypesOption = "V100,T4",
-    fungible: options.FungibleOption = 0.21,
-    elastic: options.ElasticOption = "most-gpu-time",
-    elastic_share: options.ElasticShareOption = 0.05,
-    stretch: options.StretchOption = 2,
-    checkpointed: options.CheckpointedOption = 0.0,
-    hetero: options.HeteroOption = 1.0,
-    speed: options.SpeedOption = options.LINEAR,
-    mixing: options.MixingOption = 1.0,
-    checkpoint: options.CheckpointOption = "600",
-    set_: options.SetOption = None,
-    estimates: options.EstimatesOption = "oracle",
-    seed: options.SeedOption = 0,
-    days: options.DaysOption = 15.0,
-    skip_too_large: options.SkipOption = False,
     json: options.JsonOption = False,
 ) -> None:
     """Run a trace of training jobs on clusters of several sizes, and tell which hold a queue.
 
     Exits with 1 where a queue was asked for and no size holds it under any policy.
     """
-    given = dict(locals())  # every option, by the name that it has here
+    from quiltwork.cluster.policy.quotas import quotas_of
     from quiltwork.cluster.study import whatif as answer
 
     sizes = _numbers(train, "--train")
@@ -61,9 +40,9 @@ def whatif(
     limit_s = None if queue is None else parse_duration(queue, where="--queue")
     with narration("what if") as say:
         study, _ = options.study_from(given, min(sizes), say)
-        found = answer(study, sizes, policy or options.DEFAULT_POLICIES, lend=lent, queue_s=limit_s,
-                       changes=set_ or (), progress=say)  # fmt: skip
-    emit({"command": options.spelled(context, given)} | found.document(), json, *_shown(found))
+        found = answer(study, sizes, given["policy"] or options.DEFAULT_POLICIES, lend=lent, queue_s=limit_s,
+                       changes=given["set_"] or (), quotas=quotas_of(given["quota"] or ()), progress=say)  # fmt: skip
+    emit({"command": options.spelled(context)} | found.document(), json, *_shown(found))
     if limit_s is not None and all(train is None for _, _, train in found.answers()):
         raise typer.Exit(1)
 

@@ -7,26 +7,26 @@ are the rows that a call adds to the cluster's log.
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from collections.abc import Callable, Sequence
 
+from quiltwork.cluster.borrowing import Borrowing
+from quiltwork.cluster.capacity import Capacity
 from quiltwork.cluster.displacing import Displacing
-from quiltwork.cluster.job import Job, Shape
+from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import AGAIN
 from quiltwork.cluster.policy.loaning import loan_change
-from quiltwork.cluster.policy.placing import place_gang
-from quiltwork.cluster.policy.preempting import victims_for
+from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, place_by
+from quiltwork.cluster.policy.preempting import clear_for
 from quiltwork.cluster.policy.reclaim import Held, reclaim
-from quiltwork.cluster.policy.room import Room
-from quiltwork.cluster.policy.rules import Cost, Elastic, Order, Rules
+from quiltwork.cluster.policy.rules import Cost, Elastic, Rules
 from quiltwork.cluster.policy.tiers import Tiers
-from quiltwork.cluster.policy.waiting import Reservation, Waiting, admissions, reserve
-from quiltwork.cluster.server import Pool
+from quiltwork.cluster.policy.waiting import Reservation, admissions, allowed_for
+from quiltwork.cluster.queue import Queue
+from quiltwork.cluster.reserving import NOBODY, Reserving
 from quiltwork.cluster.sharing import Sharing
 from quiltwork.cluster.state import Cluster
-from quiltwork.core.errors import BadInputError
 
 Forecast = Callable[[Sequence[float]], float]
 """Shares of inference's servers needed so far, at each decision, the present last -> the share that will do until the
@@ -55,58 +55,39 @@ class Scheduler:
         self._sharing = Sharing(cluster, rules, self.tiers, every_s=share_every_s)
         self._forecast, self._loans_every_s = forecast, loans_every_s
         self._chance = chance or random.Random(0)
-        training = {cluster.type_of[i] for i, s in enumerate(cluster.servers) if s.pool is Pool.TRAIN}
-        if not training:
-            raise BadInputError("training has no server", where="servers")
-        self.reference = cluster.types[min(training)]
+        self._capacity = Capacity(cluster, rules, self.tiers)
+        self.reference = self._capacity.reference
         """The GPU type by which running times are told: training's fastest."""
-        self._needed = frozenset(cluster.types[t] for t in training)
-        self._needed_lent = self._needed | {cluster.servers[i].gpu_type for i in cluster.inference}
         self._displacing = Displacing(cluster, rules)
-        self._empty = Room(cluster.servers)
-        self._fits: dict[Shape, bool] = {}
-        self._waiting = Waiting()
-        self._keys: dict[int, float] = {}
-        self._starving: list[tuple[float, int]] = []
+        self.borrowing = Borrowing(cluster, rules) if rules.quotas else None
+        self._reserving = Reserving(cluster, rules, self.tiers)
+        self._queue = Queue(cluster, rules, self._displacing, self._reserving, self.borrowing, self.reference)
         self._needs: list[float] = []
         self._forecasts: list[float] = []
         self._waited = False
-        for number in sorted(cluster.waiting):
-            self._enqueue(number)
         cluster.retimed.update(cluster.runs)
 
     # What happened.
 
     def check(self, job: Job) -> None:
         """Raises BadInputError for a job that training's servers can never hold, or that has no speed on them."""
-        where = f"job {job.id}"
-        shape = job.shape
-        if shape not in self._fits:
-            training = shape._replace(fungible=False)
-            self._fits[shape] = place_gang(self._empty, training, self.tiers.base(training)) is not None
-        if not self._fits[shape]:
-            raise BadInputError(f"{job.w_min} workers of {job.gpus_per_worker} GPUs are more than training's "
-                                "servers hold", where=where)  # fmt: skip
-        types = self._needed_lent if job.fungible and self.rules.loaning else self._needed
-        if missing := types - job.speed.curves.keys():
-            raise BadInputError(f"no speed on {min(missing)}", where=where)
+        self._capacity.check(job)
 
     def submit(self, now: float, job: Job) -> int:
         """A job comes. Raises BadInputError as ``check`` does."""
         self.check(job)
         self.cluster.now = now
         number = self.cluster.submit(job, job.seconds(job.work, self.reference))
-        self._enqueue(number)
+        self._queue.enter(number)
         return number
 
     def ended(self, now: float, number: int, work: float | None = None, reason: str = "") -> None:
         """A job is done, has failed, or was cancelled. ``work`` : what it did, where that is known."""
         self.cluster.now = now
-        if number in self._keys:
-            job = self.cluster.jobs[number]
-            self._waiting.remove(job.shape, self._keys.pop(number), number, job.priority)
+        if number in self._queue.keys:
+            self._queue.leave(number)
         self.cluster.end(number, work, reason)
-        self._sharing.left(number)
+        self._left(number)
 
     def again(self, now: float, number: int, reason: str) -> None:
         """A running job goes back into the queue: it failed, and is tried again."""
@@ -139,25 +120,30 @@ class Scheduler:
     def decide(self, now: float) -> None:
         """One epoch: who starts, who is preempted for a shorter one, and who gets how many workers more."""
         self.cluster.now = now
-        if self._keys:
+        if self._queue.keys:
+            if self.borrowing is not None:
+                self._guarantee(self.borrowing)
             self._admit()
-            if self._keys and self._displacing.any and self._displacing.looks():
+            if self._queue.keys and self._displacing.any and self._displacing.looks():
                 self._displace()
         self._displacing.note()
-        if self.rules.elastic is Elastic.GANDIVA and bool(self._keys) != self._waited:
+        if self.rules.elastic is Elastic.GANDIVA and bool(self._queue.keys) != self._waited:
             self._waited = not self._waited
             self._sharing.changed()
-        self._sharing.share_if_due(now, waiting=bool(self._keys))
+        self._sharing.share_if_due(now, waiting=bool(self._queue.keys))
 
     def due(self) -> float:
         """When to decide again though nothing happens; infinity for never."""
-        return min(self._sharing.due(), self._displacing.due() if self._keys else math.inf)
+        due = self._sharing.due()
+        if self._queue.keys:
+            due = min(due, self._displacing.due())
+            if self.borrowing is not None:
+                due = min(due, self.borrowing.due())
+        return due
 
     def ahead_of(self, number: int) -> list[int]:
         """Jobs that wait and are thought of before this one, in order. Raises KeyError where it does not wait."""
-        jobs = self.cluster.jobs
-        waiting = sorted((-jobs[n].priority, key, n) for n, key in self._keys.items())
-        return [n for _, _, n in waiting[: waiting.index((-jobs[number].priority, self._keys[number], number))]]
+        return self._queue.ahead_of(number)
 
     def loans(self, now: float, need: float, ready: Callable[[int], bool] = lambda server: True) -> None:
         """Inference needs a share of its servers: lend less of them, or more. ``ready`` : whether one may be lent."""
@@ -212,76 +198,99 @@ class Scheduler:
         for server in plan.servers:
             self._sharing.push_out(server, room.reach[server] - room.free[server], "reclaim")
 
-    # Who waits.
-
-    def _believed(self, number: int) -> float:
-        """Work that a job that does not run is believed to have left."""
-        return self.cluster.jobs[number].believed_left(self.cluster.kept[number])
-
-    def _seconds(self, number: int) -> float:
-        return self.cluster.jobs[number].seconds(self._believed(number), self.reference)
-
-    def _enqueue(self, number: int) -> None:
-        job, rules = self.cluster.jobs[number], self.rules
-        if rules.order is Order.FIFO:
-            key = job.submit_s
-        elif rules.order is Order.LAS:
-            key = self._displacing.key(number)
-        else:
-            key = self._seconds(number) + rules.ageing * job.submit_s
-        self._keys[number] = key
-        self._waiting.add(job.shape, key, number, job.priority)
-        if rules.starvation_s is not None:
-            heapq.heappush(self._starving, (job.submit_s + rules.starvation_s * job.w_min, number))
+    # Who starts, and who stops.
 
     def _admit(self) -> None:
-        cluster, room = self.cluster, self.cluster.room
+        kept_for = self._kept_for()
         for start in admissions(
-            self._waiting,
-            room,
+            self._queue.lines,
+            self.cluster.room,
             lambda shape: self.tiers.ways(shape, self._sharing.any),
             depth=self.rules.backfill_depth,
-            reserved=self._reservation() if self._starving else None,
-            seconds=self._seconds,
+            reserved=self._reserved(kept_for),
+            seconds=self._queue.seconds,
         ):
-            if start.revoking:
-                for server, gpus in start.placement:
-                    self._sharing.push_out(server, gpus - room.free[server], f"room for {cluster.jobs[start.job].id}")
-            del self._keys[start.job]
-            run = cluster.start(start.job, start.placement, AGAIN if start.job in cluster.stopped else "")
-            self._sharing.started(start.job, run)
+            self._queue.leave(start.job, admitted=True)
+            self._begin(start.job, start.placement, revoking=start.revoking)
+        if kept_for is not None and kept_for in self._queue.keys:
+            self._start_out_of_turn(kept_for)
+
+    def _kept_for(self) -> int | None:
+        """Who waits for servers that no younger job may take."""
+        if self.borrowing is not None and self.borrowing.unmet in self._queue.keys:
+            return self.borrowing.unmet
+        return self._reserving.starved(self._queue.keys)
+
+    def _reserved(self, number: int | None) -> Reservation | None:
+        sooner = NOBODY if self.borrowing is None or number is None else self.borrowing.stoppable_for(number)
+        return self._reserving.kept_for(number, sooner)
+
+    def _start_out_of_turn(self, number: int) -> None:
+        """Whoever servers are kept for starts as soon as they are free, though others come before it that may not use
+        them and may not be passed over: they would wait for each other."""
+        shape = self.cluster.jobs[number].shape
+        placed = place_by(self.cluster.room, shape, self.tiers.ways(shape, self._sharing.any))
+        if placed is not None:
+            self._queue.leave(number)
+            self._begin(number, placed[0], revoking=placed[1])
+
+    def _guarantee(self, borrowing: Borrowing) -> None:
+        """Whoever is within the quota of its team starts first, in the place of others that borrow if need be."""
+        cluster = self.cluster
+        for claim in borrowing.claims(
+            lambda shape: self.tiers.ways(shape, self._sharing.any),
+            lambda shape: self.tiers.base(shape._replace(fungible=False), True),
+            reserved=self._reserved(self._reserving.starved(self._queue.keys)),
+            seconds=self._queue.seconds,
+        ):
+            self._queue.leave(claim.job, claimed=True)
+            for victim in claim.stopped:
+                self._stop(victim, f"quota: room for {cluster.jobs[claim.job].id}")
+            self._begin(claim.job, claim.placement, revoking=claim.revoking)
+
+    def _begin(self, number: int, placement: Placement, *, revoking: bool) -> None:
+        cluster, room = self.cluster, self.cluster.room
+        if revoking:
+            for server, gpus in placement:
+                self._sharing.push_out(server, gpus - room.free[server], f"room for {cluster.jobs[number].id}")
+        run = cluster.start(number, placement, AGAIN if number in cluster.stopped else "")
+        self._sharing.started(number, run)
+        if self.borrowing is not None:
+            self.borrowing.started(number, run)
 
     def _stop(self, number: int, reason: str) -> None:
         self._displacing.stopped(number, self.cluster.stop(number, reason))
-        self._enqueue(number)
+        self._queue.enter(number)
+        self._left(number)
+
+    def _left(self, number: int) -> None:
         self._sharing.left(number)
+        if self.borrowing is not None:
+            self.borrowing.left(number)
 
     def _displace(self) -> None:
         """While the first that waits does not fit and later ones run in its way: they go back into the queue."""
-        cluster = self.cluster
-        for _, key, number, shape in sorted(self._waiting.heads()):
-            if number not in self._keys:
+        cluster, jobs = self.cluster, self.cluster.jobs
+        reserved = self._reserved(self._kept_for())
+        for _, key, number, shape in sorted(self._queue.lines.heads()):
+            if number not in self._queue.keys:
                 continue
-            chosen = victims_for(shape, cluster.room, self.tiers.base(shape), self._displacing.candidates(key))
-            for victim in chosen:
-                self._stop(victim, f"room for {cluster.jobs[number].id}")
-            if chosen:
+            protected = set() if self.borrowing is None else self.borrowing.protected_from(number)
+            # One of a higher priority, or for which servers would be kept, would be the first to start again.
+            later = (
+                victim
+                for victim in self._displacing.candidates(key)
+                if victim.job not in protected
+                and jobs[victim.job].priority <= jobs[number].priority
+                and not self._reserving.would_come_before(victim.job, number)
+            )
+            allowed = EVERYWHERE if reserved is None else allowed_for(number, reserved, self._queue.seconds)
+            clearing = clear_for(shape, cluster.room, self.tiers.base(shape), later, allowed=allowed)
+            if clearing is not None and clearing.stopped:
+                for victim in clearing.stopped:
+                    self._stop(victim, f"room for {jobs[number].id}")
+                if self.borrowing is not None:
+                    # Not whoever comes first: its own team's may have stopped for it.
+                    self._queue.leave(number)
+                    self._begin(number, clearing.placement, revoking=False)
                 self._admit()
-
-    # Jobs that have waited too long.
-
-    def _reservation(self) -> Reservation | None:
-        """Servers for the job that has waited too long for longest."""
-        cluster = self.cluster
-        while self._starving and self._starving[0][1] not in self._keys:
-            heapq.heappop(self._starving)
-        if not self._starving or self._starving[0][0] > cluster.now:
-            return None
-        number = self._starving[0][1]
-        ends: dict[int, list[tuple[float, int]]] = {}
-        for run in cluster.runs.values():
-            seconds = run.job.believed_left(run.done_by(cluster.now)) / run.rate
-            for server, gpus in run.base:
-                ends.setdefault(server, []).append((seconds, gpus))
-        shape = cluster.jobs[number].shape
-        return reserve(number, shape, cluster.room, self.tiers.base(shape), ends)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from quiltwork.cluster.borrowing import Borrowing
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.policy.placing import Tier, place_gang
@@ -30,10 +31,13 @@ def why_waiting(scheduler: Scheduler, number: int) -> Why:
     tiers = scheduler.tiers.base(job.shape)
     details = [f"needs {_needs(job, cluster.room, tiers)}"]
     for tier in tiers:
-        details.append(_tier(cluster.room, tier))
+        if cluster.room.shelves[tier[0]].gpus == cluster.room.shelves[tier[-1]].gpus:
+            details.append(_tier(cluster.room, tier))
     if ahead:
         first = ", ".join(cluster.jobs[n].id for n in ahead[:3])
         details.append(f"{len(ahead)} jobs come before it: {first}{' ...' if len(ahead) > 3 else ''}")
+    if scheduler.borrowing is not None:
+        details.append(_quota(scheduler.borrowing, number))
     if not job.fungible and cluster.lent:
         details.append(f"may not use the {len(cluster.lent)} servers on loan: it is not fungible")
     if place_gang(cluster.room, job.shape, tiers) is not None:
@@ -42,7 +46,8 @@ def why_waiting(scheduler: Scheduler, number: int) -> Why:
         return Why("has room, and starts with the next decision", tuple(details))
     if place_gang(cluster.room, job.shape, scheduler.tiers.base(job.shape, True), revoking=True) is not None:
         return Why("has room once flexible workers of others have left", tuple(details))
-    free = sum(cluster.room.free[s] for tier in tiers for shelf in tier for s in cluster.room.servers(shelf))
+    shelves = {shelf for tier in tiers for shelf in tier}
+    free = sum(cluster.room.free[s] for shelf in shelves for s in cluster.room.servers(shelf))
     asked = job.w_min * job.gpus_per_worker
     if free >= asked:
         return Why(f"{free} GPUs are free where it may run, but in pieces that are too small", tuple(details))
@@ -57,6 +62,12 @@ def _needs(job: Job, room: Room, tiers: Sequence[Tier]) -> str:
         return f"{gpus} GPUs at once: {gpus // most} whole servers of {most}"
     each = f" of {job.gpus_per_worker} GPUs" if job.gpus_per_worker > 1 else ""
     return f"{job.w_min} workers{each} at once" if job.w_min > 1 else f"one worker{each or ' of one GPU'}"
+
+
+def _quota(borrowing: Borrowing, number: int) -> str:
+    account = borrowing.account(number)
+    within = "the job is within that" if borrowing.covers(number) else "the job would borrow"
+    return f"team {account} holds {borrowing.held(account)} of its {borrowing.guaranteed(account)} GPUs: {within}"
 
 
 def _tier(room: Room, tier: Tier) -> str:

@@ -195,6 +195,43 @@ def test_a_drained_server_takes_nothing_and_takes_it_again(world):
     assert world.state(job) == "running"
 
 
+def team(world, name, workers, team):
+    return world.command(name, workers=workers, more=f"team: {team}\n")
+
+
+def test_a_team_has_its_quota_back_from_who_borrows_and_the_next_controller_knows_it(tmp_path):
+    world = ListedWorld(tmp_path, train=1, quotas={"red": 2, "blue": 2})
+    first, second = team(world, "first", 2, "red"), team(world, "second", 2, "red")
+    world.step()
+    assert [len(world.members(job)) for job in (first, second)] == [2, 2]
+    world.start()
+    mine = team(world, "mine", 2, "blue")
+    assert "the job is within that" in " ".join(world.desk.explain(mine)["details"])
+    world.step()
+    assert world.state(second) == "queued"
+    assert world.desk.explain(second)["history"][-1].endswith(f"(quota: room for {mine})")
+    assert world.members(mine) == []  # not before the borrower's processes are gone
+    world.backend.obey()
+    world.step()
+    assert [len(world.members(job)) for job in (first, second, mine)] == [2, 0, 2]
+    world.check()
+    assert "the job would borrow" in " ".join(world.desk.explain(second)["details"])
+    told = world.desk.status()["teams"]
+    assert (told["red"]["quota"], told["red"]["held"], told["red"]["borrowed"], told["red"]["queued"]) == (2, 2, 0, 1)
+    found = {(s.name.removeprefix("quiltwork:cluster_"), s.labels.get("team")): s.value for s in world.desk.samples()}
+    names = (("team_gpus", "blue"), ("team_quota_gpus", "blue"), ("team_gpus_borrowed", "red"))
+    assert [found[name] for name in names] == [2, 2, 0]
+    for worker in world.members(mine):
+        world.backend.exit(worker)
+    world.step(times=2)
+    assert (world.state(mine), len(world.members(second))) == ("done", 2)
+
+
+def test_more_than_there_is_cannot_be_guaranteed(tmp_path):
+    with pytest.raises(BadInputError, match=r"quotas: teams are guaranteed 9 GPUs in all, and training's .*have 8"):
+        ListedWorld(tmp_path, quotas={"red": 9})
+
+
 def test_the_same_request_is_the_same_job(world):
     assert world.command(request="r1") == world.command(request="r1")
     assert world.command(request="r2") != world.command(request="r1")

@@ -4,7 +4,8 @@ import pytest
 
 from quiltwork.cluster.curves import read_sia_curves
 from quiltwork.cluster.policy.flexing import Flexible, share
-from quiltwork.cluster.speed import Speed
+from quiltwork.cluster.policy.rules import Elastic
+from quiltwork.cluster.speed import Speed, linear
 
 TYPES = ("V100", "T4")
 T4 = 1
@@ -12,6 +13,17 @@ T4 = 1
 
 def on_t4(speed, base, most):
     return Flexible(speed, (0, base), most, 1, (False, True))
+
+
+@pytest.mark.parametrize("elastic", [Elastic.MARGINAL, Elastic.EXACT])
+def test_gains_are_seconds_on_whatever_gpus_a_job_runs(elastic):
+    """As much is left of both; the one on slow GPUs is further from its end, and a fast GPU saves it more."""
+    line = linear({"V100": 1.0, "T4": 1 / 3}, 8, mixing=1.0)
+    fast, slow = Flexible(line, (2, 0), 1, 1, (True, True)), Flexible(line, (0, 2), 1, 1, (True, True))
+    assert share([fast, slow], [600.0, 600.0], (1, 0), TYPES, elastic=elastic).workers == [(0, 0), (1, 0)]
+    # 600 / 2 - 600 / 3 seconds, and 600 / (2 / 3) - 600 / (5 / 3).
+    assert share([fast, slow], [600.0, 600.0], (2, 0), TYPES, elastic=elastic).value == pytest.approx(100 + 540)
+    assert share([fast, slow], [600.0, 60.0], (1, 0), TYPES, elastic=elastic).workers == [(1, 0), (0, 0)]
 
 
 @pytest.mark.realdata

@@ -39,6 +39,12 @@ def test_jobs_per_newly_emptied_server_beats_the_server_fraction():
     assert (plan.servers, plan.preempted) == ((2, 3), (Q,))
 
 
+@pytest.mark.parametrize("cost", Cost)
+def test_a_job_that_spans_the_servers_is_stopped_once_for_all_of_them(cost):
+    plan = reclaim(lent({X: (1, 2, 3)}), 3, cost)
+    assert (plan.servers, plan.preempted, plan.surplus) == ((1, 2, 3), (X,), ())
+
+
 def test_servers_with_only_flexible_workers_go_before_any_job_stops():
     servers = lent({X: (3,)}, flexible=(1, 2))
     plan = reclaim(servers, 2)

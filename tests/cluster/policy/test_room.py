@@ -1,9 +1,11 @@
+from itertools import combinations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quiltwork.cluster.job import Shape
-from quiltwork.cluster.policy.placing import best_fit_decreasing, place_gang
+from quiltwork.cluster.policy.placing import place_gang
 from quiltwork.cluster.policy.room import CLOSED, Room, bits
 from quiltwork.cluster.server import Group, Pool, Server
 from quiltwork.core.errors import BadInputError
@@ -53,11 +55,60 @@ def test_servers_that_are_not_allowed_are_not_used():
     assert place_gang(training(7, 0), Shape(1, 1), TRAIN, allowed=~1) == ((1, 1),)
 
 
-def test_the_largest_workers_are_placed_first():
-    room = training(4, 0)
-    gangs = [(Shape(1, 2), TRAIN), (Shape(8, 1), TRAIN), (Shape(2, 1), TRAIN), (Shape(4, 1), TRAIN)]
-    assert best_fit_decreasing(room, gangs) == [None, ((1, 8),), None, ((0, 4),)]
-    assert room.free == [4, 8]
+def sizes(*free):
+    """Servers of 4 and 8 GPUs, (size, free ones) each, and a tier of each size and of both."""
+    room = Room([Server(str(i), "V100", gpus, Pool.TRAIN) for i, (gpus, _) in enumerate(free)])
+    for server, (gpus, left) in enumerate(free):
+        if left < gpus:
+            room.take(server, gpus - left)
+    small, large = (next(i for i, shelf in enumerate(room.shelves) if shelf.gpus == gpus) for gpus in (4, 8))
+    return room, ((small,), (large,), (small, large))
+
+
+def test_a_gang_spans_servers_of_several_sizes_where_none_holds_it():
+    room, tiers = sizes((4, 4), (8, 8), (4, 4))
+    assert place_gang(room, Shape(1, 12), tiers[:2]) is None
+    assert place_gang(room, Shape(1, 12), tiers) == ((1, 8), (0, 4))
+    assert place_gang(room, Shape(1, 16), tiers) == ((1, 8), (0, 4), (2, 4))
+    assert place_gang(room, Shape(3, 3), tiers) == ((1, 6), (0, 3))
+    assert place_gang(room, Shape(1, 8), tiers) == ((0, 4), (2, 4))
+    assert place_gang(room, Shape(1, 17), tiers) is None
+    assert place_gang(room, Shape(1, 12), tiers, allowed=0b101) is None
+    assert place_gang(room, Shape(1, 14, compact=False), tiers) == ((0, 4), (2, 4), (1, 6))
+
+
+def test_pieces_of_servers_of_several_sizes_hold_no_gang_that_wants_whole_ones():
+    room, tiers = sizes((4, 3), (8, 8), (4, 3), (8, 5))
+    assert place_gang(room, Shape(1, 13), tiers) == ((1, 8), (3, 5))
+    assert place_gang(room, Shape(1, 11), tiers[2:]) == ((1, 8), (0, 3))
+    assert place_gang(room, Shape(1, 14), tiers) is None
+    assert place_gang(room, Shape(1, 14, compact=False), tiers) is not None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from([(4, n) for n in range(5)] + [(8, n) for n in range(9)]), min_size=2, max_size=6),
+    st.integers(1, 5),
+    st.integers(1, 12),
+)
+def test_whatever_whole_servers_and_one_piece_can_hold_is_placed(free, weight, workers):
+    room, tiers = sizes((4, 0), (8, 0), *free)
+
+    def holds(chosen):
+        rest = workers - sum(gpus // weight for gpus, _ in chosen)
+        others = list(free)
+        for each in chosen:
+            others.remove(each)
+        return rest == 0 or (rest > 0 and any(left // weight >= rest for _, left in others))
+
+    usable = [each for each in free if each[1] >= each[0] // weight * weight > 0]
+    possible = any(holds(some) for n in range(len(usable) + 1) for some in combinations(usable, n))
+    placed = place_gang(room, Shape(weight, workers), tiers[2:])
+    assert (placed is not None) == possible
+    if placed is not None:
+        assert sum(gpus for _, gpus in placed) == weight * workers
+        assert len({server for server, _ in placed}) == len(placed)
+        assert all(gpus <= room.free[server] for server, gpus in placed)
 
 
 def lent(count):

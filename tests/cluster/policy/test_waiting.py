@@ -103,3 +103,16 @@ def test_a_gang_is_promised_the_servers_that_are_free_first():
 def test_a_job_as_large_as_a_piece_of_a_server_is_promised_one():
     room = room_of(0, 1)
     assert reserve(7, Shape(1, 4), room, TRAIN, {0: [(50.0, 4)], 1: [(9.0, 7)]}) == Reservation(7, 0b10, 9.0)
+
+
+def test_a_gang_over_servers_of_several_sizes_is_promised_as_many_as_hold_it():
+    room = Room([Server(str(i), "V100", gpus, Pool.TRAIN) for i, gpus in enumerate((4, 8, 4))])
+    for server in range(3):
+        room.take(server, room.gpus[server])
+    small, large = (next(i for i, shelf in enumerate(room.shelves) if shelf.gpus == gpus) for gpus in (4, 8))
+    ends = {0: [(10.0, 4)], 1: [(20.0, 8)], 2: [(30.0, 4)]}
+    tiers = ((small,), (large,), (small, large))
+    assert reserve(7, Shape(1, 12), room, tiers, ends) == Reservation(7, 0b011, 20.0)
+    assert reserve(7, Shape(1, 16), room, tiers, ends) == Reservation(7, 0b111, 30.0)
+    assert reserve(7, Shape(1, 8), room, tiers, ends) == Reservation(7, 0b010, 20.0)
+    assert reserve(7, Shape(1, 17), room, tiers, ends) is None

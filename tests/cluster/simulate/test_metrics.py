@@ -27,6 +27,15 @@ def test_what_was_lost_is_not_useful():
     assert (found.queue_mean_s, found.wait_mean_s) == (0, 25)
 
 
+def test_work_that_is_thrown_away_raises_usage_and_not_goodput():
+    jobs = [job("long", 0, 1000, 8), job("short", 100, 50, 4), job("last", 1100, 900, 4)]
+    calm, busy = (metrics(run(jobs, policy), days=1200 / DAY) for policy in ("fifo", "srtf"))
+    assert busy.lost_worker_s > 0
+    assert busy.usage_train > calm.usage_train
+    assert busy.useful_worker_s == calm.useful_worker_s == sum(each.work for each in jobs)
+    assert busy.goodput < calm.goodput
+
+
 def test_usage_counts_lent_servers_where_it_says_so():
     log = run([job("own", 0, 900, 8), job("f", 0, 300, 8, fungible=True)], "fifo+loan", infer=2, need=[0.5],
               headroom=0.0, hysteresis=0.0, min_lease_s=0.0)  # fmt: skip

@@ -11,6 +11,7 @@ from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import Action, digest
 from quiltwork.cluster.policy.rules import POLICIES, rules_named
 from quiltwork.cluster.running import Delays
+from quiltwork.cluster.server import Pool, Server
 from quiltwork.cluster.simulate.metrics import lives
 from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.cluster.simulate.simulation import simulate
@@ -42,6 +43,27 @@ def test_who_has_waited_too_long_is_not_passed_over_by_longer_jobs():
     kept = times(run(jobs, "sjf", starvation_s=1.0), Action.START)
     assert kept["gang"] == 600
     assert kept["s0"] > 600
+
+
+def test_a_gang_spans_servers_of_4_and_of_8_gpus():
+    servers = [Server(str(i), "V100", gpus, Pool.TRAIN) for i, gpus in enumerate((4, 8, 4))]
+    jobs = [job("a", 0, 100, 8), job("gang", 1, 50, 12), job("all", 2, 60, 16)]
+    log = simulate(servers, jobs, rules_named("sjf"))
+    assert times(log, Action.START) == {"a": 0, "gang": 100, "all": 150}
+    assert dict(of(log, "gang", Action.START)[0].servers) == {1: 8, 0: 4}
+    check_occupancy(log)
+    with pytest.raises(BadInputError, match="17 workers of 1 GPUs are more than training's servers hold"):
+        simulate(servers, [job("x", 0, 10, 17)], rules_named("sjf"))
+
+
+def test_who_is_kept_servers_for_has_them_though_others_may_not_be_passed_over():
+    """Or all would wait for each other: those before it may not use what is kept for it."""
+    jobs = [job("a", 0, 100, 24), job("whole", 1, 900, 24), job("part", 2, 500, 8)]
+    started = times(run(jobs, "fifo", train=3, starvation_s=9.0), Action.START)
+    assert started == {"a": 0, "part": 100, "whole": 600}
+    jobs = [job("a", 0, 100, 8), job("long", 1, 900, 8), job("short", 95, 500, 8)]
+    started = times(run(jobs, "sjf", starvation_s=10.0), Action.START)
+    assert started == {"a": 0, "long": 100, "short": 1000}
 
 
 def test_ageing_lets_a_long_job_that_waits_go_before_a_later_short_one():
@@ -83,6 +105,16 @@ def test_the_shorter_remaining_goes_first_and_the_longer_comes_back():
     assert of(log, "long", Action.PREEMPT)[0].cost == 800
     log = run([jobs[0], jobs[1]], "srtf", min_run_s=200.0)
     assert times(log, Action.END)["long"] == 1000
+
+
+def test_nobody_is_displaced_who_would_be_the_first_to_start_again():
+    jobs = [job("high", 0, 1000, 8, priority=1), job("short", 100, 50, 8)]
+    log = run(jobs, "srtf")
+    assert not [row for row in log if row.action is Action.PREEMPT]
+    assert times(log, Action.START)["short"] == 1000
+    jobs = [job("a", 0, 100, 8), job("old", 1, 1000, 8), job("short", 200, 50, 8)]
+    log = run(jobs, "srtf", starvation_s=1.0)
+    assert [row.job for row in log if row.action is Action.PREEMPT] == []
 
 
 def test_only_who_is_in_the_way_is_preempted():
@@ -144,6 +176,44 @@ def test_a_server_that_is_asked_back_takes_a_while_and_no_work_meanwhile():
     back = [row.time for row in log if row.action is Action.RETURN]
     assert back == [HOUR + 120] * 3
     check_occupancy(log)
+
+
+def test_a_job_that_spans_the_servers_asked_back_is_preempted_once():
+    jobs = [job("own", 0, 4 * HOUR, 8), job("f", 1, HOUR, 24, fungible=True)]
+    log = run(jobs, "sjf+loan", train=3, infer=4, need=NEED, **QUICK)
+    assert sum(row.action is Action.RETURN and row.time == HOUR for row in log) == 3
+    assert [row.job for row in log if row.action is Action.PREEMPT and row.time == HOUR] == ["f"]
+
+
+def test_a_need_that_only_trembles_moves_no_server():
+    chance = random.Random(4)
+    need = [0.5 + chance.uniform(-0.01, 0.01) for _ in range(288)]
+    jobs = [job("own", 0, 24 * HOUR, 8), *[job(f"f{i}", i * 600, 900, 8, fungible=True) for i in range(1, 140)]]
+    log = run(jobs, "sjf+loan", infer=50, need=need)
+    lent = [row.time for row in log if row.action is Action.LOAN]
+    assert len(lent) > 10
+    assert set(lent) == {0.0}
+    assert not [row for row in log if row.action in (Action.RECLAIM, Action.RETURN) and row.time < 24 * HOUR]
+
+
+def test_gangs_do_not_starve_among_small_jobs_where_servers_are_kept_for_them():
+    """Where small ones may pass it, a gang waits for longer than first come first served; with a limit it does not."""
+    chance = random.Random(2)
+    jobs, now = [], 0.0
+    for i in range(600):
+        now += chance.expovariate(1 / 40)
+        if i % 40 == 20:
+            jobs.append(job(f"gang{i}", now, 600, 16))
+        else:
+            jobs.append(job(f"small{i}", now, chance.uniform(100, 900)))
+
+    def longest(policy, **rules):
+        started = times(run(jobs, policy, train=2, **rules), Action.START)
+        return max(started[each.id] - each.submit_s for each in jobs if each.w_min == 16)
+
+    fifo = longest("fifo")
+    assert longest("sjf") > 2 * fifo
+    assert longest("sjf", starvation_s=60.0) < 1.2 * fifo
 
 
 def random_jobs(count, *, elastic=True, seed=1):

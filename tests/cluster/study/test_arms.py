@@ -2,9 +2,10 @@
 
 import pytest
 
+from quiltwork.cluster.changes import changes_of
 from quiltwork.cluster.forecast import rising
 from quiltwork.cluster.policy.rules import Cost, rules_named
-from quiltwork.cluster.study.arms import Arm, arm_of, arms_of, changes_of
+from quiltwork.cluster.study.arms import SETTINGS, Arm, arm_of, arms_of
 from quiltwork.core.errors import BadInputError
 
 
@@ -24,11 +25,12 @@ def test_changes_for_all_come_before_an_arms_own():
 
 def test_every_kind_of_rule_is_read():
     found = changes_of(["loaning=yes", "group_lent=off", "backfill_depth=none", "starvation_s=1h", "ageing=0.5",
-                        "order=srtf", "forecast=rising", "keep_on_stop=true"])  # fmt: skip
+                        "order=srtf", "forecast=rising", "keep_on_stop=true"], SETTINGS)  # fmt: skip
     assert found == {"loaning": True, "group_lent": False, "backfill_depth": None, "starvation_s": 3600.0,
                      "ageing": 0.5, "order": "srtf", "forecast": rising, "keep_on_stop": True}  # fmt: skip
-    assert changes_of(["backfill_depth=7"]) == {"backfill_depth": 7}
-    assert changes_of(["service_levels=60/3600"]) == {"service_levels": (60.0, 3600.0)}
+    assert changes_of(["backfill_depth=7"], SETTINGS) == {"backfill_depth": 7}
+    assert changes_of(["quotas=vision=16/audio=8"], SETTINGS) == {"quotas": {"vision": 16, "audio": 8}}
+    assert changes_of(["service_levels=60/3600"], SETTINGS) == {"service_levels": (60.0, 3600.0)}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,8 @@ def test_every_kind_of_rule_is_read():
         ("min_lease_s=soon", "--set min_lease_s: 'soon' is not a duration"),
         ("forecast=clear", "--set forecast: 'clear' is not one of persistent, rising"),
         ("headroom=-1", "--set headroom: -1.0 is less than 0"),
+        ("quotas=vision", "--set quotas: 'vision' is not TEAM=GPUs"),
+        ("quotas=a=1/a=2", "--set quotas: team 'a' is given twice"),
         ("seed=3", "'seed' is not a rule"),
         ("service_levels=60/x", "--set service_levels: 'x' is not a number"),
     ],
@@ -61,6 +65,13 @@ def test_policies_that_are_not_there_or_twice_or_none_are_refused():
         arms_of(["fifo", "fifo"])
     with pytest.raises(BadInputError, match="no policy is given"):
         arms_of([])
+
+
+def test_quotas_for_all_come_before_what_is_set():
+    arms = arms_of(["lyra", "lyra:quotas=b=2"], quotas={"a": 4})
+    assert [arm.rules.quotas for arm in arms] == [{"a": 4}, {"b": 2}]
+    assert arms[0].document()["rules"]["quotas"] == {"a": 4}
+    assert arm_of("lyra", ["quotas=c=1"], {"a": 4}).rules.quotas == {"c": 1}
 
 
 def test_an_arm_tells_all_its_rules_as_json():

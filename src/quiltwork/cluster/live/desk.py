@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quiltwork.cluster.live.controller import DRAINED, Controller
 from quiltwork.cluster.live.entries import ENDED, Entry, JobState
-from quiltwork.cluster.live.views import gpu_hours, samples, servers_shown, shown
+from quiltwork.cluster.live.views import gpu_hours, samples, servers_shown, shown, teams_shown
 from quiltwork.cluster.log import Row
 from quiltwork.cluster.spec import parse_spec
 from quiltwork.cluster.why import history, why_waiting
@@ -77,7 +77,7 @@ class Desk:
         return said | {"history": history(self._at.cluster.log, entry.id, [s.id for s in self._at.cluster.servers])}
 
     def status(self) -> dict[str, Json]:
-        """Servers, jobs by state, what is held up, what somebody should look at, and GPU-hours by team."""
+        """Servers, jobs by state, what is held up, what somebody should look at, and what teams have."""
         return self._at.turns.ask(self._status)
 
     def _status(self) -> dict[str, Json]:
@@ -87,17 +87,18 @@ class Desk:
             "jobs": dict(sorted(states.items())),
             "held_up": list(self._at.hands.held_up),
             "troubles": dict(self._at.troubles),
-            "gpu_hours": self._hours(),
+            "teams": self._teams(),
             "now": self._at.now(),
         }
 
     def samples(self) -> list[Sample]:
         """Figures for Prometheus."""
-        return self._at.turns.ask(lambda: samples(self._at.cluster, self._at.entries.values(), self._hours()))
+        return self._at.turns.ask(lambda: samples(self._at.cluster, self._at.entries.values(), self._teams()))
 
-    def _hours(self) -> dict[str, float]:
+    def _teams(self) -> dict[str, dict[str, Json]]:
         teams = {entry.id: entry.spec.team for entry in self._at.entries.values()}
-        return gpu_hours(self._at.cluster.log, teams, self._at.now())
+        hours = gpu_hours(self._at.cluster.log, teams, self._at.now())
+        return teams_shown(self._at.scheduler, hours)
 
     def logs(self, job_id: str) -> dict[str, Path]:
         """Where the output of a job's workers is, by worker, those that are gone included. Raises NotFoundError."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from quiltwork.cluster.changes import DELAYS, RULES, changes_of, fields_of
 from quiltwork.cluster.curves import CAPABILITY
 from quiltwork.cluster.forecast import rising
 from quiltwork.cluster.policy.rules import Rules, rules_named
@@ -35,3 +36,26 @@ class Settings:
         for name in ("loans_every_s", "share_every_s", "poll_s", "retry_after_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise BadInputError(f"{getattr(self, name)} is not a number of seconds above 0", where=name)
+
+
+def settings_of(
+    policy: str, changes: Sequence[str] = (), quotas: Mapping[str, int] | None = None, *, gpu_types: tuple[str, ...]
+) -> Settings:
+    """A policy by name. changes : ``RULE=VALUE``, fields of Rules, Settings and Delays. quotas : GPUs that teams are
+    guaranteed, where no change says so.
+
+    Raises BadInputError naming what is known where a name is not.
+    """
+    changed = ({"quotas": dict(quotas)} if quotas else {}) | changes_of(changes, _SETTINGS)
+    rules = rules_named(policy)
+    try:
+        rules = replace(rules, **{k: v for k, v in changed.items() if k in RULES})
+        usual = Settings(rules=rules, gpu_types=gpu_types)
+        delays = replace(usual.delays, **{k: v for k, v in changed.items() if k in DELAYS})
+        own = {k: v for k, v in changed.items() if k in _SETTINGS and k not in DELAYS}
+        return replace(usual, delays=delays, **own)
+    except BadInputError as error:
+        raise BadInputError(error.what, where=f"--set {error.where}", hint=error.hint) from error
+
+
+_SETTINGS = fields_of(Settings, but=("rules", "gpu_types", "capability"))

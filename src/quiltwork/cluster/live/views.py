@@ -8,6 +8,7 @@ from typing import Literal
 
 from quiltwork.cluster.live.entries import Entry, JobState, Worker
 from quiltwork.cluster.log import Action, Row
+from quiltwork.cluster.scheduler import Scheduler
 from quiltwork.cluster.server import Pool
 from quiltwork.cluster.state import Cluster
 from quiltwork.core.servable import Json, Sample
@@ -71,7 +72,33 @@ def gpu_hours(rows: Sequence[Row], teams: Mapping[str, str], now: float) -> dict
     return dict(sorted(hours.items()))
 
 
-def samples(cluster: Cluster, entries: Iterable[Entry], hours: Mapping[str, float]) -> list[Sample]:
+def teams_shown(scheduler: Scheduler, hours: Mapping[str, float]) -> dict[str, dict[str, Json]]:
+    """Every team that has a quota or a job: the GPUs that it is guaranteed of training's own (None where it has no
+    quota of its own: such teams share the one of ``default``), what its base workers hold of those, how much of that
+    jobs have that borrow, GPUs of its flexible workers, jobs that wait, and GPU-hours held so far."""
+    cluster, quotas = scheduler.cluster, scheduler.rules.quotas
+    borrowed = Counter() if scheduler.borrowing is None else scheduler.borrowing.borrowed()
+    held: Counter[str] = Counter()
+    flexible: Counter[str] = Counter()
+    for run in cluster.runs.values():
+        own = sum(gpus for server, gpus in run.base if cluster.servers[server].pool is Pool.TRAIN)
+        held[run.job.team] += own
+        flexible[run.job.team] += sum(run.flexing) * run.job.gpus_per_worker
+    queued = Counter(cluster.jobs[number].team for number in cluster.waiting)
+    return {
+        team: {
+            "quota": quotas.get(team),
+            "held": held[team],
+            "borrowed": borrowed[team],
+            "flexible": flexible[team],
+            "queued": queued[team],
+            "gpu_hours": hours.get(team, 0.0),
+        }
+        for team in sorted({*quotas, *hours, *held, *queued})
+    }
+
+
+def samples(cluster: Cluster, entries: Iterable[Entry], teams: Mapping[str, Mapping[str, Json]]) -> list[Sample]:
     """Figures of the cluster as they stand."""
     found: list[Sample] = []
 
@@ -93,6 +120,10 @@ def samples(cluster: Cluster, entries: Iterable[Entry], hours: Mapping[str, floa
     actions = Counter(row.action for row in cluster.log)
     for action in (Action.START, Action.PREEMPT, Action.SCALE_OUT, Action.SCALE_IN, Action.LOAN, Action.RETURN):
         add("decisions_total", "counter", "Decisions by kind.", actions[action], action=str(action))
-    for team, value in hours.items():
-        add("gpu_hours_total", "counter", "GPU-hours held by a team's jobs.", value, team=team)
+    for team, told in teams.items():
+        add("gpu_hours_total", "counter", "GPU-hours held by a team's jobs.", told["gpu_hours"], team=team)
+        add("team_gpus", "gauge", "GPUs of training's own that a team's base workers hold.", told["held"], team=team)
+        add("team_gpus_borrowed", "gauge", "Those beyond its quota.", told["borrowed"], team=team)
+        if told["quota"] is not None:
+            add("team_quota_gpus", "gauge", "GPUs that a team is guaranteed.", told["quota"], team=team)
     return found

@@ -11,7 +11,7 @@ Placement = tuple[tuple[int, int], ...]
 """Servers, and the GPUs taken on each."""
 
 Tier = tuple[int, ...]
-"""Shelves that are looked at as one: servers of one GPU type."""
+"""Shelves that are looked at as one: servers of one GPU type, the smallest first where they are of several sizes."""
 
 Way = tuple[Sequence[Tier], bool]
 """Tiers to look at, the best first, and whether flexible workers leave for whoever comes."""
@@ -29,13 +29,28 @@ def place_gang(
     """
     shelves = room.within if revoking else room.open
     for tier in tiers:
-        placed = _place_in(room, [shelves[shelf] for shelf in tier], room.shelves[tier[0]].gpus, shape, allowed)
+        size, largest = room.shelves[tier[0]].gpus, room.shelves[tier[-1]].gpus
+        if size == largest:
+            placed = _place_in([shelves[shelf] for shelf in tier], size, shape, allowed)
+        else:
+            placed = _place_over_sizes([(room.shelves[shelf].gpus, shelves[shelf]) for shelf in tier], shape, allowed)
         if placed is not None:
             return placed
     return None
 
 
-def _place_in(room: Room, shelves: list[list[int]], size: int, shape: Shape, allowed: int) -> Placement | None:
+def place_by(
+    room: Room, shape: Shape, ways: Iterable[Way], *, allowed: int = EVERYWHERE
+) -> tuple[Placement, bool] | None:
+    """Servers for a gang by the first way that has room for it, and whether flexible workers have to leave those."""
+    for tiers, revoking in ways:
+        placed = place_gang(room, shape, tiers, revoking=revoking, allowed=allowed)
+        if placed is not None:
+            return placed, revoking
+    return None
+
+
+def _place_in(shelves: list[list[int]], size: int, shape: Shape, allowed: int) -> Placement | None:
     weight, workers = shape.gpus_per_worker, shape.workers
     per_server = size // weight
     if not per_server:
@@ -69,6 +84,33 @@ def _place_in(room: Room, shelves: list[list[int]], size: int, shape: Shape, all
     return tuple(found)
 
 
+def _place_over_sizes(tier: Sequence[tuple[int, list[int]]], shape: Shape, allowed: int) -> Placement | None:
+    """Servers of several sizes, as few as there are: whole ones, the largest first, and the rest on one."""
+    shelves = [buckets for _, buckets in tier]
+    largest = tier[-1][0]
+    if not shape.compact:
+        padded = [buckets + [0] * (largest + 1 - len(buckets)) for buckets in shelves]
+        return _scattered(padded, largest, shape.gpus_per_worker, shape.workers, allowed)
+    weight, workers = shape.gpus_per_worker, shape.workers
+    found: list[tuple[int, int]] = []
+    for size, buckets in reversed(tier):
+        full = size // weight * weight
+        for free in range(max(full, 1), size + 1):
+            mask = buckets[free] & allowed
+            while mask and 0 < full <= workers * weight:
+                low = mask & -mask
+                mask ^= low
+                allowed ^= low
+                workers -= full // weight
+                found.append((low.bit_length() - 1, full))
+        if workers and (last := best_fit(shelves, workers * weight, largest, allowed)) is not None:
+            found.append((last, workers * weight))
+            workers = 0
+        if not workers:
+            return tuple(found)
+    return None
+
+
 def _scattered(shelves: list[list[int]], size: int, weight: int, workers: int, allowed: int) -> Placement | None:
     """Worker by worker on the server with the least room, which it is then for the next worker as well."""
     found: list[tuple[int, int]] = []
@@ -93,26 +135,9 @@ def best_fit(shelves: Sequence[list[int]], gpus: int, size: int, allowed: int = 
     for free in range(gpus, size + 1):
         mask = 0
         for buckets in shelves:
-            mask |= buckets[free]
+            if free < len(buckets):
+                mask |= buckets[free]
         mask &= allowed
         if mask:
             return (mask & -mask).bit_length() - 1
     return None
-
-
-def best_fit_decreasing(
-    room: Room, gangs: Iterable[tuple[Shape, Sequence[Tier]]], *, revoking: bool = False
-) -> list[Placement | None]:
-    """Places for many gangs, those of the largest workers first; in the order they were given, None for what has no
-    room. ``room`` is left as it was."""
-    trial = room.copy()
-    asked = list(gangs)
-    placed: list[Placement | None] = [None] * len(asked)
-    for i in sorted(range(len(asked)), key=lambda i: (-asked[i][0].gpus_per_worker, -asked[i][0].workers, i)):
-        shape, tiers = asked[i]
-        found = place_gang(trial, shape, tiers, revoking=revoking)
-        if found is not None:
-            for server, gpus in found:
-                trial.take(server, gpus)
-        placed[i] = found
-    return placed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from quiltwork.core.errors import BadInputError
@@ -80,7 +81,8 @@ class Rules:
     ``min_lease_s`` : as long must the need have been low before a server is lent. ``polish_s`` : seconds
     that CP-SAT may look for a better set of servers to empty; 0 for none. ``min_run_s`` : a job that runs for less is
     not preempted by another. ``service_levels`` : GPU-seconds at which a job's attained service
-    takes it to the next level; ``service_every_s`` : levels are looked at so often.
+    takes it to the next level; ``service_every_s`` : levels are looked at so often. ``quotas`` : GPUs of training's
+    that each team is guaranteed (``policy/quotas.py``); what one leaves idle others borrow. Empty where nobody is.
     """
 
     order: Order = Order.SJF
@@ -101,6 +103,7 @@ class Rules:
     min_run_s: float = 0.0
     service_levels: tuple[float, ...] = (3250.0, 7200.0, 18_000.0)
     service_every_s: float = 60.0
+    quotas: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("ageing", "stickiness", "headroom", "hysteresis", "min_lease_s", "polish_s", "min_run_s"):
@@ -110,6 +113,9 @@ class Rules:
             raise BadInputError(f"{self.backfill_depth} is less than 0", where="backfill_depth")
         if self.headroom + self.hysteresis >= 1:
             raise BadInputError("headroom and hysteresis leave nothing to lend", where="headroom")
+        for team, gpus in self.quotas.items():
+            if type(gpus) is not int or gpus < 0:
+                raise BadInputError(f"{gpus!r} is not a number of GPUs", where=f"quotas: {team}")
 
 
 POLICIES: dict[str, Rules] = {

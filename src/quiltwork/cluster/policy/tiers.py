@@ -58,11 +58,11 @@ class Tiers:
         return self._flexible[gpu_type]
 
     def _of_base(self, fungible: bool, revoking: bool) -> tuple[Tier, ...]:
-        training = [tier for t in self._types for tier in self._find(t, Pool.TRAIN, (Group.NONE,))]
+        training = [tier for t in self._types for tier in self._find_gang(t, Pool.TRAIN, (Group.NONE,))]
         lent: list[Tier] = []
         if fungible and self._rules.loaning:
             groups = tuple(Group) if revoking or not self._rules.group_lent else (Group.NONE, Group.BASE)
-            lent = [tier for t in self._types for tier in self._find(t, Pool.ONLOAN, groups)]
+            lent = [tier for t in self._types for tier in self._find_gang(t, Pool.ONLOAN, groups)]
         return tuple(training + lent if self._rules.base_on is BaseOn.TRAINING else lent + training)
 
     def _of_flexible(self, gpu_type: str) -> tuple[Tier, ...]:
@@ -71,6 +71,11 @@ class Tiers:
         )
         lent = [tier for each in groups for tier in self._find(gpu_type, Pool.ONLOAN, each)]
         return tuple(self._find(gpu_type, Pool.TRAIN, (Group.NONE,)) + lent)
+
+    def _find_gang(self, gpu_type: str, pool: Pool, groups: Sequence[Group]) -> list[Tier]:
+        """Servers of one size, or, for a gang that none of these holds, of all sizes."""
+        sizes = self._find(gpu_type, pool, groups)
+        return [*sizes, tuple(shelf for tier in sizes for shelf in tier)] if len(sizes) > 1 else sizes
 
     def _find(self, gpu_type: str, pool: Pool, groups: Sequence[Group]) -> list[Tier]:
         """One tier for each size of servers, the smallest first."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from quiltwork.cluster.job import Shape
-from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, Way, place_gang
+from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Tier, Way, place_by
 from quiltwork.cluster.policy.room import Room
 
 Entry = tuple[int, float, int]
@@ -106,14 +106,9 @@ def admissions(
             mine = (-rank, -key, -job)
             if sum(len(other) - bisect_right(other, mine) for other in blocked) > depth:
                 return
-        allowed = EVERYWHERE
-        if reserved is not None and job != reserved.job and (seconds is None or seconds(job) > reserved.seconds):
-            allowed = ~reserved.servers
-        for tiers, revoking in ways(shape):
-            placed = place_gang(room, shape, tiers, revoking=revoking, allowed=allowed)
-            if placed is not None:
-                break
-        else:
+        allowed = EVERYWHERE if reserved is None else allowed_for(job, reserved, seconds)
+        placed = place_by(room, shape, ways(shape), allowed=allowed)
+        if placed is None:
             blocked.append(line)
             if reserved is None:
                 stuck.add(shape)
@@ -124,8 +119,14 @@ def admissions(
             heapq.heapreplace(heads, _head(line[-1], shape))
         else:
             heapq.heappop(heads)
-        assert placed is not None
-        yield Start(job, placed, revoking)
+        yield Start(job, *placed)
+
+
+def allowed_for(job: int, reserved: Reservation, seconds: Callable[[int], float] | None) -> int:
+    """The servers that a job may use beside what is reserved, as a mask. seconds : how long it is believed to run."""
+    if job == reserved.job or (seconds is not None and seconds(job) <= reserved.seconds):
+        return EVERYWHERE
+    return ~reserved.servers
 
 
 def reserve(
@@ -142,24 +143,20 @@ def reserve(
     """
     best: Reservation | None = None
     for tier in tiers:
-        size = room.shelves[tier[0]].gpus
-        per_server = size // shape.gpus_per_worker
-        if not per_server:
-            continue
-        whole, rest = divmod(shape.workers, per_server)
-        full = per_server * shape.gpus_per_worker
         waits = sorted(
-            (_wait(room.reach[server], full if whole else rest * shape.gpus_per_worker, ends.get(server, ())), server)
+            (_wait(room.reach[server], min(held, shape.workers) * shape.gpus_per_worker, ends.get(server, ())), server)
             for shelf in tier
+            if (held := room.shelves[shelf].gpus // shape.gpus_per_worker)
             for server in room.servers(shelf)
         )
-        needed = whole + (1 if rest and whole else 0) if whole else 1
-        if len(waits) < needed or waits[needed - 1][0] == float("inf"):
-            continue
-        mask = sum(1 << server for _, server in waits[:needed])
-        found = Reservation(job, mask, waits[needed - 1][0])
-        if best is None or found.seconds < best.seconds:
-            best = found
+        mask, left = 0, shape.workers
+        for seconds, server in waits:
+            mask |= 1 << server
+            left -= room.gpus[server] // shape.gpus_per_worker
+            if left <= 0:
+                if seconds < float("inf") and (best is None or seconds < best.seconds):
+                    best = Reservation(job, mask, seconds)
+                break
     return best
 
 

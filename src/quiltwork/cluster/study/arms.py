@@ -8,26 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
 from enum import StrEnum
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any
 
-from quiltwork.cluster.forecast import persistent, rising
+from quiltwork.cluster.changes import DELAYS, RULES, changes_of, fields_of
 from quiltwork.cluster.policy.rules import Rules, rules_named
-from quiltwork.cluster.running import Delays
-from quiltwork.cluster.scheduler import Forecast
 from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
-from quiltwork.core.units import parse_duration
 
-FORECASTS: Mapping[str, Forecast] = {"persistent": persistent, "rising": rising}
-_RULES = get_type_hints(Rules)
-_DELAYS = get_type_hints(Delays)
-_OWN = ("gpu_types", "seed", "delays")
-_SETTINGS = {name: kind for name, kind in get_type_hints(Settings).items() if name not in _OWN} | _DELAYS
-_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+NO_QUOTAS: Mapping[str, int] = MappingProxyType({})
+
+SETTINGS = fields_of(Settings, but=("gpu_types", "seed"))
+"""What may be set of a simulated cluster, beside its rules."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +35,8 @@ class Arm:
 
     def settings_of(self, study: Settings) -> Settings:
         """The study's settings, with those that differ. Raises BadInputError."""
-        delays = replace(study.delays, **{k: v for k, v in self.settings.items() if k in _DELAYS})
-        return replace(study, delays=delays, **{k: v for k, v in self.settings.items() if k not in _DELAYS})
+        delays = replace(study.delays, **{k: v for k, v in self.settings.items() if k in DELAYS})
+        return replace(study, delays=delays, **{k: v for k, v in self.settings.items() if k not in DELAYS})
 
     def document(self) -> dict[str, Json]:
         told = {name: value if not callable(value) else value.__name__ for name, value in self.settings.items()}
@@ -51,84 +45,34 @@ class Arm:
         )
 
 
-def arm_of(text: str, changes: Sequence[str] = ()) -> Arm:
-    """``NAME`` or ``NAME:RULE=VALUE,...``. changes : further ``RULE=VALUE``, which its own come after.
+def arm_of(text: str, changes: Sequence[str] = (), quotas: Mapping[str, int] = NO_QUOTAS) -> Arm:
+    """``NAME`` or ``NAME:RULE=VALUE,...``. changes : further ``RULE=VALUE``, which its own come after. quotas : GPUs
+    that teams are guaranteed, where none of these says so.
 
     Raises BadInputError naming what is known where a name is not.
     """
     name, _, own = text.strip().partition(":")
     rules = rules_named(name)
     given = [*changes, *(part for part in own.split(",") if part.strip())]
-    changed = changes_of(given)
+    changed = ({"quotas": dict(quotas)} if quotas else {}) | changes_of(given, SETTINGS)
     try:
-        rules = replace(rules, **{k: v for k, v in changed.items() if k in _RULES})
+        rules = replace(rules, **{k: v for k, v in changed.items() if k in RULES})
     except BadInputError as error:
         raise BadInputError(error.what, where=f"--set {error.where}", hint=error.hint) from error
-    return Arm(text.strip(), rules, {k: v for k, v in changed.items() if k in _SETTINGS})
+    return Arm(text.strip(), rules, {k: v for k, v in changed.items() if k in SETTINGS})
 
 
-def arms_of(policies: Iterable[str | Arm], changes: Sequence[str] = ()) -> list[Arm]:
+def arms_of(
+    policies: Iterable[str | Arm], changes: Sequence[str] = (), quotas: Mapping[str, int] = NO_QUOTAS
+) -> list[Arm]:
     """Each name as ``arm_of`` has it. Raises BadInputError also where one is given twice, and where none is."""
-    arms = [each if isinstance(each, Arm) else arm_of(each, changes) for each in policies]
+    arms = [each if isinstance(each, Arm) else arm_of(each, changes, quotas) for each in policies]
     names = [arm.name for arm in arms]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise BadInputError(f"{twice!r} is given twice", where="policy")
     if not arms:
         raise BadInputError("no policy is given", where="policy")
     return arms
-
-
-def changes_of(texts: Iterable[str]) -> dict[str, Any]:
-    """``RULE=VALUE`` each: fields of Rules, or else of Settings or Delays. Raises BadInputError."""
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = (piece.strip() for piece in text.partition("="))
-        name = name.replace("-", "_")
-        kind = _RULES.get(name, _SETTINGS.get(name))
-        if kind is None:
-            near = get_close_matches(name, [*_RULES, *_SETTINGS], 1)
-            known = f"known: {', '.join([*_RULES, *_SETTINGS])}"
-            hint = f"did you mean {near[0]}? {known}" if near else known
-            raise BadInputError(f"{name[:40]!r} is not a rule", where="--set", hint=hint)
-        if not equals or not value:
-            raise BadInputError("has no value", where=f"--set {name}", hint=f"{name}=...")
-        found[name] = _forecast(value) if name == "forecast" else _value(kind, name, value)
-    return found
-
-
-def _value(kind: Any, name: str, text: str) -> Any:
-    """A field's value as people write it: a word of its enumeration, yes or no, a number, a length of time, or
-    several with / between."""
-    where = f"--set {name}"
-    if get_origin(kind) is tuple:
-        return tuple(_value(get_args(kind)[0], name, part.strip()) for part in text.split("/"))
-    kinds = get_args(kind) or (kind,)
-    if NoneType in kinds and text.lower() == "none":
-        return None
-    wanted = next(each for each in kinds if each is not NoneType)
-    if issubclass(wanted, StrEnum):
-        if text not in tuple(wanted):
-            raise BadInputError(f"{text[:40]!r} is not one of {', '.join(wanted)}", where=where)
-        return wanted(text)
-    if wanted is bool:
-        if text.lower() not in _FLAGS:
-            raise BadInputError(f"{text[:40]!r} is neither yes nor no", where=where)
-        return _FLAGS[text.lower()]
-    if wanted is float and name.endswith("_s"):
-        return parse_duration(text, where=where)
-    try:
-        value = wanted(text)
-    except ValueError as error:
-        raise BadInputError(f"{text[:40]!r} is not a number", where=where) from error
-    if wanted is float and not abs(value) < float("inf"):
-        raise BadInputError(f"{text[:40]!r} is not a number", where=where)
-    return value
-
-
-def _forecast(text: str) -> Forecast:
-    if text not in FORECASTS:
-        raise BadInputError(f"{text[:40]!r} is not one of {', '.join(FORECASTS)}", where="--set forecast")
-    return FORECASTS[text]
 
 
 def _plain(value: Any) -> Json:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quiltwork.cluster.log import Row, digest
+from quiltwork.cluster.policy.quotas import DEFAULT, check_quotas
 from quiltwork.cluster.simulate.metrics import Metrics, metrics
 from quiltwork.cluster.simulate.simulation import simulate
-from quiltwork.cluster.study.arms import Arm, arms_of
+from quiltwork.cluster.study.arms import NO_QUOTAS, Arm, arms_of
 from quiltwork.cluster.study.results import Results, check_writable, provenance
 from quiltwork.cluster.study.series import story_of
 from quiltwork.cluster.study.study import Study, World, world_of
@@ -81,7 +82,10 @@ def run_arms(
     clock: Callable[[], float] = time.perf_counter,
     progress: Say = ignore,
 ) -> Iterator[tuple[Outcome, list[Row]]]:
-    """Each arm's outcome and its decision log, one after the other: only one log is held at a time."""
+    """Each arm's outcome and its decision log, one after the other: only one log is held at a time. Raises
+    BadInputError before the first where an arm's quotas are more than there is."""
+    for arm in arms:
+        check_quotas(arm.rules.quotas, study.fleet.training_gpus)
     for at, arm in enumerate(arms, 1):
         progress(f"{arm.name} ({at} of {len(arms)})" if len(arms) > 1 else arm.name)
         settings, need = world.settings_with(arm, study.demand)
@@ -91,11 +95,19 @@ def run_arms(
         yield Outcome(arm, metrics(log, days=study.days), took, digest(log)), log
 
 
+def _about_quotas(arms: Sequence[Arm], world: World) -> list[str]:
+    """Teams that are guaranteed something, and of which there is no job: perhaps another name was meant."""
+    teams = {*world.trace.teams, DEFAULT}
+    strangers = sorted({team for arm in arms for team in arm.rules.quotas} - teams)
+    return [f"there is a quota of team {team!r}, and no job of it" for team in strangers]
+
+
 def compare(
     study: Study,
     policies: Sequence[str | Arm],
     *,
     changes: Sequence[str] = (),
+    quotas: Mapping[str, int] = NO_QUOTAS,
     out: str | Path | None = None,
     report: str | Path | None = None,
     inputs: Sequence[str | Path] = (),
@@ -105,13 +117,14 @@ def compare(
 ) -> Comparison:
     """Simulate the study under each policy: all that ``quiltwork cluster simulate`` does.
 
-    policies : names as ``arm_of`` reads them, or arms. changes : ``RULE=VALUE`` for all that are names. out : a folder
+    policies : names as ``arm_of`` reads them, or arms. changes : ``RULE=VALUE`` for all that are names. quotas :
+    GPUs that teams are guaranteed, likewise. out : a folder
     for ``jobs.parquet``, ``log.parquet``, ``metrics.json`` and ``timing.json``; one that holds more is refused.
     report : an HTML file. inputs : files that the study was read from; their hashes are kept beside its figures.
 
     Raises BadInputError before anything is simulated, where that can be told.
     """
-    arms = arms_of(policies, changes)
+    arms = arms_of(policies, changes, quotas)
     if report is not None:
         check_writable(Path(report), folder=False)
     if out is not None:
@@ -126,7 +139,7 @@ def compare(
             results.add(outcome.arm.name, world, log)
             if report is not None:
                 story.append(story_of(log, days=study.days))
-        found = Comparison(study, tuple(outcomes), len(world.jobs), world.notes)
+        found = Comparison(study, tuple(outcomes), len(world.jobs), (*world.notes, *_about_quotas(arms, world)))
         document = provenance(command, inputs) | found.document()
         results.finish(document, found.timing())
     if report is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from quiltwork.cluster.demand import Demand
 from quiltwork.cluster.simulate.metrics import Metrics
-from quiltwork.cluster.study.arms import Arm, arms_of
+from quiltwork.cluster.study.arms import NO_QUOTAS, Arm, arms_of
 from quiltwork.cluster.study.comparison import run_arms
 from quiltwork.cluster.study.study import Study, need_of, world_of
 from quiltwork.core.errors import BadInputError
@@ -81,6 +81,7 @@ def whatif(
     lend: Sequence[int] = (),
     queue_s: float | None = None,
     changes: Sequence[str] = (),
+    quotas: Mapping[str, int] = NO_QUOTAS,
     clock: Callable[[], float] = time.perf_counter,
     progress: Say = ignore,
 ) -> Sizing:
@@ -102,7 +103,7 @@ def whatif(
                             hint="either --lend or --inference")  # fmt: skip
     if queue_s is not None and not 0 <= queue_s < float("inf"):
         raise BadInputError(f"{queue_s} is not a length of time", where="queue")
-    arms = [_lending(arm) if lend else arm for arm in arms_of(policies, changes)]
+    arms = [_lending(arm) if lend else arm for arm in arms_of(policies, changes, quotas)]
     smallest = replace(study.fleet, train=min(train), infer=0 if lend else study.fleet.infer)
     progress("estimating running times" if study.estimates == "learned" else "preparing the jobs")
     base = world_of(replace(study, fleet=smallest))

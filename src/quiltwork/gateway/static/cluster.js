@@ -106,12 +106,15 @@ function drawJobs(jobs, now) {
   $("jobs").replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows)));
 }
 
-function drawTeams(hours) {
-  const most = Math.max(...Object.values(hours), 1e-9);
-  const rows = Object.entries(hours).map(([team, value]) => {
-    const bar = make("progress", { max: most, value });
-    bar.setAttribute("aria-label", team);
-    return make("div", { className: "bar" }, make("span", { textContent: team }), bar, make("span", { textContent: value.toFixed(2) }));
+function drawTeams(teams) {
+  const most = Math.max(...Object.values(teams).map((team) => team.gpu_hours), 1e-9);
+  const rows = Object.entries(teams).map(([name, team]) => {
+    const bar = make("progress", { max: most, value: team.gpu_hours });
+    bar.setAttribute("aria-label", name);
+    const held = team.quota === null ? `${team.held} GPUs` : `${team.held} of ${team.quota} GPUs`;
+    const borrowed = team.borrowed ? `, ${team.borrowed} borrowed` : "";
+    return make("div", { className: "bar" }, make("span", { textContent: name }), bar,
+      make("span", { textContent: `${team.gpu_hours.toFixed(2)} h; now ${held}${borrowed}` }));
   });
   $("teams").replaceChildren(...(rows.length ? rows : [make("p", { className: "none", textContent: "Nothing has run yet." })]));
 }
@@ -161,7 +164,7 @@ async function tick() {
     drawTroubles(status.troubles);
     drawServers(status);
     drawJobs(listed.jobs, status.now);
-    drawTeams(status.gpu_hours);
+    drawTeams(status.teams);
     $("state").textContent = "live";
   } catch (error) {
     $("state").textContent = error.message;
