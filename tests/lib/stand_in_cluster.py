@@ -36,6 +36,8 @@ class ListedBackend:
     fenced: set = field(default_factory=set)
     lost: set = field(default_factory=set)
     told: list = field(default_factory=list)
+    given: list = field(default_factory=list)
+    """What the last call of ``events`` gave: dealt with at the next."""
     refuse: bool = False
 
     def servers(self):
@@ -64,8 +66,12 @@ class ListedBackend:
         self.fenced.discard(server_id)
 
     def events(self, timeout_s=0.0):
-        told, self.told = self.told, []
-        return told
+        self.given, self.told = self.told, []
+        return list(self.given)
+
+    def tell_again(self):
+        """Another controller comes: it is told what the one before may not have dealt with."""
+        self.told, self.given = self.given + self.told, []
 
     def exit(self, worker_id, code=0, signal=None, why=""):
         """A worker's last process is gone."""
@@ -121,29 +127,31 @@ class ListedMemory:
             [copy.deepcopy(worker) for worker in self.workers.values()],
         )
 
-    def append(self, rows, entries):
+    def _check(self):
         if self.full:
             raise CapacityError("the disk is full")
+
+    def append(self, rows, entries, gone=()):
+        self._check()
         self.rows += rows
         for entry in entries:
-            self.keep_entry(entry)
-
-    def keep_entry(self, entry):
-        self.entries[entry.id] = copy.deepcopy(entry)
+            self.entries[entry.id] = copy.deepcopy(entry)
+        for worker_id in gone:
+            self.workers.pop(worker_id, None)
 
     def keep_workers(self, workers, entry=None):
+        self._check()
         if entry is not None:
-            self.keep_entry(entry)
+            self.entries[entry.id] = copy.deepcopy(entry)
         for worker in workers:
             self.workers[worker.id] = copy.deepcopy(worker)
 
-    def forget_worker(self, worker_id):
-        self.workers.pop(worker_id, None)
-
     def move(self, server, *, to_training):
+        self._check()
         self.moves.append((server, to_training))
 
     def remember(self, request, job):
+        self._check()
         self.requests[request] = job
 
     def job_of(self, request):
@@ -169,6 +177,7 @@ class ListedWorld:
 
     def start(self):
         """A controller of what is remembered; the one before is forgotten as a killed one is."""
+        self.backend.tell_again()
         self.controller = Controller(
             self.servers, self.memory, self.backend, self.crews, self.book, self.settings,
             clock=self.clock, lender=self.lender,

@@ -231,6 +231,74 @@ def test_nothing_is_started_that_could_not_be_written_down(world):
     assert world.desk.jobs()[0]["runs"] == 1
 
 
+def step_on_a_full_disk(world):
+    """As the loop does: a step that fails is made again."""
+    world.memory.full = True
+    for _ in range(3):
+        try:
+            world.step()
+        except CapacityError:
+            continue
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize(("code", "outcome"), [(0, "done"), (3, "failed")])
+def test_an_end_that_could_not_be_written_down_is_dealt_with_when_there_is_room_again(world, crash, code, outcome):
+    """Also by the controller that comes after one which was killed meanwhile: nobody is believed to be there."""
+    job = world.command(workers=4)
+    world.step()
+    for worker in world.members(job):
+        world.backend.exit(worker, code)
+    step_on_a_full_disk(world)
+    world.memory.full = False
+    if crash:
+        world.start()
+    world.step(times=3)
+    assert (world.state(job), world.members(job), world.memory.workers) == (outcome, [], {})
+    again = world.command("again", workers=4)
+    third = world.command("third", workers=4)
+    world.step()
+    assert len(world.members(again)) == len(world.members(third)) == 4
+
+
+def test_a_worker_that_did_its_part_while_the_disk_was_full_did_it_once(world):
+    job = world.command(workers=3)
+    world.step()
+    first, *others = world.members(job)
+    world.backend.exit(first)
+    step_on_a_full_disk(world)
+    world.memory.full = False
+    world.start()
+    world.step()
+    assert world.members(job) == others
+    world.start()
+    world.step(times=2)
+    assert world.members(job) == others
+    for worker in others:
+        world.backend.exit(worker)
+    world.step(times=2)
+    assert (world.state(job), len(world.backend.orders)) == ("done", 3)
+
+
+def test_a_job_that_was_cancelled_on_a_full_disk_is_cancelled_or_runs_but_nothing_between(world):
+    job = world.command(workers=2)
+    world.step()
+    world.memory.full = True
+    with pytest.raises(CapacityError):
+        world.desk.cancel(job)
+    step_on_a_full_disk(world)
+    world.memory.full = False
+    world.start()
+    world.step(times=2)
+    assert (world.state(job), len(world.members(job))) == ("running", 2)
+    world.desk.cancel(job)
+    world.start()
+    world.step()
+    world.backend.obey()
+    world.step(times=2)
+    assert (world.state(job), world.members(job)) == ("cancelled", [])
+
+
 def test_a_worker_that_cannot_be_written_down_is_not_started_and_is_tried_again(world, monkeypatch):
     job = world.command(workers=2)
 
@@ -340,7 +408,10 @@ def test_a_controller_that_is_killed_at_any_point_is_followed_by_one_that_double
             world.backend.obey()
         elif what < 0.6:
             world.lender.needed = chance.choice((0.0, 1.0))
-        elif what < 0.75:
+        elif what < 0.65:
+            step_on_a_full_disk(world)
+            world.memory.full = False
+        elif what < 0.8:
             world.start()
         world.step(seconds=chance.choice((0.5, 3.0, 12.0)))
         world.check()

@@ -17,7 +17,8 @@ class Hands:
     """Starts workers on GPUs that are really free, and has workers leave; decides neither.
 
     ``held_up`` : jobs that wait for GPUs which somebody is still leaving. ``refused`` : jobs of which a
-    worker could not be started, and why, until somebody has dealt with that.
+    worker could not be started, and why, until somebody has dealt with that. ``gone`` : workers of which nothing is
+    left, until that is written down.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Hands:
         self._told: dict[str, tuple[str, ...]] = {}
         self.held_up: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}
+        self.gone: list[str] = []
 
     def adopt(self) -> None:
         """After a start: order again whatever may never have been heard. What was heard starts nothing again."""
@@ -52,7 +54,7 @@ class Hands:
         """Nothing of a worker is left: its GPUs are free. None where it was gone already."""
         worker = self._workers.pop(worker_id, None)
         if worker is not None:
-            self._memory.forget_worker(worker_id)
+            self.gone.append(worker_id)
         return worker
 
     def carry_out(self, wanted: Mapping[str, Wanted], entries: Mapping[str, Entry], now: float) -> None:
