@@ -165,13 +165,15 @@ ELASTIC = "name: {name}\ntrainable: module:factory\nworkers: {{min: {least}, max
 class ListedWorld:
     """A controller over lists. ``step`` lets time pass."""
 
-    def __init__(self, tmp_path, policy="lyra", train=2, infer=0, gpus=4, lender=None, **rules):
+    def __init__(self, tmp_path, policy="lyra", train=2, infer=0, gpus=4, lender=None, settings=None, **rules):
         self.clock = Clock()
         self.servers = [Server(f"train-{i}", "V100", gpus, Pool.TRAIN) for i in range(train)]
         self.servers += [Server(f"infer-{i}", "V100", gpus, Pool.INFER) for i in range(infer)]
         self.backend = ListedBackend({server.id: gpus for server in self.servers}, self.clock)
         self.crews, self.memory, self.lender = ListedCrews(), ListedMemory(), lender
-        self.settings = Settings(rules=rules_named(policy, **rules), gpu_types=("V100",), share_every_s=1.0)
+        self.settings = Settings(
+            rules=rules_named(policy, **rules), gpu_types=("V100",), share_every_s=1.0, **(settings or {})
+        )
         self.book = OrderBook(tmp_path, lambda entry, worker: (("train", worker), {"JOB": entry.id}), port=lambda: 1234)
         self.start()
 

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from quiltwork.cluster.forecast import forecast_named
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.live.backend import (
     Backend,
@@ -30,6 +31,7 @@ from quiltwork.cluster.live.reconcile import Wanted
 from quiltwork.cluster.live.settings import Settings
 from quiltwork.cluster.live.turns import Turns
 from quiltwork.cluster.log import LOST, Action, Row
+from quiltwork.cluster.policy.progress import impossible
 from quiltwork.cluster.scheduler import Scheduler
 from quiltwork.cluster.server import Server
 from quiltwork.cluster.state import Cluster
@@ -66,7 +68,8 @@ class Controller:
         self.turns = Turns()
         kept = memory.recall(servers)
         self.entries: dict[str, Entry] = {entry.id: entry for entry in kept.entries}
-        self.hands = Hands(backend, crews, memory, book, {worker.id: worker for worker in kept.workers})
+        workers = {worker.id: worker for worker in kept.workers}
+        self.hands = Hands(backend, crews, memory, book, workers, deadline_s=settings.delays.deadline_s)
         self.index = {server.id: i for i, server in enumerate(kept.servers)}
         self.cluster = Cluster(kept.servers, settings.gpu_types, settings.delays)
         rows = kept.rows[len(kept.servers) :]
@@ -76,9 +79,11 @@ class Controller:
         self.scheduler = Scheduler(
             self.cluster,
             settings.rules,
-            forecast=settings.forecast,
+            forecast=forecast_named(settings.forecast),
             share_every_s=settings.share_every_s,
             loans_every_s=settings.loans_every_s,
+            return_s=settings.return_s,
+            progress_every_s=settings.progress_every_s,
         )
         self._loans_at = self._now
         self._events: deque[Event] = deque()
@@ -197,12 +202,20 @@ class Controller:
         if entry is None or entry.state is not JobState.RUNNING:
             return
         if isinstance(report, Stepped):
-            entry.steps, entry.metrics = (report.done, report.total), dict(report.metrics)
+            self._stepped(entry, report, now)
         elif isinstance(report, Failed):
             self._failed(entry, report.what, now)
         else:
             entry.finished = True
             self._changed.add(entry.id)
+
+    def _stepped(self, entry: Entry, report: Stepped, now: float) -> None:
+        """How far a job says it is, and what follows for how long it is believed to run."""
+        entry.metrics = dict(report.metrics)
+        if not impossible(report.done, report.total):
+            entry.steps = (report.done, report.total)
+        if odd := self.scheduler.progressed(now, self.cluster.numbers[entry.id], report.done, report.total):
+            self.troubles[entry.id] = f"what it says of its progress cannot be: {odd}"
 
     def _look(self, now: float) -> None:
         """What nobody says: time that is up, workers that could not be started, servers that are empty now."""
@@ -253,6 +266,7 @@ class Controller:
         self.scheduler.ended(now, self.cluster.numbers[entry.id], reason=str(outcome))
         entry.state, entry.outcome = JobState.STOPPING, outcome
         self._changed.add(entry.id)
+        self.troubles.pop(entry.id, None)
 
     # What is decided is written, and wanted.
 

@@ -156,4 +156,9 @@ class Desk:
         return self._at.entries[job_id]
 
     def _shown(self, entry: Entry) -> dict[str, Json]:
-        return {**entry.document(), "members": [shown(worker) for worker in self._at.hands.of(entry.id)]}
+        left_s = self._at.scheduler.left_s(self._at.now(), self._at.cluster.numbers[entry.id])
+        return {
+            **entry.document(),
+            "left_s": left_s,
+            "members": [shown(worker) for worker in self._at.hands.of(entry.id)],
+        }

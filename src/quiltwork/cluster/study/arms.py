@@ -13,16 +13,14 @@ from enum import StrEnum
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from quiltwork.cluster.forecast import persistent, rising
+from quiltwork.cluster.forecast import check_forecast
 from quiltwork.cluster.policy.rules import Rules, rules_named
 from quiltwork.cluster.running import Delays
-from quiltwork.cluster.scheduler import Forecast
 from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 from quiltwork.core.units import parse_duration
 
-FORECASTS: Mapping[str, Forecast] = {"persistent": persistent, "rising": rising}
 _RULES = get_type_hints(Rules)
 _DELAYS = get_type_hints(Delays)
 _OWN = ("gpu_types", "seed", "delays")
@@ -45,7 +43,7 @@ class Arm:
         return replace(study, delays=delays, **{k: v for k, v in self.settings.items() if k not in _DELAYS})
 
     def document(self) -> dict[str, Json]:
-        told = {name: value if not callable(value) else value.__name__ for name, value in self.settings.items()}
+        told = dict(self.settings)
         return {"name": self.name, "rules": {name: _plain(v) for name, v in asdict(self.rules).items()}} | (
             {"settings": told} if told else {}
         )
@@ -125,10 +123,11 @@ def _value(kind: Any, name: str, text: str) -> Any:
     return value
 
 
-def _forecast(text: str) -> Forecast:
-    if text not in FORECASTS:
-        raise BadInputError(f"{text[:40]!r} is not one of {', '.join(FORECASTS)}", where="--set forecast")
-    return FORECASTS[text]
+def _forecast(text: str) -> str:
+    try:
+        return check_forecast(text)
+    except BadInputError as error:
+        raise BadInputError(error.what, where="--set forecast") from error
 
 
 def _plain(value: Any) -> Json:
