@@ -15,8 +15,8 @@ from collections.abc import Callable
 from quiltwork.cluster.displacing import Displacing
 from quiltwork.cluster.forecast import Forecast
 from quiltwork.cluster.job import Job, Shape
-from quiltwork.cluster.log import AGAIN, Action
-from quiltwork.cluster.policy.loaning import loan_change
+from quiltwork.cluster.log import AGAIN
+from quiltwork.cluster.needs import Needs
 from quiltwork.cluster.policy.placing import place_gang
 from quiltwork.cluster.policy.preempting import victims_for
 from quiltwork.cluster.policy.progress import Running, hear
@@ -54,7 +54,6 @@ class Scheduler:
         self.cluster, self.rules = cluster, rules
         self.tiers = Tiers(cluster.room.shelves, cluster.types, rules)
         self._sharing = Sharing(cluster, rules, self.tiers, every_s=share_every_s)
-        self._forecast, self._loans_every_s, self._return_s = forecast, loans_every_s, return_s
         self._progress_every_s = progress_every_s
         self._chance = chance or random.Random(0)
         training = {cluster.type_of[i] for i, s in enumerate(cluster.servers) if s.pool is Pool.TRAIN}
@@ -70,10 +69,7 @@ class Scheduler:
         self._waiting = Waiting()
         self._keys: dict[int, float] = {}
         self._starving: list[tuple[float, int]] = []
-        seen = [row for row in cluster.log if row.action is Action.NEED] if cluster.inference else []
-        self._times = [row.time for row in seen]
-        self._needs = [row.cost / len(cluster.inference) for row in seen]
-        self._forecasts = self._needs.copy()
+        self._needs = Needs(cluster, rules, forecast, every_s=loans_every_s, return_s=return_s)
         self._waited = False
         for number in sorted(cluster.waiting):
             self._enqueue(number)
@@ -191,20 +187,8 @@ class Scheduler:
 
     def loans(self, now: float, need: float, ready: Callable[[int], bool] = lambda server: True) -> None:
         """Inference needs a share of its servers: lend less of them, or more. ``ready`` : whether one may be lent."""
-        cluster, rules = self.cluster, self.rules
-        cluster.now = now
-        self._times.append(now)
-        self._needs.append(need)
-        lead_s = self._loans_every_s + self._return_s
-        self._forecasts.append(min(1.0, self._forecast(self._times, self._needs, lead_s)))
-        lease = max(1, math.ceil(rules.min_lease_s / self._loans_every_s))
-        change = loan_change(
-            len(cluster.inference),
-            len(cluster.lent),
-            self._forecasts[-lease:],
-            headroom=rules.headroom,
-            hysteresis=rules.hysteresis,
-        )
+        self.cluster.now = now
+        change = self._needs.change(now, need)
         if change > 0:
             self.lend(now, change, ready)
         elif change < 0:

@@ -15,11 +15,11 @@ from quiltwork.core.errors import BadInputError
 @dataclass(frozen=True)
 class Settings:
     """``gpu_types`` : the fastest first; ``capability`` : one worker's speed on each, 1 where it is not said.
-    ``loans_every_s`` : inference's need is looked at so often; ``forecast`` : of it, by name. ``return_s`` : from asking
-    a server back until inference has it, and in memory what it serves with it, as is believed. ``share_every_s`` :
-    flexible demand is divided anew no more often. ``progress_every_s`` : what a job says of its steps counts no more
-    often. ``poll_s`` : as long may the loop wait for something to hear. ``retry_after_s`` : until a worker that a
-    server refused is ordered again.
+    ``loans_every_s`` : inference's need is looked at so often; ``forecast`` : of it, by name. ``return_s`` : from
+    asking a server back until inference can serve with it, as is believed. ``share_every_s`` : flexible demand is
+    divided anew no more often. ``progress_every_s`` : what a job says of its steps counts no more often. ``poll_s`` :
+    as long may the loop wait for something to hear. ``retry_after_s`` : until a worker that a server refused is
+    ordered again.
     """
 
     rules: Rules = field(default_factory=lambda: rules_named("lyra"))
