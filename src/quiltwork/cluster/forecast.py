@@ -92,7 +92,7 @@ class LearnedQuantile:
         self._taken = len(times)
 
     def _seen(self, first_s: float, begin: int, end: int) -> Demand:
-        steps = np.arange(begin, end)
+        steps = np.arange(begin, end, dtype=np.float64)
         return Demand(
             first_s + steps * self._step_s, np.asarray(self._share[begin:end]), np.zeros(len(steps), dtype=np.bool_)
         )

@@ -114,7 +114,8 @@ class Boosted:
         steps = range(1, self._steps_ahead(seen, at, horizon_s) + 1)
         features = np.concatenate([_features(seen, at, ahead) for ahead in steps])
         change = self._model.predict(features) + np.stack([self._moves[ahead] for ahead in steps])
-        return np.clip(np.sort(seen.share[now] + change, axis=1), 0, 1)
+        said: Floats = np.clip(np.sort(seen.share[now] + change, axis=1), 0, 1)
+        return said
 
     def _steps_ahead(self, seen: Demand, now: Ints, horizon_s: float) -> int:
         if not self._moves:
