@@ -21,7 +21,9 @@ def busy(policy, seed, steps=120):
     """A cluster in the middle of a random day."""
     chance = random.Random(seed)
     cluster = Cluster(two_clusters(3, 4), TYPES, Delays(restart_s=5.0, pause_s=1.0))
-    scheduler = Scheduler(cluster, rules_named(policy), forecast=persistent, share_every_s=0.0, loans_every_s=60.0)
+    scheduler = Scheduler(
+        cluster, rules_named(policy), forecast=persistent, share_every_s=0.0, loans_every_s=60.0, progress_every_s=5.0
+    )
     now = 0.0
     for step in range(steps):
         now += chance.random() * 30
@@ -47,6 +49,9 @@ def busy(policy, seed, steps=120):
             server = min(cluster.returning)
             if not cluster.base_on[server] and not cluster.flex_on[server]:
                 scheduler.returned(now, server)
+        for number in sorted(cluster.runs):
+            # Some tell lies.
+            scheduler.progressed(now, number, chance.randrange(-1, 120), chance.choice((100, 200, None)))
         scheduler.decide(now)
     return cluster, now
 
@@ -65,6 +70,8 @@ def test_a_log_makes_the_same_cluster_again(policy, seed):
     assert again.kept == cluster.kept
     assert (again.lent, again.returning, again.closed) == (cluster.lent, cluster.returning, cluster.closed)
     assert again.runs.keys() == cluster.runs.keys()
+    assert again.jobs == cluster.jobs
+    assert again.heard == cluster.heard
     for number, run in cluster.runs.items():
         same = again.runs[number]
         assert (same.base, same.flex, same.counts, same.rate) == (run.base, run.flex, run.counts, run.rate)
@@ -76,6 +83,34 @@ def test_a_log_makes_the_same_cluster_again(policy, seed):
         scheduler.decide(now + 1)
     started = [[row for row in each.log if row.time == now + 1] for each in (cluster, again)]
     assert started[0] == started[1]
+
+
+def test_by_its_own_reports_a_job_gives_way_to_a_shorter_one_and_not_for_one_slow_minute():
+    cluster = Cluster(two_clusters(1, 0), TYPES, Delays(keep_on_stop=True))
+    scheduler = Scheduler(cluster, rules_named("srtf"), forecast=persistent)
+
+    def say(now, steps):
+        scheduler.progressed(now, 0, steps, 2000)
+        scheduler.decide(now)
+        return [row.job for row in cluster.log if row.action is Action.PREEMPT]
+
+    scheduler.submit(0, job("a", 0, 2000, 8))
+    scheduler.decide(0)
+    for now in range(0, 1000, 10):
+        assert say(now, now) == []
+    scheduler.submit(1000, job("b", 1000, 1700, 8))
+    assert say(1000, 1000) == []
+    assert say(1120, 1010) == []
+    assert scheduler.left_s(1120, 0) > 1000
+    steps = 1010
+    for now in range(1240, 3000, 120):
+        steps += 10
+        if say(now, steps):
+            break
+    assert cluster.log[-1].job == "b"
+    # What waits is ordered by it too.
+    assert scheduler.left_s(now, 0) > scheduler.left_s(now, 1)
+    assert cluster.heard == {}
 
 
 def test_nothing_runs_on_a_server_that_is_closed_or_inferences():

@@ -36,6 +36,8 @@ class ListedBackend:
     fenced: set = field(default_factory=set)
     lost: set = field(default_factory=set)
     told: list = field(default_factory=list)
+    given: list = field(default_factory=list)
+    """What the last call of ``events`` gave: dealt with at the next."""
     refuse: bool = False
 
     def servers(self):
@@ -64,8 +66,12 @@ class ListedBackend:
         self.fenced.discard(server_id)
 
     def events(self, timeout_s=0.0):
-        told, self.told = self.told, []
-        return told
+        self.given, self.told = self.told, []
+        return list(self.given)
+
+    def tell_again(self):
+        """Another controller comes: it is told what the one before may not have dealt with."""
+        self.told, self.given = self.given + self.told, []
 
     def exit(self, worker_id, code=0, signal=None, why=""):
         """A worker's last process is gone."""
@@ -121,29 +127,31 @@ class ListedMemory:
             [copy.deepcopy(worker) for worker in self.workers.values()],
         )
 
-    def append(self, rows, entries):
+    def _check(self):
         if self.full:
             raise CapacityError("the disk is full")
+
+    def append(self, rows, entries, gone=()):
+        self._check()
         self.rows += rows
         for entry in entries:
-            self.keep_entry(entry)
-
-    def keep_entry(self, entry):
-        self.entries[entry.id] = copy.deepcopy(entry)
+            self.entries[entry.id] = copy.deepcopy(entry)
+        for worker_id in gone:
+            self.workers.pop(worker_id, None)
 
     def keep_workers(self, workers, entry=None):
+        self._check()
         if entry is not None:
-            self.keep_entry(entry)
+            self.entries[entry.id] = copy.deepcopy(entry)
         for worker in workers:
             self.workers[worker.id] = copy.deepcopy(worker)
 
-    def forget_worker(self, worker_id):
-        self.workers.pop(worker_id, None)
-
     def move(self, server, *, to_training):
+        self._check()
         self.moves.append((server, to_training))
 
     def remember(self, request, job):
+        self._check()
         self.requests[request] = job
 
     def job_of(self, request):
@@ -157,18 +165,21 @@ ELASTIC = "name: {name}\ntrainable: module:factory\nworkers: {{min: {least}, max
 class ListedWorld:
     """A controller over lists. ``step`` lets time pass."""
 
-    def __init__(self, tmp_path, policy="lyra", train=2, infer=0, gpus=4, lender=None, **rules):
+    def __init__(self, tmp_path, policy="lyra", train=2, infer=0, gpus=4, lender=None, settings=None, **rules):
         self.clock = Clock()
         self.servers = [Server(f"train-{i}", "V100", gpus, Pool.TRAIN) for i in range(train)]
         self.servers += [Server(f"infer-{i}", "V100", gpus, Pool.INFER) for i in range(infer)]
         self.backend = ListedBackend({server.id: gpus for server in self.servers}, self.clock)
         self.crews, self.memory, self.lender = ListedCrews(), ListedMemory(), lender
-        self.settings = Settings(rules=rules_named(policy, **rules), gpu_types=("V100",), share_every_s=1.0)
+        self.settings = Settings(
+            rules=rules_named(policy, **rules), gpu_types=("V100",), share_every_s=1.0, **(settings or {})
+        )
         self.book = OrderBook(tmp_path, lambda entry, worker: (("train", worker), {"JOB": entry.id}), port=lambda: 1234)
         self.start()
 
     def start(self):
         """A controller of what is remembered; the one before is forgotten as a killed one is."""
+        self.backend.tell_again()
         self.controller = Controller(
             self.servers, self.memory, self.backend, self.crews, self.book, self.settings,
             clock=self.clock, lender=self.lender,

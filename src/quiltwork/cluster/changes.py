@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from quiltwork.cluster.forecast import persistent, rising
+from quiltwork.cluster.forecast import check_forecast
 from quiltwork.cluster.policy.quotas import quotas_of
 from quiltwork.cluster.policy.rules import Rules
 from quiltwork.cluster.running import Delays
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.units import parse_duration
 
-FORECASTS: Mapping[str, Callable[..., float]] = {"persistent": persistent, "rising": rising}
 RULES = get_type_hints(Rules)
 DELAYS = get_type_hints(Delays)
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -76,7 +75,8 @@ def _value(kind: Any, name: str, text: str) -> Any:
     return value
 
 
-def _forecast(text: str) -> Callable[..., float]:
-    if text not in FORECASTS:
-        raise BadInputError(f"{text[:40]!r} is not one of {', '.join(FORECASTS)}", where="--set forecast")
-    return FORECASTS[text]
+def _forecast(text: str) -> str:
+    try:
+        return check_forecast(text)
+    except BadInputError as error:
+        raise BadInputError(error.what, where="--set forecast") from error

@@ -28,7 +28,9 @@ class Job:
 
     ``work`` : what there is to do, in reference worker-seconds. ``believed`` : what is thought of that when it is
     submitted, the only figure that decisions see; None where nothing is. ``hetero`` : one run may mix GPU types.
-    ``checkpoint_s`` : work is kept so often; None where a preempted job begins again.
+    ``checkpoint_s`` : work is kept so often; None where a preempted job begins again. ``on_warning`` : it checkpoints
+    when it is told to stop, which takes ``save_s``; None for both where it is as all others of the cluster are.
+    ``grace_s`` : as long after that it is made to go.
     """
 
     id: str
@@ -43,6 +45,9 @@ class Job:
     hetero: bool = False
     compact: bool = True
     checkpoint_s: float | None = None
+    on_warning: bool | None = None
+    save_s: float | None = None
+    grace_s: float = math.inf
     team: str = ""
     priority: int = 0
 
@@ -58,6 +63,8 @@ class Job:
             raise BadInputError(f"w_max {self.w_max} is less than w_min {self.w_min}", where=where)
         if self.checkpoint_s is not None and not 0 < self.checkpoint_s < math.inf:
             raise BadInputError(f"checkpoints every {self.checkpoint_s} s", where=where)
+        if not (self.save_s is None or 0 <= self.save_s < math.inf) or not self.grace_s >= 0:
+            raise BadInputError(f"saves in {self.save_s} s, and has {self.grace_s} s for it", where=where)
 
     @property
     def elastic(self) -> bool:

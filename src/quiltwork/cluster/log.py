@@ -20,6 +20,10 @@ class Action(StrEnum):
     SCALE_IN = "scale_in"
     PREEMPT = "preempt"
     """``cost`` is the work lost, in reference worker-seconds."""
+    PROGRESS = "progress"
+    """A running job said how far it is: ``before`` steps of ``after``. ``cost`` is the work that it is believed to be
+    in all from now on (-1 where nothing is), ``gain`` its steps for a unit of work (0 where nothing is known); the
+    reason is why the report cannot be."""
     END = "end"
     SHARE = "share"
     """Flexible demand was divided among ``before`` jobs; ``cost`` is what that is worth in seconds, ``gain`` the share

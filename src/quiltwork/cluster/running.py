@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,16 +16,28 @@ from quiltwork.core.errors import BadInputError
 class Delays:
     """What changes are believed to cost, in seconds. ``restart_s`` : a job that was stopped computes nothing for so
     long when it runs again. ``pause_s`` : nor does one whose workers change. ``keep_on_stop`` : a job checkpoints on
-    the warning, whether or not it does so otherwise."""
+    the warning, whether or not it does so otherwise; that takes ``save_s``. (Both where the job itself does not say.)
+    ``deadline_s`` : from the warning until whoever is still there is made to go."""
 
     restart_s: float = 63.0
     pause_s: float = 0.0
     keep_on_stop: bool = False
+    save_s: float = 0.0
+    deadline_s: float = math.inf
 
     def __post_init__(self) -> None:
-        for name in ("restart_s", "pause_s"):
-            if not 0 <= getattr(self, name) < float("inf"):
+        for name in ("restart_s", "pause_s", "save_s"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise BadInputError(f"{getattr(self, name)} is not a number of seconds", where=name)
+        if not self.deadline_s >= 0:
+            raise BadInputError(f"{self.deadline_s} is not a number of seconds", where="deadline_s")
+
+    def saves(self, job: Job) -> bool:
+        """Whether a job that is warned has its work on the disk before it is made to go. A checkpoint that takes longer
+        is none: what came after the one before is lost."""
+        warned = self.keep_on_stop if job.on_warning is None else job.on_warning
+        takes_s = self.save_s if job.save_s is None else job.save_s
+        return warned and takes_s <= min(self.deadline_s, job.grace_s)
 
 
 class Run:
@@ -68,11 +81,11 @@ class Run:
         self.rate = self.job.speed.of(self.counts, gpu_types)
         self.turn = turn
 
-    def kept(self, now: float, *, on_warning: bool) -> float:
-        """Work that is not lost where it is stopped now: all, where it checkpoints on the warning; else what its last
-        checkpoint holds."""
+    def kept(self, now: float, delays: Delays, *, warned: bool = True) -> float:
+        """Work that is not lost where it is stopped now: all, where it is warned and checkpoints in time; else what its
+        last checkpoint holds."""
         done = self.done_by(now)
-        if on_warning:
+        if warned and delays.saves(self.job):
             return done
         every = self.job.checkpoint_s
         if every is None:
@@ -83,6 +96,6 @@ class Run:
 
     def loss(self, now: float, delays: Delays) -> float:
         """GPU-seconds that stopping it now throws away: what is not kept, and starting again."""
-        lost = self.done_by(now) - self.kept(now, on_warning=delays.keep_on_stop)
+        lost = self.done_by(now) - self.kept(now, delays)
         gpus = sum(self.counts) * self.job.gpus_per_worker
         return (lost / self.rate + delays.restart_s) * gpus

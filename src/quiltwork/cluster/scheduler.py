@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from quiltwork.cluster.borrowing import Borrowing
 from quiltwork.cluster.capacity import Capacity
 from quiltwork.cluster.displacing import Displacing
+from quiltwork.cluster.forecast import Forecast
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import AGAIN
-from quiltwork.cluster.policy.loaning import loan_change
+from quiltwork.cluster.needs import Needs
 from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, place_by
 from quiltwork.cluster.policy.preempting import clear_for
+from quiltwork.cluster.policy.progress import Running, hear
 from quiltwork.cluster.policy.reclaim import Held, reclaim
 from quiltwork.cluster.policy.rules import Cost, Elastic, Rules
 from quiltwork.cluster.policy.tiers import Tiers
@@ -28,16 +30,13 @@ from quiltwork.cluster.reserving import NOBODY, Reserving
 from quiltwork.cluster.sharing import Sharing
 from quiltwork.cluster.state import Cluster
 
-Forecast = Callable[[Sequence[float]], float]
-"""Shares of inference's servers needed so far, at each decision, the present last -> the share that will do until the
-next decision."""
-
 
 class Scheduler:
     """Decides on one cluster by one set of rules.
 
-    share_every_s : flexible demand is divided anew no more often. loans_every_s : loans are decided so often. chance :
-    for random reclaiming, handed in.
+    forecast : of what inference needs. share_every_s : flexible demand is divided anew no more often. loans_every_s :
+    loans are decided so often. return_s : from asking a server back until inference has it. progress_every_s : what a
+    job says of its steps counts no more often. chance : for random reclaiming, handed in.
     """
 
     def __init__(
@@ -48,12 +47,14 @@ class Scheduler:
         forecast: Forecast,
         share_every_s: float = 60.0,
         loans_every_s: float = 300.0,
+        return_s: float = 0.0,
+        progress_every_s: float = 10.0,
         chance: random.Random | None = None,
     ) -> None:
         self.cluster, self.rules = cluster, rules
         self.tiers = Tiers(cluster.room.shelves, cluster.types, rules)
         self._sharing = Sharing(cluster, rules, self.tiers, every_s=share_every_s)
-        self._forecast, self._loans_every_s = forecast, loans_every_s
+        self._progress_every_s = progress_every_s
         self._chance = chance or random.Random(0)
         self._capacity = Capacity(cluster, rules, self.tiers)
         self.reference = self._capacity.reference
@@ -62,8 +63,7 @@ class Scheduler:
         self.borrowing = Borrowing(cluster, rules) if rules.quotas else None
         self._reserving = Reserving(cluster, rules, self.tiers)
         self._queue = Queue(cluster, rules, self._displacing, self._reserving, self.borrowing, self.reference)
-        self._needs: list[float] = []
-        self._forecasts: list[float] = []
+        self._needs = Needs(cluster, rules, forecast, every_s=loans_every_s, return_s=return_s)
         self._waited = False
         cluster.retimed.update(cluster.runs)
 
@@ -80,6 +80,23 @@ class Scheduler:
         number = self.cluster.submit(job, job.seconds(job.work, self.reference))
         self._queue.enter(number)
         return number
+
+    def progressed(self, now: float, number: int, steps: int, total: int | None) -> str:
+        """A job says that so many of its steps are done: what is believed of its remaining time follows, slowly.
+        Returns what is odd about that; what a job says that does not run means nothing."""
+        cluster = self.cluster
+        cluster.now = now
+        run = cluster.runs.get(number)
+        if run is None:
+            return ""
+        seen = Running(run.done_by(now), run.rate, now - run.began, run.job.believed)
+        belief = hear(cluster.heard.get(number), now, steps, total, seen, self._progress_every_s)
+        if belief is None:
+            return ""
+        if belief.believed != run.job.believed:
+            self._sharing.changed()
+        cluster.progressed(number, belief)
+        return belief.odd
 
     def ended(self, now: float, number: int, work: float | None = None, reason: str = "") -> None:
         """A job is done, has failed, or was cancelled. ``work`` : what it did, where that is known."""
@@ -141,24 +158,23 @@ class Scheduler:
                 due = min(due, self.borrowing.due())
         return due
 
+    def left_s(self, now: float, number: int) -> float | None:
+        """Seconds that a job is believed to run from now on, or from its start where it waits; None where nothing is
+        known, and of one that has ended."""
+        run = self.cluster.runs.get(number)
+        if run is None and number not in self.cluster.waiting:
+            return None
+        seconds = self._seconds(number) if run is None else run.job.believed_left(run.done_by(now)) / run.rate
+        return seconds if math.isfinite(seconds) else None
+
     def ahead_of(self, number: int) -> list[int]:
         """Jobs that wait and are thought of before this one, in order. Raises KeyError where it does not wait."""
         return self._queue.ahead_of(number)
 
     def loans(self, now: float, need: float, ready: Callable[[int], bool] = lambda server: True) -> None:
         """Inference needs a share of its servers: lend less of them, or more. ``ready`` : whether one may be lent."""
-        cluster, rules = self.cluster, self.rules
-        cluster.now = now
-        self._needs.append(need)
-        self._forecasts.append(min(1.0, self._forecast(self._needs)))
-        lease = max(1, math.ceil(rules.min_lease_s / self._loans_every_s))
-        change = loan_change(
-            len(cluster.inference),
-            len(cluster.lent),
-            self._forecasts[-lease:],
-            headroom=rules.headroom,
-            hysteresis=rules.hysteresis,
-        )
+        self.cluster.now = now
+        change = self._needs.change(now, need)
         if change > 0:
             self.lend(now, change, ready)
         elif change < 0:

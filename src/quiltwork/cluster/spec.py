@@ -52,6 +52,8 @@ class Checkpoint:
     interval_s: float | None = None
     on_warning: bool = True
     """Whether one is written when the job is told that it will be stopped."""
+    takes_s: float | None = None
+    """Seconds that writing one takes, as its owner thinks."""
 
 
 @dataclass(frozen=True)
@@ -236,10 +238,11 @@ def _lr(given: Field) -> LearningRate:
 
 
 def _checkpoint(given: Field) -> Checkpoint:
-    found = given.fields(("path", "interval", "on_warning"), ("path",))
+    found = given.fields(("path", "interval", "on_warning", "takes"), ("path",))
     interval = found["interval"].seconds() if "interval" in found else None
     warned = found["on_warning"].flag() if "on_warning" in found else Checkpoint.on_warning
-    return Checkpoint(found["path"].text(), interval, warned)
+    takes = found["takes"].seconds() if "takes" in found else None
+    return Checkpoint(found["path"].text(), interval, warned, takes)
 
 
 def _env(given: Field) -> Mapping[str, str]:

@@ -4,10 +4,12 @@ cluster makes the same cluster again."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import AGAIN, LOST, Action, Changes, Row
 from quiltwork.cluster.policy.placing import Placement
+from quiltwork.cluster.policy.progress import Belief, Heard
 from quiltwork.cluster.policy.room import Room
 from quiltwork.cluster.running import Delays, Run
 from quiltwork.cluster.server import Pool, Server
@@ -18,10 +20,12 @@ class Cluster:
     """Servers, and the jobs on them, as they are decided to be.
 
     gpu_types : the fastest first. Jobs and servers are told by number: their place in ``jobs`` and ``servers``.
+    A job in ``jobs`` is as it is believed to be now, its work told by its own progress where it says so.
     ``now`` : set by whoever makes moves. ``waiting`` : jobs that are to run and do not. ``kept`` : by job, the work
     that it goes on from. ``stopped`` : jobs that were preempted once. ``lent`` : inference's servers that training may
     use; ``returning`` : those that it is leaving. ``closed`` : servers that take nothing though their side has them,
-    and why. ``retimed`` : runs whose speed changed since somebody last looked; ``turns`` counts such changes.
+    and why. ``heard`` : by running job, what its reports have come to. ``retimed`` : runs whose speed or work changed
+    since somebody last looked; ``turns`` counts such changes.
     """
 
     def __init__(self, servers: Sequence[Server], gpu_types: Sequence[str], delays: Delays | None = None) -> None:
@@ -39,6 +43,7 @@ class Cluster:
         self.kept: list[float] = []
         self.waiting: set[int] = set()
         self.runs: dict[int, Run] = {}
+        self.heard: dict[int, Heard] = {}
         self.base_on: list[dict[int, int]] = [{} for _ in servers]
         """By server, GPUs of each job's base workers."""
         self.flex_on: list[dict[int, int]] = [{} for _ in servers]
@@ -104,6 +109,16 @@ class Cluster:
         self.note(Action.START, job.id, servers=placement, after=job.w_min, gpus=self._gpus(run), reason=reason)
         return run
 
+    def progressed(self, number: int, belief: Belief) -> None:
+        """A running job has said how far it is."""
+        run, heard = self.runs[number], belief.heard
+        self.heard[number] = heard
+        if belief.believed != run.job.believed:
+            run.job = self.jobs[number] = replace(run.job, believed=belief.believed)
+            self._retime(number, run)
+        self.note(Action.PROGRESS, run.job.id, before=heard.steps, after=heard.total, gain=heard.pace or 0.0,
+                  cost=-1.0 if belief.believed is None else belief.believed, reason=belief.odd)  # fmt: skip
+
     def end(self, number: int, work: float | None = None, reason: str = "") -> None:
         """A job leaves for good, whether it ran or waited. ``work`` : what it did; as believed where None."""
         job, run = self.jobs[number], self.runs.get(number)
@@ -120,7 +135,7 @@ class Cluster:
         """Preempt: back among those that wait, with what is kept of its work; ``LOST`` is without a warning."""
         run = self.runs[number]
         run.settle(self.now)
-        kept = run.kept(self.now, on_warning=self.delays.keep_on_stop and reason != LOST)
+        kept = run.kept(self.now, self.delays, warned=reason != LOST)
         freed = self._vacate(number, run)
         self.kept[number] = kept
         self.waiting.add(number)
@@ -132,6 +147,7 @@ class Cluster:
     def _vacate(self, number: int, run: Run) -> Changes:
         """A job leaves all its servers."""
         del self.runs[number]
+        self.heard.pop(number, None)
         self.retimed.pop(number, None)
         freed = []
         for server, gpus in run.base:
@@ -277,6 +293,8 @@ class Cluster:
             self.submit(jobs[row.job], row.gain)
         elif row.action is Action.START:
             self.start(self.numbers[row.job], row.servers, row.reason)
+        elif row.action is Action.PROGRESS:
+            self.progressed(self.numbers[row.job], self._belief(row))
         elif row.action is Action.END:
             self.end(self.numbers[row.job], row.cost, row.reason)
         elif row.action is Action.PREEMPT:
@@ -299,3 +317,11 @@ class Cluster:
             self.open(row.servers[0][0])
         else:
             self.log.append(row)
+
+    def _belief(self, row: Row) -> Belief:
+        """What a row of progress was written for."""
+        number = self.numbers[row.job]
+        odd = self.heard[number].odd if number in self.heard else 0
+        done = self.runs[number].done_by(row.time)
+        heard = Heard(row.time, row.before, row.after, done, row.gain or None, odd + bool(row.reason))
+        return Belief(heard, None if row.cost < 0 else row.cost, row.reason)

@@ -87,7 +87,8 @@ def history(log: Sequence[Row], job_id: str, servers: Sequence[str]) -> list[str
     """What was decided on a job and why, a line each, the first first. Times since 1970, told by the local clock."""
     said = []
     for row in log:
-        if row.job != job_id or row.action not in _SAID:
+        usual = row.action is Action.PROGRESS and not row.reason
+        if row.job != job_id or row.action not in _SAID or usual:
             continue
         where = ", ".join(f"{abs(gpus)} of {servers[server]}" for server, gpus in row.servers)
         why = f" ({row.reason})" if row.reason and row.action is not Action.SUBMIT else ""
@@ -104,5 +105,6 @@ _SAID = {
     Action.SCALE_OUT: "grew",
     Action.SCALE_IN: "shrank",
     Action.PREEMPT: "stopped",
+    Action.PROGRESS: "said what cannot be of its progress",
     Action.END: "ended",
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from quiltwork.core.disk import FULL, sync
-from quiltwork.core.errors import CapacityError, CorruptionError, QuiltworkError
+from quiltwork.core.disk import sync
+from quiltwork.core.errors import CorruptionError, QuiltworkError
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Data: TypeAlias = bytes | bytearray | memoryview | Bytes
@@ -33,20 +32,6 @@ def as_view(data: Data) -> memoryview:
 def content_id(data: Data) -> str:
     """blake3 (hex, 64 characters) of ``data``."""
     return blake3(as_view(data)).hexdigest()
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn "no space left" and its relatives into CapacityError, other OSErrors into QuiltworkError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            hint = "free some space; nothing was changed"
-            raise CapacityError("the disk is full", where=str(folder), hint=hint) from error
-        raise QuiltworkError(
-            f"cannot be used: {error.strerror or error}", where=error.filename or str(folder)
-        ) from error
 
 
 def write_synced(path: Path, pieces: Iterable[Data]) -> int:

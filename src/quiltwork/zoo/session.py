@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quiltwork.core.disk import disk_errors
 from quiltwork.core.errors import BadInputError, ConflictError, NotFoundError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Json
@@ -39,7 +40,6 @@ from quiltwork.zoo.objects import (
     ObjectFiles,
     Watch,
     content_id,
-    disk_errors,
     map_file,
     write_synced,
 )

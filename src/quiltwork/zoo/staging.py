@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from quiltwork.core.disk import sync
+from quiltwork.core.disk import disk_errors, sync
 from quiltwork.core.errors import QuiltworkError
 from quiltwork.zoo.index import Index, object_row
-from quiltwork.zoo.objects import ObjectFiles, disk_errors, write_synced
+from quiltwork.zoo.objects import ObjectFiles, write_synced
 
 _JOURNAL = "journal"
 _LINE = re.compile(rb"^[0-9a-f]{64}\n", re.MULTILINE)

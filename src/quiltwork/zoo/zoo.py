@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from quiltwork.core.disk import sync
+from quiltwork.core.disk import disk_errors, sync
 from quiltwork.core.errors import BadInputError, ConflictError, CorruptionError, NotFoundError
 from quiltwork.core.names import PUBLIC, ModelRef, visible_to
 from quiltwork.zoo import codec
@@ -35,7 +35,7 @@ from quiltwork.zoo.gc import Freed, collect
 from quiltwork.zoo.index import Index, ModelRow, ObjectRow, delete_name, put_alias
 from quiltwork.zoo.lock import FolderLock
 from quiltwork.zoo.manifest import contents_of, read_model
-from quiltwork.zoo.objects import Bytes, ObjectFiles, Watch, disk_errors
+from quiltwork.zoo.objects import Bytes, ObjectFiles, Watch
 from quiltwork.zoo.packing import Malformed, unpack
 from quiltwork.zoo.session import Session
 from quiltwork.zoo.staging import recover, session_folder

@@ -8,6 +8,8 @@ from stand_in_cluster import ListedWorld
 
 from quiltwork.cluster.live.backend import ServerBack, ServerLost
 from quiltwork.cluster.live.crews import Failed, Finished, Stepped
+from quiltwork.cluster.log import Action
+from quiltwork.cluster.running import Delays
 from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, NotFoundError
 
 
@@ -92,6 +94,38 @@ def test_who_does_not_leave_in_time_is_made_to(world):
     assert set(world.backend.stops) == set(leaving)
 
 
+@pytest.mark.parametrize(("takes", "lost"), [("5s", 0), ("40s", 100)])
+def test_nobody_gets_more_than_the_deadline_to_save_what_he_has(tmp_path, takes, lost):
+    delays = Delays(restart_s=1.0, keep_on_stop=True, deadline_s=20.0)
+    world = ListedWorld(tmp_path, train=1, settings={"delays": delays})
+    job = world.elastic(most=1, more=f"checkpoint: {{path: /c, takes: {takes}}}\ngrace: 1m\n")
+    world.step()
+    world.step(seconds=100)
+    world.desk.drain("train-0", empty=True)
+    (stopped,) = [row for row in world.desk.log() if row.action is Action.PREEMPT]
+    assert stopped.cost == pytest.approx(lost)
+    world.step()
+    (worker,) = world.members(job)
+    assert world.backend.stops == [worker]
+    world.step(seconds=21)
+    assert world.backend.stops == [worker] * 2
+
+
+def test_a_command_that_tells_of_no_checkpoint_is_believed_to_have_none(world):
+    for name, more, lost in (("a", "", 100), ("b", "checkpoint: {path: /c}\n", 0)):
+        job = world.command(name, workers=4, more=more + "est_duration: 10m\n")
+        world.step()
+        world.step(seconds=100)
+        server = world.desk.job(job)["members"][0]["server"]
+        world.desk.drain(server, empty=True)
+        assert [row.cost for row in world.desk.log() if row.action is Action.PREEMPT][-1] == pytest.approx(lost * 4)
+        world.desk.cancel(job)
+        world.desk.undrain(server)
+        world.step()
+        world.backend.obey()
+        world.step()
+
+
 def test_an_elastic_job_is_done_when_it_says_so_and_its_workers_are_gone(world):
     job = world.elastic(most=2)
     world.step(times=3)
@@ -104,6 +138,42 @@ def test_an_elastic_job_is_done_when_it_says_so_and_its_workers_are_gone(world):
     world.step(times=2)
     assert world.state(job) == "done"
     assert world.crews.forgotten == [job]
+
+
+def test_what_a_job_says_of_its_steps_is_what_is_believed_of_it_also_after_a_crash(world):
+    job = world.elastic(least=1, most=1)
+    world.step()
+    assert world.desk.job(job)["left_s"] == pytest.approx(600)
+    steps = 0
+    for _ in range(20):
+        steps += 50
+        world.crews.said.append(Stepped(job, steps, 2000))
+        world.step(seconds=20)
+    believed = world.desk.job(job)["left_s"]
+    assert believed == pytest.approx(400, rel=0.1)  # 50 steps in 20 s, and 1000 left
+    world.start()
+    assert world.desk.job(job)["left_s"] == pytest.approx(believed)
+    world.crews.said.append(Stepped(job, steps + 50, 2000))
+    world.step(seconds=20)
+    assert world.desk.job(job)["left_s"] == pytest.approx(380, rel=0.1)
+
+
+def test_a_job_that_lies_about_its_steps_is_told_of_and_changes_little(world):
+    job = world.elastic(least=1, most=1)
+    world.step()
+    for steps, total in ((10, 100), (5, 100), (101, 100), (float("nan"), 100), (-3, None), (7, 0)) * 3:
+        world.crews.said.append(Stepped(job, steps, total))
+        world.step(seconds=20)
+    said = world.desk.job(job)
+    assert said["steps"] in ([10, 100], [5, 100])
+    assert said["state"] == "running"
+    assert "not believed any more" in world.desk.status()["troubles"][job]
+    told = [line for line in world.desk.explain(job)["history"] if "progress" in line]
+    assert len(told) == 3
+    assert "went back from 10 to 5 steps" in told[0]
+    assert world.desk.job(job)["left_s"] > 0
+    world.start()
+    assert [line for line in world.desk.explain(job)["history"] if "progress" in line] == told
 
 
 def test_an_error_of_the_trainable_is_the_jobs(world):
@@ -268,6 +338,74 @@ def test_nothing_is_started_that_could_not_be_written_down(world):
     assert world.desk.jobs()[0]["runs"] == 1
 
 
+def step_on_a_full_disk(world):
+    """As the loop does: a step that fails is made again."""
+    world.memory.full = True
+    for _ in range(3):
+        try:
+            world.step()
+        except CapacityError:
+            continue
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize(("code", "outcome"), [(0, "done"), (3, "failed")])
+def test_an_end_that_could_not_be_written_down_is_dealt_with_when_there_is_room_again(world, crash, code, outcome):
+    """Also by the controller that comes after one which was killed meanwhile: nobody is believed to be there."""
+    job = world.command(workers=4)
+    world.step()
+    for worker in world.members(job):
+        world.backend.exit(worker, code)
+    step_on_a_full_disk(world)
+    world.memory.full = False
+    if crash:
+        world.start()
+    world.step(times=3)
+    assert (world.state(job), world.members(job), world.memory.workers) == (outcome, [], {})
+    again = world.command("again", workers=4)
+    third = world.command("third", workers=4)
+    world.step()
+    assert len(world.members(again)) == len(world.members(third)) == 4
+
+
+def test_a_worker_that_did_its_part_while_the_disk_was_full_did_it_once(world):
+    job = world.command(workers=3)
+    world.step()
+    first, *others = world.members(job)
+    world.backend.exit(first)
+    step_on_a_full_disk(world)
+    world.memory.full = False
+    world.start()
+    world.step()
+    assert world.members(job) == others
+    world.start()
+    world.step(times=2)
+    assert world.members(job) == others
+    for worker in others:
+        world.backend.exit(worker)
+    world.step(times=2)
+    assert (world.state(job), len(world.backend.orders)) == ("done", 3)
+
+
+def test_a_job_that_was_cancelled_on_a_full_disk_is_cancelled_or_runs_but_nothing_between(world):
+    job = world.command(workers=2)
+    world.step()
+    world.memory.full = True
+    with pytest.raises(CapacityError):
+        world.desk.cancel(job)
+    step_on_a_full_disk(world)
+    world.memory.full = False
+    world.start()
+    world.step(times=2)
+    assert (world.state(job), len(world.members(job))) == ("running", 2)
+    world.desk.cancel(job)
+    world.start()
+    world.step()
+    world.backend.obey()
+    world.step(times=2)
+    assert (world.state(job), world.members(job)) == ("cancelled", [])
+
+
 def test_a_worker_that_cannot_be_written_down_is_not_started_and_is_tried_again(world, monkeypatch):
     job = world.command(workers=2)
 
@@ -377,7 +515,10 @@ def test_a_controller_that_is_killed_at_any_point_is_followed_by_one_that_double
             world.backend.obey()
         elif what < 0.6:
             world.lender.needed = chance.choice((0.0, 1.0))
-        elif what < 0.75:
+        elif what < 0.65:
+            step_on_a_full_disk(world)
+            world.memory.full = False
+        elif what < 0.8:
             world.start()
         world.step(seconds=chance.choice((0.5, 3.0, 12.0)))
         world.check()

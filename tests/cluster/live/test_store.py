@@ -239,7 +239,7 @@ def test_a_file_that_is_no_whole_store_is_refused_and_left_as_it_was(path, kind)
 
 
 def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path):
-    with pytest.raises(QuiltworkError, match="cannot be written"):
+    with pytest.raises(QuiltworkError, match="cannot be used: No such file"):
         Store(tmp_path / "nowhere" / "store.db")
 
 

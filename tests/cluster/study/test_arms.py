@@ -3,7 +3,6 @@
 import pytest
 
 from quiltwork.cluster.changes import changes_of
-from quiltwork.cluster.forecast import rising
 from quiltwork.cluster.policy.rules import Cost, rules_named
 from quiltwork.cluster.study.arms import SETTINGS, Arm, arm_of, arms_of
 from quiltwork.core.errors import BadInputError
@@ -27,7 +26,7 @@ def test_every_kind_of_rule_is_read():
     found = changes_of(["loaning=yes", "group_lent=off", "backfill_depth=none", "starvation_s=1h", "ageing=0.5",
                         "order=srtf", "forecast=rising", "keep_on_stop=true"], SETTINGS)  # fmt: skip
     assert found == {"loaning": True, "group_lent": False, "backfill_depth": None, "starvation_s": 3600.0,
-                     "ageing": 0.5, "order": "srtf", "forecast": rising, "keep_on_stop": True}  # fmt: skip
+                     "ageing": 0.5, "order": "srtf", "forecast": "rising", "keep_on_stop": True}  # fmt: skip
     assert changes_of(["backfill_depth=7"], SETTINGS) == {"backfill_depth": 7}
     assert changes_of(["quotas=vision=16/audio=8"], SETTINGS) == {"quotas": {"vision": 16, "audio": 8}}
     assert changes_of(["service_levels=60/3600"], SETTINGS) == {"service_levels": (60.0, 3600.0)}
@@ -45,7 +44,7 @@ def test_every_kind_of_rule_is_read():
         ("order=best", "--set order: 'best' is not one of fifo, sjf, srtf"),
         ("loaning=maybe", "--set loaning: 'maybe' is neither yes nor no"),
         ("min_lease_s=soon", "--set min_lease_s: 'soon' is not a duration"),
-        ("forecast=clear", "--set forecast: 'clear' is not one of persistent, rising"),
+        ("forecast=clear", "--set forecast: 'clear' is not one of persistent, rising, quantile"),
         ("headroom=-1", "--set headroom: -1.0 is less than 0"),
         ("quotas=vision", "--set quotas: 'vision' is not TEAM=GPUs"),
         ("quotas=a=1/a=2", "--set quotas: team 'a' is given twice"),

@@ -23,11 +23,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from quiltwork.cluster.elastic.course import Course, course_from
-from quiltwork.core.disk import sync
+from quiltwork.core.disk import disk_errors, sync
 from quiltwork.core.errors import BadInputError, CorruptionError, QuiltworkError
 from quiltwork.core.servable import Json
 from quiltwork.core.trainable import State
-from quiltwork.zoo.objects import as_view, content_id, disk_errors, map_file, write_synced
+from quiltwork.zoo.objects import as_view, content_id, map_file, write_synced
 
 FORMAT = "quiltwork-checkpoint-1"
 KEPT = 2

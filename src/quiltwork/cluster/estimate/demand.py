@@ -71,18 +71,26 @@ class Boosted:
     """Quantile trees on what was needed lately, a day before, and the time of day.
 
     calibration : the share of the series' end that the trees are not grown on, but by which each quantile is moved to
-    where it should have been.
+    where it should have been. longest_s : it looks so far ahead.
     """
 
-    def __init__(self, *, quantiles: Sequence[float] = QUANTILES, calibration: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        quantiles: Sequence[float] = QUANTILES,
+        calibration: float = 0.2,
+        seed: int = 0,
+        longest_s: float = LONGEST_S,
+    ) -> None:
         self.quantiles = tuple(quantiles)
+        self._longest_s = longest_s
         self._calibration = calibration
         self._model = QuantileModel(quantiles, seed=seed)
         self._moves: dict[int, Floats] = {}
 
     def fit(self, past: Demand) -> None:
         day = _day(past)
-        longest = _steps(past, LONGEST_S)
+        longest = math.ceil(self._longest_s / past.step_s)
         cut = len(past) - math.floor(self._calibration * (len(past) - day))
         steps = range(1, longest + 1)
         rows, targets = zip(*(_examples(past, np.arange(day, cut - ahead), ahead) for ahead in steps), strict=True)
@@ -95,11 +103,27 @@ class Boosted:
                 self._moves[ahead] = np.array([np.quantile(off[:, k], q) for k, q in enumerate(self.quantiles)])
 
     def forecast(self, seen: Demand, now: Ints, horizon_s: float) -> Floats:
+        ahead = self._steps_ahead(seen, now, horizon_s)
+        change = self._model.predict(_features(seen, now, ahead)) + self._moves[ahead]
+        return np.clip(np.sort(seen.share[now][:, None] + change, axis=1), 0, 1)
+
+    def path(self, seen: Demand, now: int, horizon_s: float) -> Floats:
+        """The shares needed at each step up to ``horizon_s`` after the one at position ``now``: (steps, quantiles).
+        Raises what ``forecast`` raises."""
+        at = np.array([now])
+        steps = range(1, self._steps_ahead(seen, at, horizon_s) + 1)
+        features = np.concatenate([_features(seen, at, ahead) for ahead in steps])
+        change = self._model.predict(features) + np.stack([self._moves[ahead] for ahead in steps])
+        said: Floats = np.clip(np.sort(seen.share[now] + change, axis=1), 0, 1)
+        return said
+
+    def _steps_ahead(self, seen: Demand, now: Ints, horizon_s: float) -> int:
         if not self._moves:
             raise BadInputError("was not fitted", where="forecast")
         ahead = _ahead(seen, now, horizon_s)
-        change = self._model.predict(_features(seen, now, ahead)) + self._moves[ahead]
-        return np.clip(np.sort(seen.share[now][:, None] + change, axis=1), 0, 1)
+        if ahead not in self._moves:
+            raise BadInputError(f"was fitted for {self._longest_s:g} s", where="horizon")
+        return ahead
 
 
 def _examples(past: Demand, now: Ints, ahead: int) -> tuple[Floats, Floats]:

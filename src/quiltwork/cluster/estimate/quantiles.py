@@ -21,14 +21,16 @@ class QuantileModel:
         self.quantiles = tuple(quantiles)
         self._seed = seed
         self._fitted: list[Any] = []
+        self._threads: Any = None
 
     def fit(self, features: Floats, target: Floats) -> None:
         """features : (n, f), NaN where something is unknown. target : (n,)."""
         from sklearn.ensemble import HistGradientBoostingRegressor
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
 
-        # One core: the others belong to those who train and serve.
-        with threadpool_limits(1):
+        # One core: the others belong to those who train and serve, and sharing out a few rows costs more than it gives.
+        self._threads = ThreadpoolController()
+        with self._threads.limit(limits=1):
             self._fitted = [
                 HistGradientBoostingRegressor(
                     loss="quantile",
@@ -46,7 +48,8 @@ class QuantileModel:
     def predict(self, features: Floats) -> Floats:
         """(n, f) -> (n, quantiles)."""
         # Trees of different quantiles know nothing of each other and may cross.
-        return np.sort(np.stack([model.predict(features) for model in self._fitted], axis=1), axis=1)
+        with self._threads.limit(limits=1):
+            return np.sort(np.stack([model.predict(features) for model in self._fitted], axis=1), axis=1)
 
 
 def pinball(actual: Floats, predicted: Floats, quantile: float) -> float:

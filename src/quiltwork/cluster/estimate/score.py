@@ -12,6 +12,7 @@ from quiltwork.cluster.estimate import durations
 from quiltwork.cluster.estimate.demand import Boosted, Forecaster, Persistence, scored_at
 from quiltwork.cluster.estimate.durations import Replayed
 from quiltwork.cluster.estimate.quantiles import coverage, pinball
+from quiltwork.cluster.forecast import Forecast
 from quiltwork.cluster.job_trace import Floats
 from quiltwork.core.errors import BadInputError
 
@@ -96,3 +97,36 @@ def score_demand(
             loss = np.mean([pinball(came, said[:, k], q) for k, q in enumerate(forecaster.quantiles)])
             scores.append(DemandScore(name, horizon_s, coverage(came, said[:, 0], said[:, -1]), float(loss), len(now)))
     return scores
+
+
+@dataclass(frozen=True)
+class HeldScore:
+    """A forecast as loans use it. held : the share of times at which no more was needed until ``lead_s`` later than it
+    said. kept : what it said beyond the need of that time, on average, as a share of the fleet."""
+
+    lead_s: float
+    held: float
+    kept: float
+    times: int
+
+
+def score_forecast(series: Demand, forecast: Forecast, *, begin_s: float, lead_s: float) -> HeldScore:
+    """One forecast, asked at every time of a series as it comes, scored from ``begin_s`` on, and where the series does
+    not repeat itself.
+
+    Raises BadInputError for a lead below ``SHORTEST_S`` and where nothing is left to score.
+    """
+    if lead_s < SHORTEST_S:
+        raise BadInputError(f"{lead_s} s is less than {SHORTEST_S:.0f} s", where="horizons")
+    scored = {int(at) for at in scored_at(series, begin_s, lead_s)}
+    if not scored:
+        raise BadInputError("nothing is left to score", where="demand")
+    ahead = int(np.ceil(lead_s / series.step_s))
+    times, shares = series.t_s.tolist(), series.share.tolist()
+    held, kept = 0, 0.0
+    for at in range(max(scored) + 1):
+        said = forecast(times[: at + 1], shares[: at + 1], lead_s)
+        if at in scored:
+            held += max(shares[at : at + ahead + 1]) <= said
+            kept += said - shares[at]
+    return HeldScore(lead_s, held / len(scored), kept / len(scored), len(scored))

@@ -8,8 +8,10 @@ what really runs, and goes on. The steps from what is decided to what runs are `
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
+from quiltwork.cluster.forecast import forecast_named
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.live.backend import (
     Backend,
@@ -29,6 +31,7 @@ from quiltwork.cluster.live.reconcile import Wanted
 from quiltwork.cluster.live.settings import Settings
 from quiltwork.cluster.live.turns import Turns
 from quiltwork.cluster.log import LOST, Action, Row
+from quiltwork.cluster.policy.progress import impossible
 from quiltwork.cluster.scheduler import Scheduler
 from quiltwork.cluster.server import Server
 from quiltwork.cluster.state import Cluster
@@ -65,7 +68,8 @@ class Controller:
         self.turns = Turns()
         kept = memory.recall(servers)
         self.entries: dict[str, Entry] = {entry.id: entry for entry in kept.entries}
-        self.hands = Hands(backend, crews, memory, book, {worker.id: worker for worker in kept.workers})
+        workers = {worker.id: worker for worker in kept.workers}
+        self.hands = Hands(backend, crews, memory, book, workers, deadline_s=settings.delays.deadline_s)
         self.index = {server.id: i for i, server in enumerate(kept.servers)}
         self.cluster = Cluster(kept.servers, settings.gpu_types, settings.delays)
         rows = kept.rows[len(kept.servers) :]
@@ -75,11 +79,18 @@ class Controller:
         self.scheduler = Scheduler(
             self.cluster,
             settings.rules,
-            forecast=settings.forecast,
+            forecast=forecast_named(settings.forecast),
             share_every_s=settings.share_every_s,
             loans_every_s=settings.loans_every_s,
+            return_s=settings.return_s,
+            progress_every_s=settings.progress_every_s,
         )
         self._loans_at = self._now
+        self._events: deque[Event] = deque()
+        self._unwritten = False
+        """Whether what was heard last is not written down yet."""
+        self._changed: set[str] = set()
+        """Jobs of which something is to be written down that no decision tells."""
         self._not_before: dict[str, float] = {}
         self.troubles: dict[str, str] = {}
         """What somebody should look at, by what it is about."""
@@ -117,8 +128,9 @@ class Controller:
         """Hear, decide, write down, carry out. timeout_s : as long may it wait for somebody to ask something."""
         self.turns.take(timeout_s)
         now = self.now()
-        for event in self._backend.events(0.0):
-            self._hear(event, now)
+        self._listen()
+        while self._events:
+            self._hear(self._events.popleft(), now)
         for report in self._crews.reports():
             self._heard(report, now)
         self._look(now)
@@ -141,6 +153,13 @@ class Controller:
         self._backend.shutdown(grace_s)
 
     # What happened.
+
+    def _listen(self) -> None:
+        """Nothing new is asked for until the last that was told is written down: asking for more says that it was dealt
+        with, and who follows a controller that was killed before is to be told again."""
+        if not self._unwritten:
+            self._events.extend(self._backend.events(0.0))
+            self._unwritten = bool(self._events)
 
     def _hear(self, event: Event, now: float) -> None:
         if isinstance(event, WorkerExited):
@@ -167,9 +186,8 @@ class Controller:
         if event.code == 0 and (entry.finished or not entry.elastic):
             entry.exit_code = entry.exit_code or 0
             entry.over[worker.server] = entry.over.get(worker.server, 0) + 1
-            if self.hands.of(entry.id):
-                self.memory.keep_entry(entry)
-            else:
+            self._changed.add(entry.id)
+            if not self.hands.of(entry.id):
                 self.finish(entry, JobState.DONE, now)
             return
         if entry.elastic and event.code is None and self.hands.of(entry.id):
@@ -184,11 +202,20 @@ class Controller:
         if entry is None or entry.state is not JobState.RUNNING:
             return
         if isinstance(report, Stepped):
-            entry.steps, entry.metrics = (report.done, report.total), dict(report.metrics)
+            self._stepped(entry, report, now)
         elif isinstance(report, Failed):
             self._failed(entry, report.what, now)
         else:
             entry.finished = True
+            self._changed.add(entry.id)
+
+    def _stepped(self, entry: Entry, report: Stepped, now: float) -> None:
+        """How far a job says it is, and what follows for how long it is believed to run."""
+        entry.metrics = dict(report.metrics)
+        if not impossible(report.done, report.total):
+            entry.steps = (report.done, report.total)
+        if odd := self.scheduler.progressed(now, self.cluster.numbers[entry.id], report.done, report.total):
+            self.troubles[entry.id] = f"what it says of its progress cannot be: {odd}"
 
     def _look(self, now: float) -> None:
         """What nobody says: time that is up, workers that could not be started, servers that are empty now."""
@@ -202,7 +229,7 @@ class Controller:
                 assert entry.outcome is not None
                 entry.state, entry.ended_s = entry.outcome, now
                 self._crews.forget(entry.id)
-                self.memory.keep_entry(entry)
+                self._changed.add(entry.id)
         for job, why in self.hands.refused.items():
             self.troubles[job] = f"a worker could not be started: {why}"
             self._not_before[job] = now + self._settings.retry_after_s
@@ -213,8 +240,8 @@ class Controller:
         for server in sorted(self.cluster.returning):
             name = self.cluster.servers[server].id
             if self.hands.empty(name):
-                self.scheduler.returned(now, server)
                 self.memory.move(name, to_training=False)
+                self.scheduler.returned(now, server)
                 if self._lender is not None:
                     self._lender.take_back(name)
 
@@ -238,24 +265,28 @@ class Controller:
         """It will not run again: whoever of its workers is left has to go."""
         self.scheduler.ended(now, self.cluster.numbers[entry.id], reason=str(outcome))
         entry.state, entry.outcome = JobState.STOPPING, outcome
-        self.memory.keep_entry(entry)
+        self._changed.add(entry.id)
+        self.troubles.pop(entry.id, None)
 
     # What is decided is written, and wanted.
 
     def write(self) -> bool:
-        """Write down what was decided since the last time; whether that worked. Nothing is carried out before."""
-        rows = self.cluster.log[self._written :]
+        """Write down, all at once, what was decided since the last time and what became of jobs and workers; whether
+        that worked. Nothing is carried out before."""
+        rows, gone = self.cluster.log[self._written :], tuple(self.hands.gone)
         self._note(self.cluster.log[self._noted :])
-        if not rows:
-            return True
-        jobs = {row.job for row in rows}
-        try:
-            self.memory.append(rows, [entry for job, entry in self.entries.items() if job in jobs])
-        except QuiltworkError as error:
-            self.troubles["memory"] = str(error)
-            return False
-        self.troubles.pop("memory", None)
+        jobs = self._changed | {row.job for row in rows}
+        if rows or jobs or gone:
+            try:
+                self.memory.append(rows, [entry for job, entry in self.entries.items() if job in jobs], gone)
+            except QuiltworkError as error:
+                self.troubles["memory"] = str(error)
+                return False
+            self.troubles.pop("memory", None)
         self._written += len(rows)
+        self._changed.clear()
+        del self.hands.gone[: len(gone)]
+        self._unwritten = bool(self._events)
         if any(row.action in (Action.LOAN, Action.RECLAIM, Action.CLOSE, Action.OPEN) for row in rows):
             self._fence()
         return True

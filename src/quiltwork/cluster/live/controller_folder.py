@@ -6,9 +6,9 @@ import fcntl
 import os
 from pathlib import Path
 
-from quiltwork.cluster.live.ledger import disk_errors
 from quiltwork.cluster.live.local_server import ASIDE, LocalServer, write_server
 from quiltwork.cluster.live.wire import make_gate
+from quiltwork.core.disk import disk_errors
 from quiltwork.core.errors import ConflictError
 
 

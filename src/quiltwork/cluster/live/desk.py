@@ -39,13 +39,17 @@ class Desk:
         self._at.scheduler.submit(entry.submit_s, job)
         if request is not None:
             self._at.memory.remember(request, job_id)
-        if not self._at.write():
-            hint = "it waits, and begins once it can be written down"
-            raise CapacityError(self._at.troubles["memory"], where=where, hint=hint)
+        self._write(where, "it waits, and begins once it can be written down")
         return job_id
 
+    def _write(self, where: str, otherwise: str) -> None:
+        """What was asked for is on the disk when this returns."""
+        if not self._at.write():
+            raise CapacityError(self._at.troubles["memory"], where=where, hint=otherwise)
+
     def cancel(self, job_id: str) -> None:
-        """A job that waits or runs will not run again. Raises NotFoundError, ConflictError where it has ended."""
+        """A job that waits or runs will not run again. Raises NotFoundError, ConflictError where it has ended,
+        CapacityError where that cannot be written down yet."""
         self._at.turns.ask(lambda: self._cancel(job_id))
 
     def _cancel(self, job_id: str) -> None:
@@ -53,6 +57,7 @@ class Desk:
         if entry.state in ENDED or entry.state is JobState.STOPPING:
             raise ConflictError(f"it has ended: {entry.state}", where=f"job {job_id}")
         self._at.finish(entry, JobState.CANCELLED, self._at.now())
+        self._write(f"job {job_id}", "it is cancelled once that can be written down")
 
     def jobs(self) -> list[dict[str, Json]]:
         """All jobs, in the order of their submission."""
@@ -152,4 +157,9 @@ class Desk:
         return self._at.entries[job_id]
 
     def _shown(self, entry: Entry) -> dict[str, Json]:
-        return {**entry.document(), "members": [shown(worker) for worker in self._at.hands.of(entry.id)]}
+        left_s = self._at.scheduler.left_s(self._at.now(), self._at.cluster.numbers[entry.id])
+        return {
+            **entry.document(),
+            "left_s": left_s,
+            "members": [shown(worker) for worker in self._at.hands.of(entry.id)],
+        }

@@ -9,9 +9,12 @@ from enum import StrEnum
 from quiltwork.cluster.curves import CAPABILITY
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.live.backend import WorkerOrder
-from quiltwork.cluster.spec import JobSpec
+from quiltwork.cluster.spec import Checkpoint, JobSpec
 from quiltwork.cluster.speed import linear
 from quiltwork.core.servable import Json
+
+CHECKPOINT_S = 600.0
+"""Between checkpoints of a trainable that says nothing of them."""
 
 
 class JobState(StrEnum):
@@ -92,12 +95,14 @@ def job_of(
     """What the scheduler schedules for a spec.
 
     A command keeps the number of workers that it starts with: nobody can tell a program that does not know of it that
-    there are more. A job that names GPU types runs on those; one that names none runs on training's.
+    there are more. A job that names GPU types runs on those; one that names none runs on training's. A trainable always
+    has checkpoints, a command only those that it tells of.
     """
     usable = spec.gpu_types or gpu_types
     most = spec.w_max if spec.trainable is not None else spec.w_min
     speed = linear({t: capability.get(t, 1.0) for t in usable}, most)
     pace = max(speed.on(t, spec.w_min) for t in usable)
+    kept = spec.checkpoint or (None if spec.trainable is None else Checkpoint("", CHECKPOINT_S))
     work = None if spec.est_duration_s is None else spec.est_duration_s * pace
     return Job(
         job_id,
@@ -111,7 +116,10 @@ def job_of(
         fungible=spec.fungible,
         hetero=spec.heterogeneous,
         compact=False,
-        checkpoint_s=None if spec.checkpoint is None else spec.checkpoint.interval_s,
+        checkpoint_s=None if kept is None else kept.interval_s,
+        on_warning=kept is not None and kept.on_warning,
+        save_s=None if kept is None else kept.takes_s,
+        grace_s=spec.grace_s,
         team=spec.team,
         priority=spec.priority,
     )

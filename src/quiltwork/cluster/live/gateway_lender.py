@@ -17,7 +17,8 @@ class GatewayLender:
     server answers at a time. key : an administrator's, where the gateway asks for one. every_s : it is asked so often,
     by a thread of its own, so that nobody waits for it.
 
-    A server is idle as soon as the load says so; what it has in memory stays there for when it comes back.
+    A server is idle as soon as the load says so. The gateway's memory is not the server's: models stay in it, and a
+    request that comes while all servers are lent is answered all the same, beside whoever trains.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class GatewayLender:
         return min(1.0, math.ceil(self._asked / self._each) / self._servers)
 
     def release(self, server: str) -> bool:
-        """As ``Lender`` says: what it has in memory is in nobody's way."""
+        """As ``Lender`` says: nothing of the gateway is on one server rather than on another."""
         return True
 
     def take_back(self, server: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from quiltwork.cluster.live.backend import Backend
@@ -16,18 +17,29 @@ from quiltwork.core.errors import QuiltworkError
 class Hands:
     """Starts workers on GPUs that are really free, and has workers leave; decides neither.
 
+    deadline_s : whoever is asked to leave is made to after so long, whatever its job says.
     ``held_up`` : jobs that wait for GPUs which somebody is still leaving. ``refused`` : jobs of which a
-    worker could not be started, and why, until somebody has dealt with that.
+    worker could not be started, and why, until somebody has dealt with that. ``gone`` : workers of which nothing is
+    left, until that is written down.
     """
 
     def __init__(
-        self, backend: Backend, crews: Crews, memory: Memory, book: OrderBook, workers: Mapping[str, Worker]
+        self,
+        backend: Backend,
+        crews: Crews,
+        memory: Memory,
+        book: OrderBook,
+        workers: Mapping[str, Worker],
+        *,
+        deadline_s: float = math.inf,
     ) -> None:
         self._backend, self._crews, self._memory, self._book = backend, crews, memory, book
         self._workers = dict(workers)
+        self._deadline_s = deadline_s
         self._told: dict[str, tuple[str, ...]] = {}
         self.held_up: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}
+        self.gone: list[str] = []
 
     def adopt(self) -> None:
         """After a start: order again whatever may never have been heard. What was heard starts nothing again."""
@@ -52,7 +64,7 @@ class Hands:
         """Nothing of a worker is left: its GPUs are free. None where it was gone already."""
         worker = self._workers.pop(worker_id, None)
         if worker is not None:
-            self._memory.forget_worker(worker_id)
+            self.gone.append(worker_id)
         return worker
 
     def carry_out(self, wanted: Mapping[str, Wanted], entries: Mapping[str, Entry], now: float) -> None:
@@ -83,10 +95,11 @@ class Hands:
         """A worker of a crew that goes on leaves by itself at the next step's end; all others are stopped."""
         entry = entries[worker.job]
         goes_on = worker.job in wanted and entry.elastic and worker.run == entry.runs
-        worker.leaving_until = now + entry.spec.grace_s
+        grace_s = min(entry.spec.grace_s, self._deadline_s)
+        worker.leaving_until = now + grace_s
         self._memory.keep_workers([worker])
         if not goes_on:
-            self._backend.stop_worker(worker.id, entry.spec.grace_s)
+            self._backend.stop_worker(worker.id, grace_s)
 
     def _start(self, starts: tuple[Start, ...], wanted: Mapping[str, Wanted], entries: Mapping[str, Entry]) -> None:
         gangs: dict[tuple[str, bool], list[Start]] = {}

@@ -6,16 +6,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quiltwork.cluster.live.backend import Gang, WorkerOrder
 from quiltwork.cluster.live.process import Process
-from quiltwork.core.disk import FULL, sync
-from quiltwork.core.errors import CapacityError, CorruptionError, QuiltworkError
+from quiltwork.core.disk import disk_errors, sync
+from quiltwork.core.errors import CorruptionError, QuiltworkError
 
 
 @dataclass(frozen=True)
@@ -184,16 +184,3 @@ def order_of(document: dict[str, Any]) -> WorkerOrder:
 def _document(record: Record) -> dict[str, Any]:
     exit = None if record.exit is None else asdict(record.exit)
     return {"order": document_of(record.order), "mark": record.mark, "process": record.process, "exit": exit}
-
-
-@contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Has an OSError within told as one of ours: CapacityError where the disk is full, QuiltworkError else."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise CapacityError(
-                "the disk is full", where=str(where), hint="free some space; nothing was changed"
-            ) from error
-        raise QuiltworkError(f"cannot be written: {error.strerror}", where=str(where)) from error

@@ -12,7 +12,7 @@ from quiltwork.cluster.elastic import message as m
 from quiltwork.cluster.elastic.link import Link
 from quiltwork.cluster.elastic.settings import TOKEN, WorkerSettings
 from quiltwork.cluster.live.crews import Failed, Finished, Report, Stepped
-from quiltwork.cluster.live.entries import Entry
+from quiltwork.cluster.live.entries import CHECKPOINT_S, Entry
 from quiltwork.cluster.spec import Batch, Checkpoint
 
 
@@ -68,7 +68,7 @@ class Programs:
             written = config.with_suffix(".new")
             written.write_text(json.dumps(dict(spec.config)))
             written.replace(config)
-        kept = spec.checkpoint or Checkpoint(str(home / "checkpoints"), 600.0)
+        kept = spec.checkpoint or Checkpoint(str(home / "checkpoints"), CHECKPOINT_S)
         if not Path(kept.path).is_absolute():
             kept = replace(kept, path=str((Path(spec.workdir or home) / kept.path).absolute()))
         settings = WorkerSettings(

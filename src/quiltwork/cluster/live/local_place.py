@@ -20,12 +20,13 @@ from quiltwork.cluster.live.backend import (
     WorkerOrder,
     WorkerState,
 )
-from quiltwork.cluster.live.ledger import Record, disk_errors, document_of, ended_ids, read_records
+from quiltwork.cluster.live.ledger import Record, document_of, ended_ids, read_records
 from quiltwork.cluster.live.link import Link
 from quiltwork.cluster.live.local_server import LocalServer
 from quiltwork.cluster.live.local_workers import SERVER_LOST
 from quiltwork.cluster.live.process import Process, remains
 from quiltwork.cluster.live.wire import make_gate
+from quiltwork.core.disk import disk_errors
 from quiltwork.core.errors import CapacityError, ConflictError, QuiltworkError
 
 START_SECONDS = 60.0

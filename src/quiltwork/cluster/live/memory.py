@@ -28,17 +28,13 @@ class Memory(Protocol):
         """What was written down before; of a new cluster, its servers."""
         ...
 
-    def append(self, rows: Sequence[Row], entries: Iterable[Entry]) -> None:
-        """Decisions, and the jobs that they change."""
+    def append(self, rows: Sequence[Row], entries: Iterable[Entry], gone: Iterable[str] = ()) -> None:
+        """Decisions, the jobs that changed, and workers of which nothing is left."""
         ...
-
-    def keep_entry(self, entry: Entry) -> None: ...
 
     def keep_workers(self, workers: Iterable[Worker], entry: Entry | None = None) -> None:
         """Workers, and the job that counts them."""
         ...
-
-    def forget_worker(self, worker_id: str) -> None: ...
 
     def move(self, server: str, *, to_training: bool) -> None:
         """From one whitelist to the other; nothing where it is there."""

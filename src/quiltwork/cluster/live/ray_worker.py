@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from quiltwork.cluster.live.keeping import KeptWorker
-from quiltwork.cluster.live.ledger import disk_errors, order_of
+from quiltwork.cluster.live.ledger import order_of
 from quiltwork.cluster.live.process import Process, remains
 from quiltwork.cluster.live.slots import hold, holders, release
+from quiltwork.core.disk import disk_errors
 from quiltwork.core.errors import ConflictError, QuiltworkError
 
 LOCK_SECONDS = 30.0

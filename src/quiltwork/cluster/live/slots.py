@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from quiltwork.cluster.live.ledger import disk_errors
+from quiltwork.core.disk import disk_errors
 from quiltwork.core.errors import ConflictError
 
 

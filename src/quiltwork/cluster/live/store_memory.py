@@ -54,16 +54,14 @@ class StoreMemory:
         workers.sort(key=lambda worker: (worker.job, worker.run, int(worker.id.rpartition(".")[2])))
         return Recalled([known[id] for id in order], rows, entries, workers)
 
-    def append(self, rows: Sequence[Row], entries: Iterable[Entry]) -> None:
+    def append(self, rows: Sequence[Row], entries: Iterable[Entry], gone: Iterable[str] = ()) -> None:
         """As ``Memory`` says."""
         with self._store.transaction() as change:
             change.append(rows)
             for entry in entries:
                 change.put_job(_job_row(entry))
-
-    def keep_entry(self, entry: Entry) -> None:
-        """As ``Memory`` says."""
-        self.append((), [entry])
+            for worker_id in gone:
+                change.drop_worker(worker_id)
 
     def keep_workers(self, workers: Iterable[Worker], entry: Entry | None = None) -> None:
         """As ``Memory`` says."""
@@ -72,11 +70,6 @@ class StoreMemory:
                 change.put_job(_job_row(entry))
             for worker in workers:
                 change.put_worker(_worker_row(worker))
-
-    def forget_worker(self, worker_id: str) -> None:
-        """As ``Memory`` says."""
-        with self._store.transaction() as change:
-            change.drop_worker(worker_id)
 
     def move(self, server: str, *, to_training: bool) -> None:
         """As ``Memory`` says."""

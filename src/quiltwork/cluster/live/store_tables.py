@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from quiltwork.cluster.live.ledger import disk_errors
 from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.server import Pool, Server
+from quiltwork.core.disk import disk_errors
 from quiltwork.core.errors import BadInputError, CapacityError, CorruptionError, QuiltworkError
 
 SCHEMA_VERSION = 1

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from quiltwork.cluster.live.ledger import disk_errors
-from quiltwork.core.disk import sync
+from quiltwork.core.disk import disk_errors, sync
 from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, NotFoundError, QuiltworkError
 
 _SOCKET = "socket"

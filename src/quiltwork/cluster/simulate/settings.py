@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quiltwork.cluster.forecast import persistent
+from quiltwork.cluster.forecast import check_forecast
 from quiltwork.cluster.running import Delays
-from quiltwork.cluster.scheduler import Forecast
 from quiltwork.core.errors import BadInputError
 
 
@@ -14,7 +13,8 @@ from quiltwork.core.errors import BadInputError
 class Settings:
     """``gpu_types`` : the fastest first. ``delays`` : what changes cost. ``return_s`` : from the decision to ask a
     server back until inference has it. ``loans_every_s`` : loans are decided so often. ``share_every_s`` : flexible
-    demand is divided anew no more often. ``seed`` : of random reclaiming.
+    demand is divided anew no more often. ``forecast`` : of what inference needs, by name. ``seed`` : of random
+    reclaiming.
     """
 
     gpu_types: tuple[str, ...] = ("V100", "T4")
@@ -22,13 +22,14 @@ class Settings:
     return_s: float = 0.0
     loans_every_s: float = 300.0
     share_every_s: float = 60.0
-    forecast: Forecast = persistent
+    forecast: str = "persistent"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("return_s", "loans_every_s", "share_every_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadInputError(f"{getattr(self, name)} is not a number of seconds", where=name)
+        check_forecast(self.forecast)
         if not self.loans_every_s:
             raise BadInputError("loans cannot be decided all the time", where="loans_every_s")
         if len(set(self.gpu_types)) != len(self.gpu_types) or not self.gpu_types:

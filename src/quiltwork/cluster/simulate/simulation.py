@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 
+from quiltwork.cluster.forecast import forecast_named
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import Action, Row
 from quiltwork.cluster.policy.rules import Rules
@@ -47,9 +48,10 @@ class Simulation:
         self.scheduler = Scheduler(
             self.cluster,
             rules,
-            forecast=self.settings.forecast,
+            forecast=forecast_named(self.settings.forecast),
             share_every_s=self.settings.share_every_s,
             loans_every_s=self.settings.loans_every_s,
+            return_s=self.settings.return_s,
             chance=random.Random(self.settings.seed),
         )
         self._check()

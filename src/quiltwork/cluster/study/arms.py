@@ -39,7 +39,7 @@ class Arm:
         return replace(study, delays=delays, **{k: v for k, v in self.settings.items() if k not in DELAYS})
 
     def document(self) -> dict[str, Json]:
-        told = {name: value if not callable(value) else value.__name__ for name, value in self.settings.items()}
+        told = dict(self.settings)
         return {"name": self.name, "rules": {name: _plain(v) for name, v in asdict(self.rules).items()}} | (
             {"settings": told} if told else {}
         )

@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 
-from quiltwork.core.disk import sync
+from quiltwork.core.disk import disk_errors, sync
 from quiltwork.core.errors import BadInputError, ConflictError
 from quiltwork.core.servable import Json
 from quiltwork.serving.finetuning.config import WHERE
 from quiltwork.serving.finetuning.source import quietly
 from quiltwork.serving.text import CODEC_FILES
-from quiltwork.zoo.objects import disk_errors
 
 REPORT = "training.json"
 
