@@ -164,7 +164,7 @@ class Scheduler:
         run = self.cluster.runs.get(number)
         if run is None and number not in self.cluster.waiting:
             return None
-        seconds = self._seconds(number) if run is None else run.job.believed_left(run.done_by(now)) / run.rate
+        seconds = self._queue.seconds(number) if run is None else run.job.believed_left(run.done_by(now)) / run.rate
         return seconds if math.isfinite(seconds) else None
 
     def ahead_of(self, number: int) -> list[int]:
