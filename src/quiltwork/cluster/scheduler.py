@@ -7,7 +7,6 @@ are the rows that a call adds to the cluster's log.
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -22,9 +21,10 @@ from quiltwork.cluster.policy.reclaim import Held, reclaim
 from quiltwork.cluster.policy.room import Room
 from quiltwork.cluster.policy.rules import Cost, Elastic, Order, Rules
 from quiltwork.cluster.policy.tiers import Tiers
-from quiltwork.cluster.policy.waiting import Reservation, Waiting, admissions, reserve
+from quiltwork.cluster.policy.waiting import Start, Waiting, admissions
 from quiltwork.cluster.server import Pool
 from quiltwork.cluster.sharing import Sharing
+from quiltwork.cluster.starving import Starving
 from quiltwork.cluster.state import Cluster
 from quiltwork.core.errors import BadInputError
 
@@ -67,7 +67,7 @@ class Scheduler:
         self._fits: dict[Shape, bool] = {}
         self._waiting = Waiting()
         self._keys: dict[int, float] = {}
-        self._starving: list[tuple[float, int]] = []
+        self._starving = Starving(cluster, rules.starvation_s)
         self._needs: list[float] = []
         self._forecasts: list[float] = []
         self._waited = False
@@ -231,25 +231,43 @@ class Scheduler:
             key = self._seconds(number) + rules.ageing * job.submit_s
         self._keys[number] = key
         self._waiting.add(job.shape, key, number, job.priority)
-        if rules.starvation_s is not None:
-            heapq.heappush(self._starving, (job.submit_s + rules.starvation_s * job.w_min, number))
+        self._starving.add(number)
 
     def _admit(self) -> None:
-        cluster, room = self.cluster, self.cluster.room
+        reserved = self._starving.reservation(self._keys, self.tiers)
+        while reserved is not None and self._admit_first(reserved.job):
+            reserved = self._starving.reservation(self._keys, self.tiers)
         for start in admissions(
             self._waiting,
-            room,
+            self.cluster.room,
             lambda shape: self.tiers.ways(shape, self._sharing.any),
             depth=self.rules.backfill_depth,
-            reserved=self._reservation() if self._starving else None,
+            reserved=reserved,
             seconds=self._seconds,
         ):
-            if start.revoking:
-                for server, gpus in start.placement:
-                    self._sharing.push_out(server, gpus - room.free[server], f"room for {cluster.jobs[start.job].id}")
-            del self._keys[start.job]
-            run = cluster.start(start.job, start.placement, AGAIN if start.job in cluster.stopped else "")
-            self._sharing.started(start.job, run)
+            self._begin(start)
+
+    def _admit_first(self, number: int) -> bool:
+        """Start a job before all others, wherever in its line it stands; whether it fits."""
+        job = self.cluster.jobs[number]
+        for tiers, revoking in self.tiers.ways(job.shape, self._sharing.any):
+            placed = place_gang(self.cluster.room, job.shape, tiers, revoking=revoking)
+            if placed is not None:
+                self._waiting.remove(job.shape, self._keys[number], number, job.priority)
+                self._begin(Start(number, placed, revoking))
+                return True
+        return False
+
+    def _begin(self, start: Start) -> None:
+        cluster = self.cluster
+        if start.revoking:
+            for server, gpus in start.placement:
+                self._sharing.push_out(
+                    server, gpus - cluster.room.free[server], f"room for {cluster.jobs[start.job].id}"
+                )
+        del self._keys[start.job]
+        run = cluster.start(start.job, start.placement, AGAIN if start.job in cluster.stopped else "")
+        self._sharing.started(start.job, run)
 
     def _stop(self, number: int, reason: str) -> None:
         self._displacing.stopped(number, self.cluster.stop(number, reason))
@@ -267,21 +285,3 @@ class Scheduler:
                 self._stop(victim, f"room for {cluster.jobs[number].id}")
             if chosen:
                 self._admit()
-
-    # Jobs that have waited too long.
-
-    def _reservation(self) -> Reservation | None:
-        """Servers for the job that has waited too long for longest."""
-        cluster = self.cluster
-        while self._starving and self._starving[0][1] not in self._keys:
-            heapq.heappop(self._starving)
-        if not self._starving or self._starving[0][0] > cluster.now:
-            return None
-        number = self._starving[0][1]
-        ends: dict[int, list[tuple[float, int]]] = {}
-        for run in cluster.runs.values():
-            seconds = run.job.believed_left(run.done_by(cluster.now)) / run.rate
-            for server, gpus in run.base:
-                ends.setdefault(server, []).append((seconds, gpus))
-        shape = cluster.jobs[number].shape
-        return reserve(number, shape, cluster.room, self.tiers.base(shape), ends)
