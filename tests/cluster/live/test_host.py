@@ -168,7 +168,7 @@ def test_workers_that_stay_while_a_job_grows_and_shrinks_are_the_same_processes(
         until(lambda: all(computing()[pid] > before[pid] for pid in stay), controller)
         assert set(computing()) == {*stay, newcomer}
         assert desk.job(job)["runs"] == 1
-        assert groups_of(kind, job) == base
+        until(lambda: groups_of(kind, job) == base, controller)  # nothing of the newcomer's is left
         assert kind == "local" or base
         desk.cancel(job)
         controller.stop_workers(1.0)
