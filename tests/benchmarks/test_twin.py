@@ -95,6 +95,7 @@ def simulated_run(small: World, requests: Sequence[Asked], policy: Policy, truth
     return PacedRun(answered, outcome.seconds, 0.1, {})
 
 
+@pytest.mark.slow
 def test_the_fit_finds_the_constants_of_the_runs_it_is_given(zoo: Path) -> None:
     small, truth = world(zoo, 1e-3), Constants(token_s=1.2e-3, step_s=2e-4, piece_s=6e-4, letter_s=1e-4)
     observed = [

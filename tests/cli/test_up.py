@@ -106,6 +106,7 @@ def test_told_to_end_it_takes_nothing_new_and_finishes_what_runs(zoo, environmen
         assert ended(process) == (0, "")
 
 
+@pytest.mark.slow
 def test_after_the_grace_it_ends_whatever_runs(zoo, environment):
     with up(zoo, environment, "--max-num-seqs", 1, "--grace", 0) as (process, url):
         stream = client(url).completions.create(
@@ -307,6 +308,7 @@ def test_a_lazy_server_loads_what_is_asked_for_and_what_is_pinned(zoo, environme
         assert states(url) == {"base": ("ready", True), "asyncio-lora-r4": ("ready", False)}
 
 
+@pytest.mark.slow
 def test_a_draft_speculates_and_replies_tell_of_it(zoo, environment):
     def answer(url):
         return client(url).completions.create(

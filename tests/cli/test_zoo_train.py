@@ -36,6 +36,7 @@ def run(folder):
     return call
 
 
+@pytest.mark.slow
 def test_stitching_prints_every_loss_and_registers_the_best(run, folder):
     text = ("--text", folder / "story.txt", *QUICK, "--steps", 10)
     report = run("stitch", "small", "large", "--at", "all", "--name", "both", "--json", *text)
@@ -60,6 +61,7 @@ def test_a_worse_stitch_exits_with_1_and_changes_nothing(run, folder):
     assert run("ls", "--json") == before
 
 
+@pytest.mark.slow
 def test_pruning_prints_what_the_draft_is_worth(run, folder):
     report = run(
         "prune", "large", "--keep-layers", "0,3", "--text", folder / "story.txt", "--steps", 10, "--json", *QUICK

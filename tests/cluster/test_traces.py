@@ -186,6 +186,7 @@ def test_no_job_is_lost_and_times_never_fall(tmp_path_factory, jobs):
     assert all((job.submit_s, job.gpus, job.duration_s) == jobs[int(job.id)] for job in trace)
 
 
+@pytest.mark.slow
 def test_memory_grows_by_columns_not_by_rows_of_text(tmp_path):
     path = table(tmp_path, rows(*(f"application_{n:012},{n},1,{n % 977 + 1}" for n in range(200_000))))
     tracemalloc.start()

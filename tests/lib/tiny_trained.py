@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -43,10 +45,19 @@ def tokenizer(words: list[str] | None = None) -> Tokenizer:
 
 def save_trained(kind: str, folder: Path, *, steps: int = 150, seed: int = 0, words: list[str] | None = None) -> Path:
     """Train one of SHAPES on the story and save it with its tokenizer; returns the folder."""
+    model, codec = _trained(kind, steps, seed, None if words is None else tuple(words))
+    model.save_pretrained(folder)
+    codec.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@functools.cache
+def _trained(kind: str, steps: int, seed: int, words: tuple[str, ...] | None) -> tuple[Any, Any]:
+    """Nobody changes what is returned: the same again is not trained again."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    codec = tokenizer(words)
+    codec = tokenizer(None if words is None else list(words))
     config = LlamaConfig(vocab_size=codec.get_vocab_size(), max_position_embeddings=128, tie_word_embeddings=False,
                          bos_token_id=1, eos_token_id=2, **SHAPES[kind])  # fmt: skip
     model = LlamaForCausalLM(config)
@@ -59,6 +70,4 @@ def save_trained(kind: str, folder: Path, *, steps: int = 150, seed: int = 0, wo
         optimiser.zero_grad()
         model(batch, labels=batch).loss.backward()
         optimiser.step()
-    model.eval().save_pretrained(folder)
-    codec.save(str(folder / "tokenizer.json"))
-    return folder
+    return model.eval(), codec

@@ -199,6 +199,7 @@ assert kv.held_bytes == 0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux")
 def test_shapes_that_take_turns_stay_within_the_capacity_in_memory_too():
     """In a process of its own, whose memory holds nothing of other tests."""

@@ -121,7 +121,11 @@ def _drawn_at(desk, zoo, prompt, options, skipped):
 
 @pytest.mark.parametrize(
     "options",
-    [GREEDY, SamplingOptions(temperature=1.0, seed=3), SamplingOptions(temperature=1.2, top_p=0.9, seed=4)],
+    [
+        GREEDY,
+        SamplingOptions(temperature=1.0, seed=3),
+        pytest.param(SamplingOptions(temperature=1.2, top_p=0.9, seed=4), marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("draft", ["near", "garbage"])
 def test_the_answer_follows_from_request_and_draft_whatever_number_is_drafted(family, zoo, options, draft):

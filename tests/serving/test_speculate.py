@@ -66,8 +66,8 @@ def tokens(emissions):
     return [[e.token.token for e in one] for one in emissions]
 
 
-@pytest.mark.parametrize("draft", ["near", "garbage", "base"])
-@pytest.mark.parametrize("drafted", [1, 3, 8, None])
+@pytest.mark.parametrize("draft", ["near", "garbage", pytest.param("base", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("drafted", [1, 3, pytest.param(8, marks=pytest.mark.slow), None])
 def test_greedy_answers_of_many_models_in_one_batch_are_the_same_with_any_draft(family, zoo, draft, drafted):
     names = ["base", "lora4", "lora7", "top1", "full"]
     asks = [
@@ -175,6 +175,7 @@ def test_cancelling_between_two_steps_frees_the_draft_too(family, zoo):
     assert desk.engine.stats().kv_used_bytes == 0
 
 
+@pytest.mark.slow
 def test_scarce_memory_preempts_no_one_for_a_draft_and_changes_nothing(family, zoo):
     names = ["base", "top1"]
     asks = [(zoo[n], PROMPT[i:], {"max_tokens": 50}) for i, n in enumerate(names * 2)]

@@ -115,6 +115,7 @@ def test_it_sees_that_verifying_is_not_free_in_a_large_batch(family, twins):
     assert in_batch < alone / 4
 
 
+@pytest.mark.slow
 def test_where_every_row_costs_as_much_as_the_first_nothing_is_drafted_for_long(family, twins):
     base, _, same = twins
     plain, ours = (Workshop(family, base, draft, compute_bound, small) for draft in (None, same))

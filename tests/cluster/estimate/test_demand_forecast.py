@@ -63,6 +63,7 @@ def test_a_forecast_needs_no_more_than_what_was_seen(make):
     np.testing.assert_array_equal(forecaster.forecast(seen, now, 7200.0), forecaster.forecast(series, now, 7200.0))
 
 
+@pytest.mark.slow
 def test_the_model_beats_both_baselines_where_days_repeat_with_other_heights():
     scores = {(s.forecaster, s.horizon_s): s for s in score_demand(waves(9), fit_days=7, horizons_s=(3600.0, 7200.0))}
     for horizon_s in (3600.0, 7200.0):

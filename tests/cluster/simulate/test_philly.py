@@ -29,6 +29,7 @@ def figures(trace, need, policy):
     return metrics(simulate(two_clusters(172, 202), jobs, rules_named(policy), need=need))
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_on_the_first_jobs_elasticity_shortens_and_loaning_harms_nobody(trace, need):
     found = {policy: figures(trace[:3000], need, policy) for policy in ("fifo", "sjf", "elastic", "lyra")}

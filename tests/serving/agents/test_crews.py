@@ -166,7 +166,9 @@ def test_kill_9_of_every_agent_in_turn_changes_no_token(make, alone):
     assert not victims
 
 
-@pytest.mark.parametrize("options", [None, SamplingOptions(temperature=0.9, top_k=20, seed=7)])
+@pytest.mark.parametrize(
+    "options", [None, pytest.param(SamplingOptions(temperature=0.9, top_k=20, seed=7), marks=pytest.mark.slow)]
+)
 def test_drafts_change_no_token_though_an_agent_is_killed_meanwhile(make, alone, options):
     served = make(draft_tokens=3)
     first, second = served.crew.names
@@ -300,7 +302,8 @@ def test_a_host_with_agents_logs_their_batches_and_shows_their_queues(zoo, tmp_p
     assert tokens == sum(len(PROMPT[i:]) + 11 for i in range(9))
 
 
-@pytest.mark.parametrize("crew", ["local", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
+@pytest.mark.slow
+@pytest.mark.parametrize("crew", ["local", pytest.param("ray", marks=pytest.mark.timeout(400))])
 def test_more_models_than_agents_hold_come_and_go_without_changing_a_token(request, zoo, alone, crew):
     """One agent has room for a model and the other for half of one; ``top`` shares its lower half with ``base``."""
     engine = Engine(CONFIG, time.monotonic)

@@ -71,8 +71,8 @@ def mixed(count=6, **fields):
     return [(names[i % 3], PROMPT[i:], {"max_tokens": 14 + 3 * i, **fields}) for i in range(count)]
 
 
-@pytest.mark.parametrize("draft", ["near", "garbage", "base"])
-@pytest.mark.parametrize("drafted", [1, 4, None])
+@pytest.mark.parametrize("draft", ["near", "garbage", pytest.param("base", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("drafted", [pytest.param(1, marks=pytest.mark.slow), 4, None])
 def test_greedy_answers_of_many_models_are_the_same_with_any_draft(drafting, zoo, draft, drafted):
     f = drafting(draft, draft_tokens=drafted)
     asks = mixed()

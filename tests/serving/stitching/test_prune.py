@@ -92,6 +92,7 @@ def test_one_with_a_stitch_is_not_exported(zoo, tmp_path):
         zoo.export("bridged", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_tuning_the_layers_agrees_more_and_shares_less(zoo):
     frozen = pruned(zoo, Smaller((0, 3)), name="frozen")
     tuned = pruned(zoo, Smaller((0, 3), tune_layers=True), name="tuned")
@@ -118,7 +119,10 @@ def test_the_neurons_that_do_nothing_are_the_ones_left_out(zoo):
     torch.testing.assert_close(run(slim.links, PROMPT), run(chain.links, PROMPT), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["llama-tied", "gpt2", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize(
+    "kind",
+    ["llama-tied", "gpt2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qwen2", "qwen3", "mistral"))],
+)
 def test_every_family_is_pruned_and_exported_as_itself(tmp_path, kind):
     zoo, codec = Zoo(tmp_path / "zoo"), tokenizer()
     build(kind).save_pretrained(tmp_path / "m")

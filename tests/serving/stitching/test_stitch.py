@@ -106,6 +106,7 @@ def test_least_squares_and_training_both_beat_what_they_start_from(zoo):
     assert both < fitted < random_trained < random
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(zoo):
     first = joined(zoo, name="a", lora=2).model
     second = joined(zoo, name="b", lora=2).model
@@ -113,6 +114,7 @@ def test_the_same_seed_gives_the_same_model(zoo):
     assert first.version == second.version != other.version
 
 
+@pytest.mark.slow
 def test_every_cut_is_reported_and_the_best_is_registered(zoo):
     report = joined(zoo, name="best", at="all")
     assert [c.cut for c in report.cuts] == [Cut(1, 1), Cut(2, 3)]
@@ -163,6 +165,7 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path):
         stitch(zoo, "mute", "mute", at="1", text=TEXT, recipe=RECIPE, say=say)
 
 
+@pytest.mark.slow
 def test_the_test_part_of_the_text_decides_nothing(zoo):
     other = story(seed=1)
     at = TEXT.index(" . ", int(len(TEXT) * 0.93))
@@ -186,6 +189,7 @@ def test_a_family_that_is_not_known_is_refused_by_its_name(zoo, tmp_path):
         stitch(zoo, "strange", "large", at="1", text=TEXT, recipe=RECIPE, say=say)
 
 
+@pytest.mark.slow
 def test_what_is_made_of_a_tenants_model_is_the_tenants(zoo, tmp_path):
     folder = save_trained("small", tmp_path / "own", steps=60)
     zoo.add(folder, tenant="acme")
