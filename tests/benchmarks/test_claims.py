@@ -63,6 +63,14 @@ PROMISED = {
     "cluster.epoch_100k_10k": (at_most(1.0), "ours/baseline", False),
     "cluster.allocation_time": (at_most(1.0), "ours/baseline", False),
     "cluster.allocation_gap": (at_least(0.9999), "ours/baseline", False),
+    "cluster.rescale_out_local_seconds": (at_most(2.0), "ours/baseline", False),
+    "cluster.rescale_out_ray_seconds": (at_most(2.0), "ours/baseline", False),
+    "cluster.rescale_in_local_seconds": (at_most(0.5), "ours/baseline", False),
+    "cluster.rescale_in_ray_seconds": (at_most(0.5), "ours/baseline", False),
+    "cluster.rescale_out_local_vs_ray_train": (at_least(10.0), "baseline/ours", False),
+    "cluster.rescale_out_ray_vs_ray_train": (at_least(10.0), "baseline/ours", False),
+    "cluster.rescale_in_local_vs_ray_train": (at_least(10.0), "baseline/ours", False),
+    "cluster.rescale_in_ray_vs_ray_train": (at_least(10.0), "baseline/ours", False),
     "cluster.muri_srtf_jct": (at_most(1.01), "ours/baseline", False),
 }
 

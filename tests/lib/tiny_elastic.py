@@ -16,9 +16,11 @@ from quiltwork.core.trainable import Gradients, State, StepReport
 
 
 def wait_if_held(config, folder, step):
-    """In a step that is held up: say so through the pipe ``held``, and wait for the file that opens it."""
+    """In a step that is held up: say so through the pipe ``held``, and wait for the file that opens it. Who is held up
+    can be seen by the files ``held-<step>-<pid>``."""
     if step not in config.get("hold", []) or (folder / f"open-{step}").exists():
         return
+    (folder / f"held-{step}-{os.getpid()}").touch()
     with (folder / "held").open("w") as pipe:
         pipe.write(f"{step}\n")
     while not (folder / f"open-{step}").exists():
@@ -29,8 +31,9 @@ class TinyElastic:
     """Regression by a two-layer network, SGD with momentum; inputs are disturbed by sample and step. Elastic, Tunable.
 
     config: ``steps``, ``samples``, ``batch``, ``hidden``; ``hold``: steps in whose gradient each worker says so and
-    waits until there is a file ``open-<step>`` in its folder; ``raise_at``: the step whose gradient fails. What it
-    computed is noted in its folder, line by line: the step, the ids, the rate.
+    waits until there is a file ``open-<step>`` in its folder (``steps`` itself: while it gives its last state);
+    ``raise_at``: the step whose gradient fails. What it computed is noted in its folder, line by line: the step, the
+    ids, the rate.
     """
 
     def setup(self, setup):
@@ -99,6 +102,8 @@ class TinyElastic:
         self._rate = rate
 
     def state_dict(self):
+        if self._done == self._steps and self._folder is not None:
+            wait_if_held(self._config, self._folder, self._done)
         arrays = {f"p.{name}": p.detach().numpy().copy() for name, p in self._model.named_parameters()}
         arrays |= {f"v.{name}": v.numpy().copy() for name, v in self._velocity.items()}
         return State(arrays, {"done": self._done, "taken": self._taken})

@@ -218,6 +218,8 @@ class Scheduler:
 
     def _admit(self) -> None:
         kept_for = self._kept_for()
+        while kept_for is not None and self._start_out_of_turn(kept_for):
+            kept_for = self._kept_for()
         for start in admissions(
             self._queue.lines,
             self.cluster.room,
@@ -228,8 +230,6 @@ class Scheduler:
         ):
             self._queue.leave(start.job, admitted=True)
             self._begin(start.job, start.placement, revoking=start.revoking)
-        if kept_for is not None and kept_for in self._queue.keys:
-            self._start_out_of_turn(kept_for)
 
     def _kept_for(self) -> int | None:
         """Who waits for servers that no younger job may take."""
@@ -241,14 +241,16 @@ class Scheduler:
         sooner = NOBODY if self.borrowing is None or number is None else self.borrowing.stoppable_for(number)
         return self._reserving.kept_for(number, sooner)
 
-    def _start_out_of_turn(self, number: int) -> None:
-        """Whoever servers are kept for starts as soon as they are free, though others come before it that may not use
-        them and may not be passed over: they would wait for each other."""
+    def _start_out_of_turn(self, number: int) -> bool:
+        """Start a job for which servers are kept before all others, wherever in its line it stands: others that come
+        before it may not use them, and may not be passed over. Whether there is room for it."""
         shape = self.cluster.jobs[number].shape
         placed = place_by(self.cluster.room, shape, self.tiers.ways(shape, self._sharing.any))
-        if placed is not None:
-            self._queue.leave(number)
-            self._begin(number, placed[0], revoking=placed[1])
+        if placed is None:
+            return False
+        self._queue.leave(number)
+        self._begin(number, placed[0], revoking=placed[1])
+        return True
 
     def _guarantee(self, borrowing: Borrowing) -> None:
         """Whoever is within the quota of its team starts first, in the place of others that borrow if need be."""

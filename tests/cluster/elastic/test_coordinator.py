@@ -400,8 +400,10 @@ class World:
     A step's mean reaches its members one after the other; when one dies, those whom it has not reached get an error.
     """
 
-    def __init__(self, rng):
-        self.rng, self.coordinator = rng, Coordinator()
+    def __init__(self, rng, total=None):
+        self.rng, self.coordinator, self.total = rng, Coordinator(), total
+        self.concluded, self.mortal = [], 0
+        """Steps behind each result that was written; how many may still die while they are at it."""
         self.to, self.back = {}, {}
         self.done, self.holds, self.plan, self.going, self.plans, self.seen = {}, {}, {}, {}, {}, {}
         self.reached, self.changes = {}, {}
@@ -480,6 +482,14 @@ class World:
                 self.going.pop(name, None)
                 self.sending.pop(name, None)
                 self.say(name, m.Stalled(generation, self.done[name], self.holds[name]))
+            case m.Conclude():
+                assert self.holds[name]
+                if self.mortal and self.rng.random() < 0.5:
+                    self.mortal -= 1
+                    self.die(name)
+                    return
+                self.concluded.append(self.done[name])
+                self.say(name, m.Concluded(self.done[name], "result"))
             case m.End() | m.Refused():
                 self.say(name, m.Left())
                 self.die(name)
@@ -506,6 +516,13 @@ class World:
         if name in plan.members:
             self.plan[name] = plan
             self.say(name, m.Resized(plan.generation, self.done[name], 0.0))
+            self.finish(name)
+
+    def finish(self, name):
+        """Its last step may be taken; it keeps its place in the group."""
+        if self.done[name] == self.total:
+            self.plan[name] = None
+            self.say(name, m.Finished(self.total))
 
     def step(self, name):
         plan = self.plan[name]
@@ -527,7 +544,9 @@ class World:
             return
         self.done[name] = at
         self.say(name, m.Step(plan.generation, at, None, False, 0.0, {}))
-        if (going := self.changes[plan.generation, at]) is not None:
+        if at == self.total:
+            self.finish(name)
+        elif (going := self.changes[plan.generation, at]) is not None:
             self.change(name, plan, self.plans[going])
 
     def broken(self, name, plan):
@@ -595,3 +614,35 @@ def test_whatever_happens_the_wanted_come_to_compute_and_no_step_is_lost_or_take
     # A step can be taken again only after all who had taken it have died.
     assert sorted(set(world.taken)) == list(range(1, max(world.taken, default=0) + 1))
     assert deaths or len(set(world.taken)) == len(world.taken)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.integers(0, 10**9))
+def test_whoever_dies_at_the_end_a_result_of_the_last_step_is_written(seed):
+    rng = random.Random(seed)
+    world, fresh = World(rng, total=rng.randint(1, 3)), iter(range(10**6))
+    names, deaths, world.mortal = (
+        [f"w{next(fresh)}" for _ in range(rng.randint(1, 3))],
+        rng.randint(0, 2),
+        rng.randint(0, 2),
+    )
+    for name in names:
+        world.start(name)
+    world.coordinator.want(names)
+    for _ in range(20_000):
+        if deaths and world.to and rng.random() < 0.02:
+            deaths -= 1
+            world.die(rng.choice(sorted(world.to)))
+        if not world.tick() and not world.to:
+            if world.concluded:
+                break
+            # Somebody takes the place of those who are gone, as long as the job is not over.
+            names = [f"w{next(fresh)}"]
+            world.start(names[0])
+            world.coordinator.want(names)
+        elif len(names) > 1 and rng.random() < 0.02:
+            names = [*rng.sample(names, len(names) - 1), f"w{next(fresh)}"]
+            world.start(names[-1])
+            world.coordinator.want(names)
+    assert set(world.concluded) == {world.total}
+    assert not world.to

@@ -54,6 +54,37 @@ def test_one_that_is_killed_while_the_others_wait_for_its_gradient_is_done_witho
         assert_as_undisturbed(crew)
 
 
+def assert_concluded_by(crew, name):
+    concluded = crew.wait(Concluded)
+    assert (concluded.worker, concluded.what) == (name, Concluded(STEPS, str(crew.folder / "kept" / "result.json")))
+    assert_as_undisturbed(crew)
+    assert len(crew.of(Ready)) == 2  # nobody was started anew
+
+
+def test_one_that_is_killed_while_it_writes_the_result_is_followed_by_another(tmp_path):
+    with Crew(tmp_path, config={**CONFIG, "hold": [STEPS]}) as crew:
+        crew.begin("w0", "w1")
+        crew.held(STEPS, 1)
+        writing, other = sorted(
+            ("w0", "w1"), key=lambda name: not (tmp_path / f"held-{STEPS}-{crew.pid(name)}").exists()
+        )
+        crew.kill(writing)
+        crew.held(STEPS, 2)
+        crew.open(STEPS)
+        assert_concluded_by(crew, other)
+
+
+def test_one_that_is_killed_in_the_last_step_leaves_that_and_the_result_to_the_others(tmp_path):
+    with Crew(tmp_path, config=CONFIG) as crew:
+        crew.want("w0", "w1")
+        crew.start("w0")
+        crew.start("w1", config=configured(tmp_path, "w1", hold=[STEPS - 1]))
+        crew.held(STEPS - 1, 1)
+        crew.kill("w0")
+        crew.open(STEPS - 1)
+        assert_concluded_by(crew, "w1")
+
+
 def test_a_newcomer_takes_the_place_of_one_that_was_killed(tmp_path):
     with Crew(tmp_path, config={**CONFIG, "hold": [6, 12]}) as crew:
         crew.begin("w0", "w1")

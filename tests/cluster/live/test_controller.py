@@ -176,6 +176,69 @@ def test_a_job_that_lies_about_its_steps_is_told_of_and_changes_little(world):
     assert [line for line in world.desk.explain(job)["history"] if "progress" in line] == told
 
 
+def test_what_a_crew_says_is_heard_before_its_workers_ends(world):
+    job = world.elastic(most=2)
+    world.step(times=3)
+    world.crews.said.append(Finished(job))
+    for worker in world.members(job):
+        world.backend.exit(worker)
+    world.step()  # both at once
+    world.step()
+    assert world.state(job) == "done"
+
+
+def test_how_workers_end_does_not_matter_once_the_result_is_written(world):
+    job = world.elastic(most=2)
+    world.step(times=3)
+    first, last = world.members(job)
+    world.crews.said.append(Finished(job))
+    world.step()
+    world.backend.exit(first)
+    world.step()
+    world.backend.exit(last, None, 9)
+    world.step(times=2)
+    assert (world.state(job), world.desk.job(job)["exit_code"]) == ("done", 0)
+
+
+def test_one_that_is_killed_while_the_result_is_written_leaves_that_to_the_others(world):
+    job = world.elastic(most=2)
+    world.step(times=3)
+    first, last = world.members(job)
+    world.backend.exit(first, None, 9)
+    world.step()
+    world.crews.said.append(Finished(job))
+    for worker in world.members(job):
+        world.backend.exit(worker)
+    world.step(times=2)
+    assert last not in world.members(job)
+    assert world.state(job) == "done"
+
+
+def test_an_elastic_job_that_ended_well_while_there_was_no_controller_is_asked_again_for_its_result(world):
+    job = world.elastic(most=2)
+    world.step(times=3)
+    before = world.members(job)
+    world.start()
+    for worker in before:
+        world.backend.exit(worker)
+    world.step(times=3)
+    assert world.state(job) == "running"
+    assert not set(before) & set(world.members(job))
+    world.crews.said.append(Finished(job))
+    for worker in world.members(job):
+        world.backend.exit(worker)
+    world.step(times=2)
+    assert world.state(job) == "done"
+
+
+def test_an_elastic_worker_that_ends_by_itself_with_nothing_done_fails_its_job(world):
+    job = world.elastic(most=1)
+    world.step(times=2)
+    world.backend.exit(world.members(job)[0])
+    world.step(times=2)
+    assert (world.state(job), "exit code 0" in world.desk.job(job)["error"]) == ("failed", True)
+
+
 def test_an_error_of_the_trainable_is_the_jobs(world):
     job = world.elastic()
     world.step(times=2)

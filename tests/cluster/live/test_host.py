@@ -6,14 +6,17 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from live_world import runs
 
 from quiltwork.cluster.live.host import Host, open_host
 from quiltwork.cluster.live.settings import Settings
 from quiltwork.cluster.policy.rules import rules_named
 from quiltwork.cluster.server import Pool, Server
 
+LIB = Path(__file__).resolve().parents[2] / "lib"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PATIENCE_S = 120.0
 
@@ -120,4 +123,52 @@ def test_a_server_whose_processes_are_killed_loses_its_job_to_another(tmp_path):
         flag.touch()
         until(ended(desk, job), controller)
         assert desk.job(job)["state"] == "done"
+        controller.stop_workers(1.0)
+
+
+def groups_of(kind, job):
+    """Ray's placement groups of a job that are there, by name."""
+    if kind == "local":
+        return {}
+    from ray.util import placement_group_table
+
+    tables = placement_group_table().values()
+    return {t["name"]: t["placement_group_id"] for t in tables if t["state"] == "CREATED" and job in t["name"]}
+
+
+@pytest.mark.parametrize("kind", ["local", "ray"])
+def test_workers_that_stay_while_a_job_grows_and_shrinks_are_the_same_processes(kind, tmp_path, request):
+    ray = request.getfixturevalue("ray_cluster").address if kind == "ray" else None
+    settings = Settings(rules=rules_named("lyra"), share_every_s=0.5, poll_s=0.05)
+    paths = os.pathsep.join(filter(None, [str(LIB), os.environ.get("PYTHONPATH")]))
+    grows = (
+        "name: grows\ntrainable: tiny_elastic:TinyElastic\nworkers: {min: 3, max: 4}\nest_duration: 1h\n"
+        f"config: {{steps: 100000000}}\nenv: {{PYTHONPATH: {paths!r}, OMP_NUM_THREADS: '1'}}\n"
+    )
+    short = command("short", "import time; time.sleep(3600)", more="est_duration: 1m\n")
+    with open_host(Host(tmp_path / "state", servers(1, 0, 4), settings, ray=ray)) as (controller, desk):
+        first = desk.submit(short)
+        until(lambda: desk.job(first)["state"] == "running", controller)
+        job = desk.submit(grows)
+
+        def computing():
+            """Processes that have taken steps, and how many bytes they have said of them."""
+            found = (tmp_path / "state" / "jobs" / job).glob("noted-*")
+            return {int(path.name.removeprefix("noted-")): path.stat().st_size for path in found}
+
+        until(lambda: len(computing()) == 3, controller)
+        stay, base = set(computing()), groups_of(kind, job)
+        desk.cancel(first)
+        until(lambda: len(computing()) == 4, controller)
+        (newcomer,) = set(computing()) - stay
+        assert all(runs(pid) for pid in stay)
+        second = desk.submit(short)
+        until(lambda: desk.job(second)["state"] == "running" and not runs(newcomer), controller)
+        before = computing()
+        until(lambda: all(computing()[pid] > before[pid] for pid in stay), controller)
+        assert set(computing()) == {*stay, newcomer}
+        assert desk.job(job)["runs"] == 1
+        until(lambda: groups_of(kind, job) == base, controller)  # nothing of the newcomer's is left
+        assert kind == "local" or base
+        desk.cancel(job)
         controller.stop_workers(1.0)

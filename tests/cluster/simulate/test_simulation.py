@@ -66,6 +66,22 @@ def test_who_is_kept_servers_for_has_them_though_others_may_not_be_passed_over()
     assert started == {"a": 0, "long": 100, "short": 1000}
 
 
+def test_gangs_of_many_gpus_wait_no_longer_than_their_limit_while_small_jobs_never_cease():
+    chance, limit = random.Random(3), 200.0
+    small = [job(f"s{i}", 12.0 * i, chance.uniform(150, 250), 1) for i in range(1500)]
+    gangs = [job(f"g{i}", 1000.0 + 8000.0 * i, 300, 16) for i in range(2)]
+    jobs = sorted([*small, *gangs], key=lambda one: one.submit_s)
+    waits = {}
+    for policy, rules in (("fifo", {}), ("sjf", {}), ("sjf", {"starvation_s": limit})):
+        log = run(jobs, policy, train=3, **rules)
+        check_occupancy(log)
+        starts = times(log, Action.START)
+        waits[policy, bool(rules)] = [starts[gang.id] - gang.submit_s for gang in gangs]
+    assert min(waits["sjf", False]) > 20 * max(waits["fifo", False])  # passed over as long as anybody comes
+    # From the limit on nobody starts on a gang's servers who is not gone in time.
+    assert max(waits["sjf", True]) <= limit * 16 + 250
+
+
 def test_ageing_lets_a_long_job_that_waits_go_before_a_later_short_one():
     jobs = [job("a", 0, 1000, 8), job("long", 1, 500, 8), job("short", 900, 100, 8)]
     assert times(run(jobs, "sjf"), Action.START)["short"] == 1000

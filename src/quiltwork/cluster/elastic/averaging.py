@@ -43,16 +43,18 @@ def together(compute: Compute, layout: Layout, group: Group) -> Mean:
 
     def mean(ids: Ids, mark: Mark) -> tuple[Gradients, int]:
         mine = shares(ids, group.size)[group.rank]
-        numbers[:] = 0
+        numbers[size:] = 0
+        own = compute(mine) if len(mine) else Gradients({}, 0)
         if len(mine):
-            own = compute(mine)
             layout.check(own)
-            if own.count:
-                layout.fill(numbers[:size], own.arrays, own.count)
+        if own.count:
+            layout.fill(numbers[:size], own.arrays, own.count)
             numbers[size] = own.count
             for at, name in enumerate(metrics):
-                if name in own.metrics and own.count:
+                if name in own.metrics:
                     numbers[size + 2 + 2 * at :][:2] = own.metrics[name] * own.count, own.count
+        else:
+            numbers[:size] = 0
         numbers[size + 1] = mark()
         group.add_up(row)
         count = _counted(float(numbers[size]))

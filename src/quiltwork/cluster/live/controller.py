@@ -92,6 +92,8 @@ class Controller:
         self._changed: set[str] = set()
         """Jobs of which something is to be written down that no decision tells."""
         self._not_before: dict[str, float] = {}
+        self._found = frozenset(worker.id for worker in kept.workers)
+        """Workers of a controller before this one."""
         self.troubles: dict[str, str] = {}
         """What somebody should look at, by what it is about."""
         self.hands.adopt()
@@ -129,10 +131,11 @@ class Controller:
         self.turns.take(timeout_s)
         now = self.now()
         self._listen()
-        while self._events:
-            self._hear(self._events.popleft(), now)
+        # A crew says what there is to say before its workers end; so it was said by now, and is heard first.
         for report in self._crews.reports():
             self._heard(report, now)
+        while self._events:
+            self._hear(self._events.popleft(), now)
         self._look(now)
         if self._lender is not None and now >= self._loans_at:
             self._loans_at = now + self._settings.loans_every_s
@@ -183,15 +186,21 @@ class Controller:
         entry = self.entries[worker.job]
         if worker.leaving_until is not None or worker.run != entry.runs or entry.state is not JobState.RUNNING:
             return
-        if event.code == 0 and (entry.finished or not entry.elastic):
+        # Once an elastic job's result is written it does not matter how its workers end.
+        if entry.finished if entry.elastic else event.code == 0:
             entry.exit_code = entry.exit_code or 0
             entry.over[worker.server] = entry.over.get(worker.server, 0) + 1
             self._changed.add(entry.id)
             if not self.hands.of(entry.id):
                 self.finish(entry, JobState.DONE, now)
             return
-        if entry.elastic and event.code is None and self.hands.of(entry.id):
+        unheard = event.code == 0 and worker.id in self._found
+        if entry.elastic and (event.code is None or unheard) and self.hands.of(entry.id):
             return  # A server or a process was lost; the others go on, and another takes its place.
+        if entry.elastic and unheard:
+            # That all was done may have been said while no controller was there. Who starts again finds the result.
+            self._again(entry, "ended while nobody heard of it", now)
+            return
         said = event.why or (f"killed by signal {event.signal}" if event.signal else f"exit code {event.code}")
         entry.exit_code = event.code
         self._failed(entry, f"worker {worker.id}: {said}", now)
