@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from quiltwork.cluster.borrowing import Borrowing
 from quiltwork.cluster.capacity import Capacity
@@ -19,7 +19,7 @@ from quiltwork.cluster.job import Job
 from quiltwork.cluster.log import AGAIN
 from quiltwork.cluster.needs import Needs
 from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, place_by
-from quiltwork.cluster.policy.preempting import clear_for
+from quiltwork.cluster.policy.preempting import Victim, clear_for
 from quiltwork.cluster.policy.progress import Running, hear
 from quiltwork.cluster.policy.reclaim import Held, reclaim
 from quiltwork.cluster.policy.rules import Cost, Elastic, Rules
@@ -293,15 +293,13 @@ class Scheduler:
         for _, key, number, shape in sorted(self._queue.lines.heads()):
             if number not in self._queue.keys:
                 continue
-            protected = set() if self.borrowing is None else self.borrowing.protected_from(number)
             # One of a higher priority, or for which servers would be kept, would be the first to start again.
-            later = (
-                victim
-                for victim in self._displacing.candidates(key)
-                if victim.job not in protected
-                and jobs[victim.job].priority <= jobs[number].priority
-                and not self._reserving.would_come_before(victim.job, number)
+            mine = jobs[number].priority
+            later: Iterator[Victim] = (
+                victim for victim in self._displacing.candidates(key) if jobs[victim.job].priority <= mine
             )
+            if self.borrowing is not None or self.rules.starvation_s is not None:
+                later = self._may_stop(number, later)
             allowed = EVERYWHERE if reserved is None else allowed_for(number, reserved, self._queue.seconds)
             clearing = clear_for(shape, cluster.room, self.tiers.base(shape), later, allowed=allowed)
             if clearing is not None and clearing.stopped:
@@ -312,3 +310,10 @@ class Scheduler:
                     self._queue.leave(number)
                     self._begin(number, clearing.placement, revoking=False)
                 self._admit()
+
+    def _may_stop(self, number: int, running: Iterable[Victim]) -> Iterator[Victim]:
+        """Those of them that neither a quota nor a long wait protects from a job that waits."""
+        protected = set() if self.borrowing is None else self.borrowing.protected_from(number)
+        for victim in running:
+            if victim.job not in protected and not self._reserving.would_come_before(victim.job, number):
+                yield victim

@@ -1,6 +1,5 @@
 import pytest
 
-from quiltwork.cluster.forecast import persistent
 from quiltwork.cluster.live.settings import Settings, settings_of
 from quiltwork.cluster.policy.rules import rules_named
 from quiltwork.core.errors import BadInputError
@@ -13,7 +12,7 @@ def test_a_policy_by_name_with_rules_settings_and_delays_changed():
                         {"vision": 4}, gpu_types=TYPES)  # fmt: skip
     assert found.rules == rules_named("lyra", headroom=0.1, min_run_s=300.0, quotas={"vision": 4})
     assert (found.delays.restart_s, found.delays.keep_on_stop) == (3.0, True)
-    assert (found.forecast, found.poll_s, found.gpu_types) == (persistent, 0.5, TYPES)
+    assert (found.forecast, found.poll_s, found.gpu_types) == ("persistent", 0.5, TYPES)
     assert settings_of("sjf", gpu_types=TYPES) == Settings(rules=rules_named("sjf"))
 
 
@@ -21,7 +20,7 @@ def test_a_policy_by_name_with_rules_settings_and_delays_changed():
     ("text", "message"),
     [
         ("headrom=1", r"--set: 'headrom' is not a rule \(did you mean headroom\? known: order, .*retry_after_s"),
-        ("return_s=1", "'return_s' is not a rule"),
+        ("rules=1", "'rules' is not a rule"),
         ("gpu_types=A", "'gpu_types' is not a rule"),
         ("headroom=-1", "--set headroom: -1.0 is less than 0"),
         ("poll_s=0", "--set poll_s: 0.0 is not a number of seconds above 0"),
