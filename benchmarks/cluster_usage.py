@@ -12,9 +12,9 @@ GPUs could do, a T4 being a third of a V100. Burning work that is lost does not 
 nothing. The rows have it also of training's own GPUs, of those and lent ones, and of the whole run (``goodput``): there
 it tells how long the last job took, as all arms do the same work.
 
-Beside the claims, on the headline's clusters: what the load changes, and other traces at the same load. The rules'
-parameters were chosen on Philly's jobs outside the 15 days, to which the later ones belong; Muri's jobs are a selection
-of Philly's with running times of its own.
+Beside the claims, on the headline's clusters: what the load changes, other rules, and other traces at the same load.
+The rules' parameters were chosen on Philly's jobs outside the 15 days, to which the later ones belong; Muri's jobs are
+a selection of Philly's with running times of its own.
 """
 
 from __future__ import annotations
@@ -43,16 +43,30 @@ LARGEST, STEP = 172, 16
 STRICTLY = (4, 16, 40, 64, 96, 120, 150, 172)
 """Training servers on which FIFO is looked at strictly in order."""
 LOADS = (150, 160, 172, 185, 200)
-ARMS: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "FIFO": ("fifo", {}),
-    "FIFO, passing over": ("fifo", {"backfill_depth": None}),
-    "SJF": ("sjf", {}),
-    "ours": ("lyra", {}),
-}
+ARMS = {"FIFO": "fifo", "FIFO, passing over": "fifo:backfill_depth=none", "SJF": "sjf", "ours": "lyra"}
+"""By name, as ``quiltwork cluster simulate --policy`` takes them."""
+RULES: Mapping[str, Mapping[str, str]] = {
+    "policies": {
+        "SRTF": "srtf", "Tiresias-like": "tiresias-like", "Gandiva": "gandiva", "AFS-like": "afs-like",
+        "Pollux-like": "pollux-like", "opportunistic": "opportunistic", "the paper's own choices": "lyra-paper",
+    },
+    "waiting": {
+        "SJF": "sjf", "SJF, ageing": "sjf:ageing=1", "SJF, reserving after an hour per worker": "sjf:starvation_s=3600",
+    },
+    "reclaiming": {
+        "jobs per emptied server": "sjf+loan:base_on=lent,reclaim=emptied",
+        "work lost per emptied server": "sjf+loan:base_on=lent,reclaim=work",
+        "server fraction": "sjf+loan:base_on=lent,reclaim=server_fraction",
+        "fewest jobs": "sjf+loan:base_on=lent,reclaim=count",
+        "random": "sjf+loan:base_on=lent,reclaim=random",
+    },
+}  # fmt: skip
+"""By table: others' rules after their papers, and one of ours changed."""
 
 
 def run(context: Context) -> Mapping[str, Outcome]:
     """The size, both sides there, then loads and other traces."""
+    from quiltwork.cluster.study.arms import arm_of
     from work.philly import GPUS, Philly
 
     if context.data is None or not (context.data / "cluster" / "jobs").is_dir():
@@ -61,9 +75,8 @@ def run(context: Context) -> Mapping[str, Outcome]:
     rows: list[dict[str, Json]] = []
 
     def arm(name: str, servers: int, table: str, on: Philly = world, **about: Json) -> Run:
-        policy, changes = ARMS[name]
         context.progress(f"{table}: {name} on {servers} servers")
-        done = on.run(policy, train=servers, **changes)  # type: ignore[arg-type]
+        done = on.run(arm_of(RULES.get(table, ARMS)[name]).rules, train=servers)
         rows.append({"table": table, **about, "training servers": servers, "arm": name} | figures(done))
         return done
 
@@ -79,6 +92,9 @@ def run(context: Context) -> Mapping[str, Outcome]:
         for servers in LOADS:
             for name in ARMS:
                 arm(name, servers, "load-sweep")
+        for table, arms in RULES.items():
+            for name in arms:
+                arm(name, LARGEST, table)
         for title, other in _others(world).items():
             for name in ARMS:
                 arm(name, LARGEST, "other-traces", other, trace=title)
