@@ -40,9 +40,9 @@ CLAIMS = (
 )  # fmt: skip
 FULL = 0.95
 LARGEST, STEP = 172, 16
-STRICTLY = (4, 16, 40, 64, 96, 120, 150, 172)
+STRICTLY = (4, 16, 40, 96, 150, 172)
 """Training servers on which FIFO is looked at strictly in order."""
-LOADS = (150, 160, 172, 185, 200)
+LOADS = (150, 172, 185, 200)
 ARMS = {"FIFO": "fifo", "FIFO, passing over": "fifo:backfill_depth=none", "SJF": "sjf", "ours": "lyra"}
 """By name, as ``quiltwork cluster simulate --policy`` takes them."""
 RULES: Mapping[str, Mapping[str, str]] = {
