@@ -27,7 +27,7 @@ def replay(jobs: Iterable[TraceJob], *, seed: int = 0, window: int = 20_000) -> 
     """What ``Durations`` would have thought of each job of a trace when it came, had each run as soon as it came.
 
     A job's own running time, and those of jobs that had not ended, play no part in its estimate. The same as asking job
-    by job, but faster by far: what features a job has and when the model is fitted hang on no estimate, so that all jobs
+    by job, but faster by far: what features a job has and when the model is fitted hang on no estimate, so all jobs
     between two fits are asked of together. Only how wide intervals are is then gone through job by job.
     """
     trace = list(jobs)
