@@ -6,14 +6,18 @@ and may have twice the workers they asked for, over both GPU types at once. Queu
 that simulating takes are one arm's. The rules' parameters were chosen on other jobs of the same log. Everything is
 deterministic but the processor time: one value each, no interval.
 
-Rows beside the claims: scaling that is less kind (mixing types costs 30 %, or is not possible), other labels (large and
-long jobs elastic, a random 5 %), running times that are learned instead of known, and each feature by itself.
+Beside the claims stand a grid of everything that can be switched by itself (table ``grid``: order, loans, scaling,
+speed, checkpoints; without loans nobody is preempted, and without scaling on one GPU type curves change nothing, so
+those arms stand once), and the same arm with other labels or beliefs (table ``assumptions``): scaling that is less
+kind (mixing types costs 30 %, or is not possible), large and long jobs elastic, a random 5 %, running times that are
+learned instead of known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_least, at_most
@@ -61,7 +65,7 @@ CLAIMS = (
 
 
 def run(context: Context) -> Mapping[str, Outcome]:
-    """All arms one after another; the sensitivity rows last."""
+    """All arms one after another; other assumptions last."""
     from work.philly import Philly
 
     if context.data is None or not (context.data / "cluster" / "jobs").is_dir():
@@ -70,21 +74,20 @@ def run(context: Context) -> Mapping[str, Outcome]:
     measured, linear = (Philly(context.data, curves, count=count) for curves in (True, False))
     rows: list[dict[str, object]] = []
 
-    def arm(world: Philly, policy: str, note: str, **changes: object) -> Run:
-        context.progress(f"{note}: {policy}")
-        done = world.run(policy, **changes)  # type: ignore[arg-type]
-        rows.append({"arm": policy, "speed": "measured" if world.curves else "linear", "note": note} | done.row())
+    def arm(switches: Switches) -> Run:
+        context.progress(f"grid: {switches}")
+        done = switches.run(measured if switches.speed == "measured" else linear)
+        rows.append({"table": "grid"} | switches.row() | done.row())
         return done
 
-    fifo, sjf, ours = (arm(measured, policy, "claimed") for policy in ("fifo", "sjf", "lyra"))
-    straight, grown = (arm(linear, policy, "claimed") for policy in ("fifo", "lyra"))
+    fifo, sjf, ours, straight, grown = map(arm, CLAIMED)
     if not context.quick:
-        for policy in ("fifo+loan", "sjf+loan", "elastic"):
-            arm(measured, policy, "ablation")
-        for policy in ("sjf+loan", "elastic"):
-            arm(linear, policy, "ablation")
-        for note, world in _kinder_and_not(measured).items():
-            arm(world, "lyra", note)
+        for switches in grid():
+            if switches not in CLAIMED:
+                arm(switches)
+        for note, world in _assuming(measured).items():
+            context.progress(f"assumptions: {note}")
+            rows.append({"table": "assumptions", "changed": note} | world.run("lyra").row())
     details: dict[str, object] = {"jobs": ours.metrics.jobs, "train": 172, "infer": 202, "demand": "m-small"}
 
     def settled(baseline: float, found: float) -> Outcome:
@@ -106,7 +109,49 @@ def run(context: Context) -> Mapping[str, Outcome]:
     }
 
 
-def _kinder_and_not(world: Philly) -> dict[str, Philly]:
+@dataclass(frozen=True)
+class Switches:
+    """An arm of the grid. order : ``fifo`` (strictly) or ``sjf``."""
+
+    order: str
+    loans: bool = False
+    scaling: bool = False
+    speed: str = "measured"
+    checkpoints: bool = False
+
+    def run(self, world: Philly) -> Run:
+        from quiltwork.cluster.policy.rules import Elastic
+
+        if self.checkpoints:
+            world = replace(world, rules=replace(world.rules, checkpointed=1.0))
+        elastic = Elastic.MARGINAL if self.scaling else Elastic.NONE
+        return world.run(self.order, loaning=self.loans, elastic=elastic)
+
+    def row(self) -> dict[str, object]:
+        return {"order": self.order, "loans": self.loans, "scaling": self.scaling, "speed": self.speed,
+                "checkpoints": "every 10 min" if self.checkpoints else "none"}  # fmt: skip
+
+
+FIFO, SJF = Switches("fifo"), Switches("sjf")
+OURS = Switches("sjf", loans=True, scaling=True)
+"""The policy ``lyra``: what it is beside these is what every policy has unless it says otherwise."""
+CLAIMED = (FIFO, SJF, OURS, replace(FIFO, speed="linear"), replace(OURS, speed="linear"))
+
+
+def grid() -> list[Switches]:
+    """Every arm that differs from the others, but for checkpoints, which are looked at with measured speeds alone."""
+    both = (False, True)
+    arms = [Switches(*chosen) for chosen in product(("fifo", "sjf"), both, both, ("measured", "linear"), both)]
+    return [
+        arm
+        for arm in arms
+        if (arm.loans or not arm.checkpoints)
+        and (arm.loans or arm.scaling or arm.speed == "measured")
+        and (arm.speed == "measured" or not arm.checkpoints)
+    ]
+
+
+def _assuming(world: Philly) -> dict[str, Philly]:
     """The same with one thing of the set-up changed."""
     rules = world.rules
     return {
@@ -114,6 +159,5 @@ def _kinder_and_not(world: Philly) -> dict[str, Philly]:
         "no mixing of types": replace(world, rules=replace(rules, hetero=0.0)),
         "elastic: 8 GPUs and an hour": replace(world, rules=replace(rules, elastic="large-and-long")),
         "elastic: a random 5 %": replace(world, rules=replace(rules, elastic="drawn")),
-        "checkpoints every 10 minutes": replace(world, rules=replace(rules, checkpointed=1.0)),
         "running times learned": world.estimated(),
     }

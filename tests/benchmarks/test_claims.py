@@ -50,6 +50,8 @@ PROMISED = {
     "cluster.jct_vs_sjf": (at_least(1.3), "baseline/ours", False),
     "cluster.linear_queue_vs_fifo": (at_least(40.0), "baseline/ours", False),
     "cluster.linear_jct_vs_fifo": (at_least(1.9), "baseline/ours", False),
+    "cluster.usage_vs_fifo": (at_least(1.269), "ours/baseline", False),
+    "cluster.goodput_vs_fifo": (at_least(1.0), "ours/baseline", False),
     "cluster.shortfall": (at_most(1.001), "ours/baseline", False),
     "cluster.simulation_seconds": (at_most(60.0), "ours/baseline", False),
     "cluster.simulation_fifo_seconds": (at_most(10.0), "ours/baseline", False),

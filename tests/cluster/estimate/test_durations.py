@@ -8,7 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from quiltwork.cluster.estimate.durations import UNKNOWN, Durations, Estimate, Submitted, replay
+from quiltwork.cluster.estimate.durations import UNKNOWN, Durations, Estimate, Submitted
+from quiltwork.cluster.estimate.replaying import replay
 from quiltwork.cluster.estimate.score import score_durations
 from quiltwork.cluster.job_trace import TraceJob
 from quiltwork.cluster.traces import read_jobs
@@ -113,6 +114,23 @@ def test_running_times_that_are_not_yet_known_change_no_estimate():
 def test_the_same_trace_gives_the_same_estimates():
     first, second = replay(jobs(700)), replay(jobs(700))
     np.testing.assert_array_equal(first.median, second.median)
+
+
+@pytest.mark.slow
+def test_a_replayed_trace_is_thought_of_as_it_would_be_job_by_job():
+    trace = jobs(900)
+    ends = sorted(range(len(trace)), key=lambda n: (trace[n].submit_s + trace[n].duration_s, trace[n].id))
+    estimates, thought = Durations(seed=5, window=400), []
+    for job in trace:
+        while ends and trace[ends[0]].submit_s + trace[ends[0]].duration_s <= job.submit_s:
+            ended_now = trace[ends.pop(0)]
+            estimates.ended(ended_now.id, ended_now.duration_s)
+        thought.append(estimates.submitted(Submitted(job.id, job.submit_s, job.gpus, job.team)))
+    made = replay(trace, seed=5, window=400)
+    assert set(made.sources) == {"none", "history", "model"}
+    assert made.sources == tuple(estimate.source for estimate in thought)
+    for part in ("low", "median", "high"):
+        np.testing.assert_allclose(getattr(made, part), [getattr(e, part) for e in thought], rtol=1e-12)
 
 
 def test_too_few_estimates_cannot_be_scored():

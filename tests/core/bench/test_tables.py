@@ -60,6 +60,14 @@ def test_a_room_may_have_a_table_of_its_own_with_what_was_printed(standing):
     assert "| c |  | yes |" in room
 
 
+def test_one_claim_may_have_a_table_with_what_was_printed(standing):
+    page = "<!-- bench:begin claim=room.speed rows -->\n<!-- bench:end -->\n"
+    shown = rewritten(page, standing, where="p")
+    assert "| `room.speed`" in shown
+    assert "| a\\|b | 1.2346 |  |" in shown
+    assert "zoo." not in shown
+
+
 def test_rows_of_one_table_are_gathered_from_all_records_once_each(record, tmp_path):
     shared = [{"table": "side", "system": "ours", "s": 1.5}, {"sweep": "a"}, {"table": "side", "system": "theirs"}]
     write(tmp_path, record(SPEED, rows=shared))
@@ -100,6 +108,7 @@ def test_a_page_without_marks_stays_as_it_is(standing):
         ("<!-- bench:begin -->\n", "no bench:end"),
         ("x\n<!-- bench:end -->\n", "line 2: .*alternate"),
         ("<!-- bench:begin -->\n<!-- bench:begin -->\n<!-- bench:end -->\n", "line 2: .*alternate"),
+        ("<!-- bench:begin claim=zoo.attic -->\n<!-- bench:end -->\n", "claim=zoo.attic"),
         ("<!-- bench:begin room=attic -->\n<!-- bench:end -->\n", "room=attic.*room, zoo"),
         ("<!-- bench:begin rosw -->\n<!-- bench:end -->\n", "rosw"),
         ("<!-- bench:begin table=A1 -->\n<!-- bench:end -->\n", "table=A1"),

@@ -6,17 +6,15 @@ could be known when it was made.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from quiltwork.cluster.estimate.quantiles import QuantileModel
-from quiltwork.cluster.job_trace import Floats, TraceJob
+from quiltwork.cluster.job_trace import Floats
 
 QUANTILES = (0.1, 0.5, 0.9)
 WIDEST = 10.0
@@ -59,7 +57,7 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate(0.0, math.inf, math.inf, "none")
 
 
-class _Told(NamedTuple):
+class Told(NamedTuple):
     """What was said of a job before its interval was widened, in logarithms of seconds."""
 
     source: Literal["history", "model"]
@@ -78,13 +76,83 @@ class _Width:
     def __init__(self) -> None:
         self.below = self.above = 1.0
 
-    def saw(self, told: _Told, length: float) -> None:
+    def saw(self, told: Told, length: float) -> None:
         self.below *= _step(told.median - length > self.below * told.below, QUANTILES[0])
         self.above *= _step(length - told.median > self.above * told.above, 1 - QUANTILES[2])
 
 
 def _step(missed: bool, share: float) -> float:
     return math.exp(_RATE * ((1 if missed else 0) - share))
+
+
+class Past:
+    """What jobs that have ended tell of those that come, and the model that is fitted on them."""
+
+    def __init__(self, seed: int, window: int) -> None:
+        self._model = QuantileModel(QUANTILES, seed=seed)
+        self._since = 0
+        self._ended: deque[tuple[Floats, float]] = deque(maxlen=window)
+        self._kinds: defaultdict[tuple[str, str, int], deque[float]] = defaultdict(lambda: deque(maxlen=_HISTORY))
+        self._teams: dict[str, _Team] = {}
+        self.fitted = 0
+        """Jobs that the model is fitted on; 0 before there is one."""
+
+    def features(self, job: Submitted) -> Floats:
+        """(f,) of a job that comes now, in the order in which jobs come."""
+        return self._team(job.team).features(job)
+
+    def learn(self, job: Submitted, features: Floats, length: float) -> None:
+        """A job ended after so many seconds, as a logarithm."""
+        self._kinds[job.team, job.name, job.gpus].append(length)
+        self._team(job.team).ended(length)
+        self._ended.append((features, length))
+        self._since += 1
+
+    def of_kind(self, job: Submitted) -> Told | None:
+        """From jobs of its own kind alone, or None where these are too few or too unlike."""
+        past = self._kinds.get((job.team, job.name, job.gpus), ())
+        if len(past) < _ENOUGH:
+            return None
+        told = _told("history", np.quantile(np.array(past), QUANTILES))
+        return told if told.below + told.above <= math.log(WIDEST) else None
+
+    @property
+    def due(self) -> bool:
+        """Whether the model is to be fitted before it is asked again."""
+        return self._since >= max(_FIRST_FIT, self.fitted // 4)
+
+    def fit(self) -> None:
+        rows, lengths = zip(*self._ended, strict=True)
+        self._model.fit(np.stack(rows), np.array(lengths))
+        self.fitted, self._since = len(rows), 0
+
+    def by_model(self, features: Sequence[Floats]) -> list[Told]:
+        """Of jobs by their features; none where there are none. Whoever asks has looked whether there is a model."""
+        return [_told("model", quantiles) for quantiles in self._model.predict(np.stack(features))] if features else []
+
+    def _team(self, name: str) -> _Team:
+        team = self._teams.get(name)
+        if team is None:
+            team = self._teams[name] = _Team(len(self._teams))
+        return team
+
+
+class Widths:
+    """How much wider than said the intervals of each source must be."""
+
+    def __init__(self) -> None:
+        self._of = {"history": _Width(), "model": _Width()}
+
+    def estimate(self, told: Told | None) -> Estimate:
+        if told is None:
+            return UNKNOWN
+        width = self._of[told.source]
+        low, high = told.median - width.below * told.below, told.median + width.above * told.above
+        return Estimate(math.exp(low), math.exp(told.median), math.exp(min(high, _LONGEST)), told.source)
+
+    def saw(self, told: Told | None, length: float) -> None:
+        if told is not None:
+            self._of[told.source].saw(told, length)
 
 
 class Durations:
@@ -95,26 +163,20 @@ class Durations:
     """
 
     def __init__(self, *, seed: int = 0, window: int = 20_000) -> None:
-        self._model = QuantileModel(QUANTILES, seed=seed)
-        self._fitted = 0
-        self._since = 0
-        self._ended: deque[tuple[Floats, float]] = deque(maxlen=window)
-        self._running: dict[str, tuple[Submitted, Floats, _Told | None]] = {}
-        self._kinds: defaultdict[tuple[str, str, int], deque[float]] = defaultdict(lambda: deque(maxlen=_HISTORY))
-        self._teams: dict[str, _Team] = {}
-        self._widths = {"history": _Width(), "model": _Width()}
+        self._past, self._widths = Past(seed, window), Widths()
+        self._running: dict[str, tuple[Submitted, Floats, Told | None]] = {}
 
     def submitted(self, job: Submitted) -> Estimate:
         """A job comes: what is thought of it."""
-        team = self._team(job.team)
-        features = team.features(job)
-        told = self._by_history(job) or self._by_model(features)
-        self._running[job.id] = (job, features, told)
+        past = self._past
+        features = past.features(job)
+        told = past.of_kind(job)
         if told is None:
-            return UNKNOWN
-        width = self._widths[told.source]
-        low, high = told.median - width.below * told.below, told.median + width.above * told.above
-        return Estimate(math.exp(low), math.exp(told.median), math.exp(min(high, _LONGEST)), told.source)
+            if past.due:
+                past.fit()
+            told = past.by_model([features])[0] if past.fitted else None
+        self._running[job.id] = (job, features, told)
+        return self._widths.estimate(told)
 
     def ended(self, job_id: str, duration_s: float) -> None:
         """A job that was submitted ran so long to its end. One that is unknown is passed over."""
@@ -123,43 +185,17 @@ class Durations:
             return
         job, features, told = known
         length = math.log(duration_s)
-        if told is not None:
-            self._widths[told.source].saw(told, length)
-        self._kinds[job.team, job.name, job.gpus].append(length)
-        self._team(job.team).ended(length)
-        self._ended.append((features, length))
-        self._since += 1
+        self._widths.saw(told, length)
+        self._past.learn(job, features, length)
 
     def dropped(self, job_id: str) -> None:
         """A job that was submitted will never end: it was cancelled or failed, and tells nothing."""
         self._running.pop(job_id, None)
 
-    def _by_history(self, job: Submitted) -> _Told | None:
-        """From jobs of its own kind alone, or None where these are too few or too unlike."""
-        past = self._kinds.get((job.team, job.name, job.gpus), ())
-        if len(past) < _ENOUGH:
-            return None
-        told = _told("history", np.quantile(np.array(past), QUANTILES))
-        return told if told.below + told.above <= math.log(WIDEST) else None
 
-    def _by_model(self, features: Floats) -> _Told | None:
-        """From the model, fitted anew where that is due; None before enough jobs have ended."""
-        if self._since >= max(_FIRST_FIT, self._fitted // 4):
-            rows, lengths = zip(*self._ended, strict=True)
-            self._model.fit(np.stack(rows), np.array(lengths))
-            self._fitted, self._since = len(rows), 0
-        return _told("model", self._model.predict(features[None])[0]) if self._fitted else None
-
-    def _team(self, name: str) -> _Team:
-        team = self._teams.get(name)
-        if team is None:
-            team = self._teams[name] = _Team(len(self._teams))
-        return team
-
-
-def _told(source: Literal["history", "model"], quantiles: Floats) -> _Told:
+def _told(source: Literal["history", "model"], quantiles: Floats) -> Told:
     low, median, high = quantiles.tolist()
-    return _Told(source, median, max(median - low, _LEAST), max(high - median, _LEAST))
+    return Told(source, median, max(median - low, _LEAST), max(high - median, _LEAST))
 
 
 class _Team:
@@ -194,31 +230,3 @@ class _Team:
 
     def ended(self, length: float) -> None:
         self._last.append(length)
-
-
-@dataclass(frozen=True, eq=False)
-class Replayed:
-    """A trace's estimates in the order of submission: (n,) each, in seconds."""
-
-    low: Floats
-    median: Floats
-    high: Floats
-    sources: tuple[str, ...]
-
-
-def replay(jobs: Iterable[TraceJob], estimates: Durations | None = None) -> Replayed:
-    """What would have been thought of each job of a trace when it came, had each run as soon as it came.
-
-    A job's own running time, and those of jobs that had not ended, play no part in its estimate.
-    """
-    estimates = Durations() if estimates is None else estimates
-    running: list[tuple[float, str, float]] = []
-    made: list[Estimate] = []
-    for job in jobs:
-        while running and running[0][0] <= job.submit_s:
-            _, job_id, duration_s = heapq.heappop(running)
-            estimates.ended(job_id, duration_s)
-        made.append(estimates.submitted(Submitted(job.id, job.submit_s, job.gpus, job.team)))
-        heapq.heappush(running, (job.submit_s + job.duration_s, job.id, job.duration_s))
-    low, median, high = (np.array([estimate[part] for estimate in made], dtype=np.float64) for part in range(3))
-    return Replayed(low, median, high, tuple(estimate.source for estimate in made))

@@ -10,8 +10,8 @@ import numpy as np
 from quiltwork.cluster.demand import Demand
 from quiltwork.cluster.estimate import durations
 from quiltwork.cluster.estimate.demand import Boosted, Forecaster, Persistence, scored_at
-from quiltwork.cluster.estimate.durations import Replayed
 from quiltwork.cluster.estimate.quantiles import coverage, pinball
+from quiltwork.cluster.estimate.replaying import Replayed
 from quiltwork.cluster.forecast import Forecast
 from quiltwork.cluster.job_trace import Floats
 from quiltwork.core.errors import BadInputError

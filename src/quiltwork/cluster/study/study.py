@@ -177,9 +177,10 @@ def _believed(study: Study, trace: JobTrace) -> Sequence[float | None] | None:
         return None
     if study.estimates == "none":
         return [None] * len(trace)
-    from quiltwork.cluster.estimate.durations import WIDEST, Durations, replay
+    from quiltwork.cluster.estimate.durations import WIDEST
+    from quiltwork.cluster.estimate.replaying import replay
 
-    made = replay(trace, Durations(seed=study.seed))
+    made = replay(trace, seed=study.seed)
     tells = (np.array(made.sources) != "none") & (made.high <= WIDEST * made.low)
     return [median if told else None for median, told in zip(made.median.tolist(), tells.tolist(), strict=True)]
 

@@ -2,6 +2,7 @@
 
 ``<!-- bench:begin -->`` starts a table of all claims, ``<!-- bench:begin room=zoo -->`` one of a room's, and with the
 word ``rows`` (``<!-- bench:begin room=zoo rows -->``) what each benchmark printed beside its figures follows.
+``<!-- bench:begin claim=zoo.bytes -->`` starts one of one claim, perhaps with its ``rows`` as well.
 ``<!-- bench:begin table=ablation -->`` starts one of all rows, of all records, that say they belong to a table of that
 name. ``<!-- bench:end -->`` ends it. What stands between the marks belongs to us.
 """
@@ -29,6 +30,7 @@ class _Wanted:
     """What an opening mark asks for."""
 
     room: str | None = None
+    claim: str | None = None
     rows: bool = False
     table: str | None = None
 
@@ -50,10 +52,9 @@ def pages(project: Path) -> Iterator[Path]:
 
 def rewritten(text: str, standings: Sequence[Standing], *, where: str) -> str:
     """A page with its tables made anew. Raises BadInputError naming the line of a mark that is wrong."""
-    rooms = {standing.claim.room for standing in standings}
-    for region in reversed(_regions(text, rooms, where)):
+    for region in reversed(_regions(text, standings, where)):
         wanted = region.wanted
-        chosen = [s for s in standings if wanted.room in (None, s.claim.room)]
+        chosen = [s for s in standings if wanted.room in (None, s.claim.room) and wanted.claim in (None, s.claim.name)]
         made = table(chosen, rows=wanted.rows) if wanted.table is None else gathered(chosen, wanted.table)
         text = text[: region.start] + made + text[region.end :]
     return text
@@ -120,7 +121,7 @@ def columns(rows: Sequence[Mapping[str, Json]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _regions(text: str, rooms: set[str], where: str) -> list[_Region]:
+def _regions(text: str, standings: Sequence[Standing], where: str) -> list[_Region]:
     regions: list[_Region] = []
     opened: re.Match[str] | None = None
     for mark in _MARK.finditer(text):
@@ -129,16 +130,18 @@ def _regions(text: str, rooms: set[str], where: str) -> list[_Region]:
             raise BadInputError("bench:begin and bench:end do not alternate", where=line)
         if opened is None:
             opened = mark
-            _wanted(mark[2], rooms, line)
+            _wanted(mark[2], standings, line)
             continue
-        regions.append(_Region(opened.end() + 1, mark.start(), _wanted(opened[2], rooms, line)))
+        regions.append(_Region(opened.end() + 1, mark.start(), _wanted(opened[2], standings, line)))
         opened = None
     if opened is not None:
         raise BadInputError("bench:begin has no bench:end", where=where)
     return regions
 
 
-def _wanted(words: str, rooms: set[str], line: str) -> _Wanted:
+def _wanted(words: str, standings: Sequence[Standing], line: str) -> _Wanted:
+    rooms = {standing.claim.room for standing in standings}
+    claims = {standing.claim.name for standing in standings}
     wanted = _Wanted()
     for word in words.split():
         name, _, value = word.partition("=")
@@ -146,11 +149,13 @@ def _wanted(words: str, rooms: set[str], line: str) -> _Wanted:
             wanted = replace(wanted, rows=True)
         elif name == "room" and value in rooms:
             wanted = replace(wanted, room=value)
+        elif name == "claim" and value in claims:
+            wanted = replace(wanted, claim=value)
         elif name == "table" and _TABLE.fullmatch(value):
             wanted = replace(wanted, table=value)
         else:
             known = ", ".join(sorted(rooms))
-            hint = f"rows, table= with a table's name, or room= with one of {known}"
+            hint = f"rows, table= with a table's name, claim= with a claim's, or room= with one of {known}"
             raise BadInputError(f"{word!r} is not understood", where=line, hint=hint)
     return wanted
 
