@@ -27,7 +27,7 @@ LOCAL, RAY, TRAIN = "local", "ray", "Ray Train"
 LEAST, MOST = 2, 3
 STEADY = 25
 """Steps before a change is asked for, and after it."""
-EVERY = 50
+EVERY = 20
 """Steps between two checkpoints of Ray Train."""
 PATIENCE_S = 300.0
 Changes = dict[str, dict[str, Any]]
