@@ -48,7 +48,8 @@ ARMS = {"FIFO": "fifo", "FIFO, passing over": "fifo:backfill_depth=none", "SJF":
 RULES: Mapping[str, Mapping[str, str]] = {
     "policies": {
         "SRTF": "srtf", "Tiresias-like": "tiresias-like", "Gandiva": "gandiva", "AFS-like": "afs-like",
-        "Pollux-like": "pollux-like", "opportunistic": "opportunistic", "the paper's own choices": "lyra-paper",
+        "Pollux-like": "pollux-like", "opportunistic": "opportunistic",
+        "ours, but the paper's choices": "lyra-paper:elastic=marginal",
     },
     "waiting": {
         "SJF": "sjf", "SJF, ageing": "sjf:ageing=1", "SJF, reserving after an hour per worker": "sjf:starvation_s=3600",

@@ -27,7 +27,7 @@ LOCAL, RAY, TRAIN = "local", "ray", "Ray Train"
 LEAST, MOST = 2, 3
 STEADY = 25
 """Steps before a change is asked for, and after it."""
-EVERY = 50
+EVERY = 20
 """Steps between two checkpoints of Ray Train."""
 PATIENCE_S = 300.0
 Changes = dict[str, dict[str, Any]]
@@ -68,25 +68,28 @@ class Machine:
     def _ours(self, notes: Path, arm: str, turn: int) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
         address = self._cluster.address if arm == RAY else None
         host = Host(notes / "state", [Server("a", "V100", MOST, Pool.TRAIN)], Settings(share_every_s=1.0), ray=address)
-        with open_host(host) as (controller, desk), _running(controller):
-            neighbours = [desk.submit(_neighbour(turn))]
-            _until(lambda: desk.job(neighbours[0])["state"] == "running")
-            job = desk.submit(_growing(turn, notes, self._config))
+        with open_host(host) as (controller, desk):
+            try:
+                with _running(controller):
+                    neighbours = [desk.submit(_neighbour(turn))]
+                    _until(lambda: desk.job(neighbours[0])["state"] == "running")
+                    job = desk.submit(_growing(turn, notes, self._config))
 
-            def ask(workers: int) -> None:
-                if workers == MOST:
-                    desk.cancel(neighbours.pop())
-                else:
-                    neighbours.append(desk.submit(_neighbour(turn)))
+                    def ask(workers: int) -> None:
+                        if workers == MOST:
+                            desk.cancel(neighbours.pop())
+                        else:
+                            neighbours.append(desk.submit(_neighbour(turn)))
 
-            def check() -> None:
-                shown = desk.job(job)
-                if shown["state"] not in ("queued", "running"):
-                    raise QuiltworkError(f"the job is {shown['state']}: {shown['error']}", where=arm)
+                    def check() -> None:
+                        shown = desk.job(job)
+                        if shown["state"] not in ("queued", "running"):
+                            raise QuiltworkError(f"the job is {shown['state']}: {shown['error']}", where=arm)
 
-            yield ask, check
-            _end(desk, [job, *neighbours])
-            controller.stop_workers(1.0)
+                    yield ask, check
+                    _end(desk, [job, *neighbours])
+            finally:
+                controller.stop_workers(1.0)  # they would outlive it
 
     @contextmanager
     def _train(self, notes: Path) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
