@@ -28,7 +28,8 @@ class Job:
 
     ``work`` : what there is to do, in reference worker-seconds. ``believed`` : what is thought of that when it is
     submitted, the only figure that decisions see; None where nothing is. ``hetero`` : one run may mix GPU types.
-    ``checkpoint_s`` : work is kept so often; None where a preempted job begins again.
+    ``checkpoint_s`` : work is kept so often; None where a preempted job begins again. ``start_s`` : from the start of
+    its workers until they compute; those that are added to a run compute so much later, and the others meanwhile.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Job:
     checkpoint_s: float | None = None
     team: str = ""
     priority: int = 0
+    start_s: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"job {self.id}"
@@ -58,6 +60,8 @@ class Job:
             raise BadInputError(f"w_max {self.w_max} is less than w_min {self.w_min}", where=where)
         if self.checkpoint_s is not None and not 0 < self.checkpoint_s < math.inf:
             raise BadInputError(f"checkpoints every {self.checkpoint_s} s", where=where)
+        if not 0 <= self.start_s < math.inf:
+            raise BadInputError(f"takes {self.start_s} s to start", where=where)
 
     @property
     def elastic(self) -> bool:

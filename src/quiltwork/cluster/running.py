@@ -14,15 +14,17 @@ from quiltwork.core.errors import BadInputError
 @dataclass(frozen=True)
 class Delays:
     """What changes are believed to cost, in seconds. ``restart_s`` : a job that was stopped computes nothing for so
-    long when it runs again. ``pause_s`` : nor does one whose workers change. ``keep_on_stop`` : a job checkpoints on
-    the warning, whether or not it does so otherwise."""
+    long when it runs again, beside what starting takes it anyway. ``pause_s`` : nor does one whose workers change.
+    ``leave_s`` : from asking a worker to leave until its GPU is free; who is to have that GPU starts so much later.
+    ``keep_on_stop`` : a job checkpoints on the warning, whether or not it does so otherwise."""
 
     restart_s: float = 63.0
     pause_s: float = 0.0
+    leave_s: float = 0.0
     keep_on_stop: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("restart_s", "pause_s"):
+        for name in ("restart_s", "pause_s", "leave_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadInputError(f"{getattr(self, name)} is not a number of seconds", where=name)
 

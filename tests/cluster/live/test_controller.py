@@ -106,6 +106,26 @@ def test_an_elastic_job_is_done_when_it_says_so_and_its_workers_are_gone(world):
     assert world.crews.forgotten == [job]
 
 
+def test_nobody_takes_the_place_of_a_worker_of_a_job_that_is_done(world):
+    job = world.elastic(most=3)
+    world.step(times=3)
+    world.crews.said.append(Finished(job))
+    for worker in reversed(world.members(job)):  # those that came last are flexible ones
+        world.backend.exit(worker)
+        world.step(seconds=6, times=2)  # long enough for flexible demand to be divided anew
+    assert (world.state(job), len(world.backend.orders)) == ("done", 3)
+
+
+def test_who_ended_and_said_that_all_is_done_is_no_failure_though_both_are_heard_at_once(world):
+    job = world.elastic()
+    world.step(times=2)
+    world.crews.said.append(Finished(job))
+    for worker in world.members(job):
+        world.backend.exit(worker)
+    world.step()
+    assert (world.state(job), world.desk.job(job)["error"]) == ("done", "")
+
+
 def test_an_error_of_the_trainable_is_the_jobs(world):
     job = world.elastic()
     world.step(times=2)

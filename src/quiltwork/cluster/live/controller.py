@@ -8,6 +8,7 @@ what really runs, and goes on. The steps from what is decided to what runs are `
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from quiltwork.cluster.job import Job
@@ -117,13 +118,17 @@ class Controller:
         """Hear, decide, write down, carry out. timeout_s : as long may it wait for somebody to ask something."""
         self.turns.take(timeout_s)
         now = self.now()
-        for event in self._backend.events(0.0):
-            self._hear(event, now)
+        events = self._backend.events(0.0)
+        # A worker says that all is done before it ends: whoever has ended by now is among these.
         for report in self._crews.reports():
             self._heard(report, now)
+        for event in events:
+            self._hear(event, now)
         self._look(now)
         if self._lender is not None and now >= self._loans_at:
-            self._loans_at = now + self._settings.loans_every_s
+            # Every so many seconds, however late this one is.
+            every = self._settings.loans_every_s
+            self._loans_at += every * (1 + (now - self._loans_at) // every)
             self._lend(self._lender, now)
         self.scheduler.decide(now)
         self.cluster.retimed.clear()
@@ -280,6 +285,11 @@ class Controller:
         for run in self.cluster.runs.values():
             job = run.job
             if now < self._not_before.get(job.id, 0.0) and not self.hands.of(job.id):
+                continue
+            if self.entries[job.id].finished:
+                # All is done, and they end one by one: nobody takes the place of one that has.
+                here = Counter(w.server for w in self.hands.of(job.id) if w.leaving_until is None)
+                wanted[job.id] = Wanted(job.gpus_per_worker, here)
                 continue
             over = self.entries[job.id].over
             base = {names[s]: gpus // job.gpus_per_worker - over.get(names[s], 0) for s, gpus in run.base}
