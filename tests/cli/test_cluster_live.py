@@ -95,6 +95,9 @@ def test_servers_are_lent_asked_back_and_drained(world, run):
         (("ls", "--url", "http://127.0.0.1:9"), 1, "no answer"),
         (("up", "--train", 0), 2, "--train: 0 is not a number"),
         (("up", "--policy", "best"), 2, "'best' is not one of"),
+        (("up", "--policy", "lyra:lease=3"), 2, "'lease' is not a rule"),
+        (("up", "--policy", "lyra:return_s=3"), 2, "--policy: return_s is for simulations"),
+        (("up", "--policy", "lyra:share_every_s=0"), 2, "share_every_s: 0.0 is not a number of seconds above 0"),
         (("up", "--types", ","), 2, "names no GPU types"),
     ],
 )

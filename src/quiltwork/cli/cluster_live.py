@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.servable import Json
 
 if TYPE_CHECKING:
+    from quiltwork.cluster.live.settings import Settings
     from quiltwork.cluster.server import Server
 
 UrlOption = Annotated[
@@ -32,7 +34,9 @@ def up(
     infer: Annotated[int, typer.Option(help="Inference servers that may be lent, of a new cluster.")] = 0,
     gpus_per_server: Annotated[int, typer.Option(help="GPUs (or slots for workers) of each, of a new cluster.")] = 4,
     types: Annotated[str, typer.Option(help="GPU types of training and of inference.")] = "V100,T4",
-    policy: Annotated[str, typer.Option(help="The rules: fifo, sjf, lyra ...")] = "lyra",
+    policy: Annotated[
+        str, typer.Option(help="The rules: fifo, sjf, lyra ... lyra:min_lease_s=60 is the same with a rule changed.")
+    ] = "lyra",
     gateway: Annotated[
         str | None, typer.Option(metavar="URL", help="The `quiltwork up` whose load says what inference needs.")
     ] = None,
@@ -53,8 +57,6 @@ def up(
 ) -> None:
     """Run a cluster on this machine (or on Ray) until SIGTERM or Ctrl-C. Started again, it goes on where it was."""
     from quiltwork.cluster.live.host import Host, open_host
-    from quiltwork.cluster.live.settings import Settings
-    from quiltwork.cluster.policy.rules import rules_named
     from quiltwork.gateway.app import create_app
     from quiltwork.gateway.cluster_routes import cluster_router
     from quiltwork.gateway.server import LOCAL_NAMES, Address, check_address, listen, serve, url_of
@@ -66,7 +68,7 @@ def up(
     if not 0 < requests_per_server < float("inf"):
         raise BadInputError(f"{requests_per_server} is not a number above 0", where="--requests-per-server")
     gpu_types = _types(types)
-    settings = Settings(rules=rules_named(policy), gpu_types=gpu_types)
+    settings = _settings(policy, gpu_types)
     servers = _servers(train, infer, gpus_per_server, gpu_types)
     bound = listen(address)
     host_of = Host(state, servers, settings, gateway=gateway, ray=ray, requests_per_server=requests_per_server)
@@ -89,6 +91,22 @@ def up(
             loop.join()
             if stop_workers:
                 controller.stop_workers()
+
+
+def _settings(policy: str, gpu_types: tuple[str, ...]) -> Settings:
+    """Rules, and how the cluster is run, as far as a policy says that too."""
+    from quiltwork.cluster.live.settings import Settings
+    from quiltwork.cluster.study.arms import arm_of
+
+    arm = arm_of(policy)
+    usual = Settings(rules=arm.rules, gpu_types=gpu_types)
+    own = {field.name for field in fields(Settings)}
+    delays = {field.name for field in fields(usual.delays)}
+    if unknown := arm.settings.keys() - own - delays:
+        raise BadInputError(f"{min(unknown)} is for simulations", where="--policy")
+    changed = {name: value for name, value in arm.settings.items() if name in own}
+    waits = {name: value for name, value in arm.settings.items() if name in delays}
+    return replace(usual, delays=replace(usual.delays, **waits), **changed)
 
 
 def _types(text: str) -> tuple[str, ...]:

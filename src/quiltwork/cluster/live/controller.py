@@ -82,6 +82,8 @@ class Controller:
         )
         self._loans_at = self._now
         self._not_before: dict[str, float] = {}
+        self._spoke: dict[str, float] = {}
+        """By elastic job that runs, when it began or its crew said something last."""
         self.troubles: dict[str, str] = {}
         """What somebody should look at, by what it is about."""
         self.hands.adopt()
@@ -169,7 +171,7 @@ class Controller:
         entry = self.entries[worker.job]
         if worker.leaving_until is not None or worker.run != entry.runs or entry.state is not JobState.RUNNING:
             return
-        if event.code == 0 and (entry.finished or not entry.elastic):
+        if entry.finished if entry.elastic else event.code == 0:
             entry.exit_code = entry.exit_code or 0
             entry.over[worker.server] = entry.over.get(worker.server, 0) + 1
             if self.hands.of(entry.id):
@@ -188,12 +190,15 @@ class Controller:
         entry = self.entries.get(report.job)
         if entry is None or entry.state is not JobState.RUNNING:
             return
+        self._spoke[entry.id] = now
+        self.troubles.pop(f"job {entry.id}", None)
         if isinstance(report, Stepped):
             entry.steps, entry.metrics = (report.done, report.total), dict(report.metrics)
         elif isinstance(report, Failed):
             self._failed(entry, report.what, now)
         else:
             entry.finished = True
+            self.memory.keep_entry(entry)
 
     def _look(self, now: float) -> None:
         """What nobody says: time that is up, workers that could not be started, servers that are empty now."""
@@ -208,6 +213,10 @@ class Controller:
                 entry.state, entry.ended_s = entry.outcome, now
                 self._crews.forget(entry.id)
                 self.memory.keep_entry(entry)
+                self._spoke.pop(entry.id, None)
+                self.troubles.pop(f"job {entry.id}", None)
+            if entry.state is JobState.RUNNING and entry.elastic:
+                self._listen(entry, now)
         for job, why in self.hands.refused.items():
             self.troubles[job] = f"a worker could not be started: {why}"
             self._not_before[job] = now + self._settings.retry_after_s
@@ -222,6 +231,17 @@ class Controller:
                 self.memory.move(name, to_training=False)
                 if self._lender is not None:
                     self._lender.take_back(name)
+
+    def _listen(self, entry: Entry, now: float) -> None:
+        """A crew that says nothing: it has never begun, hangs, or has said that all is done and does not end."""
+        silent_s = now - self._spoke.setdefault(entry.id, now)
+        if not entry.finished:
+            if silent_s > self._settings.silent_s:
+                self.troubles[f"job {entry.id}"] = f"runs, and no step of it was heard of for {silent_s:.0f} s"
+        elif silent_s > entry.spec.grace_s:
+            for worker in self.hands.of(entry.id):
+                self._backend.stop_worker(worker.id, entry.spec.grace_s)
+            self._spoke[entry.id] = now
 
     # Jobs end.
 
@@ -273,6 +293,7 @@ class Controller:
                 entry = self.entries[row.job]
                 entry.state, entry.finished, entry.exit_code, entry.over = JobState.RUNNING, False, None, {}
                 entry.runs += 1
+                self._spoke[entry.id] = row.time
                 if entry.started_s is None:
                     entry.started_s = row.time
             elif row.action is Action.PREEMPT:

@@ -18,7 +18,7 @@ class Settings:
     """``gpu_types`` : the fastest first; ``capability`` : one worker's speed on each, 1 where it is not said.
     ``loans_every_s`` : inference's need is looked at so often. ``share_every_s`` : flexible demand is divided anew no
     more often. ``poll_s`` : as long may the loop wait for something to hear. ``retry_after_s`` : until a worker that a
-    server refused is ordered again.
+    server refused is ordered again. ``silent_s`` : an elastic job of which no step was heard for so long is told about.
     """
 
     rules: Rules = field(default_factory=lambda: rules_named("lyra"))
@@ -30,8 +30,9 @@ class Settings:
     share_every_s: float = 5.0
     poll_s: float = 0.1
     retry_after_s: float = 2.0
+    silent_s: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("loans_every_s", "share_every_s", "poll_s", "retry_after_s"):
+        for name in ("loans_every_s", "share_every_s", "poll_s", "retry_after_s", "silent_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise BadInputError(f"{getattr(self, name)} is not a number of seconds above 0", where=name)
