@@ -36,7 +36,7 @@ CLAIMS = (
 )  # fmt: skip
 TRAIN, INFER, SLOTS = 10, 6, 2
 JOBS, CALIBRATION_JOBS = 48, 24
-REPORTED_S, CALIBRATION_S = (10.0, 40.0, 240.0), (6.0, 20.0, 100.0)
+REPORTED_S, CALIBRATION_S = (10.0, 40.0, 240.0), (10.0, 40.0, 140.0)
 """Between arrivals on average, and the shortest and longest job."""
 TICKS, LIMIT_S = 1000, 1800.0
 SHARE_EVERY_S, LOANS_EVERY_S = 15.0, 10.0

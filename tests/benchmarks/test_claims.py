@@ -64,6 +64,7 @@ PROMISED = {
     "cluster.allocation_time": (at_most(1.0), "ours/baseline", False),
     "cluster.allocation_gap": (at_least(0.9999), "ours/baseline", False),
     "cluster.muri_srtf_jct": (at_most(1.01), "ours/baseline", False),
+    "cluster.simulator_error": (at_most(1.05), "ours/baseline", False),
 }
 
 

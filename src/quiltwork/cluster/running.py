@@ -35,12 +35,13 @@ class Run:
     ``base`` : where its base workers are. ``flex`` : flexible workers by server. ``counts``, ``flexing`` : all workers
     and flexible ones by GPU type. ``began`` : when it began to compute. ``since`` : ``done`` is counted up to here;
     later than now where it computes nothing until then. ``resumed`` : what was done when it began. ``turn`` : tells
-    its present speed from all others of the cluster.
+    its present speed from all others of the cluster. ``coming`` : workers among ``counts`` that do not compute yet:
+    from when they do, their GPU type, how many. ``later`` : speeds from then on, the soonest first.
     """
 
     __slots__ = (
-        *("base", "began", "counts", "done", "flex", "flexible"),
-        *("flexing", "job", "rate", "resumed", "since", "turn"),
+        *("base", "began", "coming", "counts", "done", "flex", "flexible"),
+        *("flexing", "job", "later", "rate", "resumed", "since", "turn"),
     )
 
     def __init__(
@@ -50,6 +51,8 @@ class Run:
         self.flexible = Flexible(job.speed, tuple(counts), job.w_max - job.w_min, job.gpus_per_worker, usable)
         self.flex: dict[int, int] = {}
         self.flexing = [0] * len(counts)
+        self.coming: list[tuple[float, int, int]] = []
+        self.later: list[tuple[float, float]] = []
         self.rate = 0.0
         self.began = self.since = began
         self.done = self.resumed = done
@@ -57,18 +60,67 @@ class Run:
 
     def settle(self, now: float) -> None:
         """Count what was done up to now."""
+        while self.later and self.later[0][0] <= now:
+            then, rate = self.later.pop(0)
+            self._settle(then)
+            self.rate = rate
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
         if now > self.since:
             self.done += self.rate * (now - self.since)
             self.since = now
 
     def done_by(self, now: float) -> float:
         """Work done by now, in reference worker-seconds."""
-        return self.done + self.rate * (now - self.since) if now > self.since else self.done
+        done, since, rate = self.done, self.since, self.rate
+        for then, faster in self.later:
+            if then > now:
+                break
+            if then > since:
+                done, since = done + rate * (then - since), then
+            rate = faster
+        return done + rate * (now - since) if now > since else done
+
+    def ends_at(self, left: float) -> float:
+        """When so much more work than ``done`` will be done, as things are."""
+        since, rate = self.since, self.rate
+        for then, faster in self.later:
+            if then > since:
+                if rate * (then - since) >= left:
+                    break
+                left, since = left - rate * (then - since), then
+            rate = faster
+        return since + left / rate
+
+    def come(self, at: float, gpu_type: int, workers: int) -> None:
+        """Workers that were added compute from then on. Those who are still coming are waited for together."""
+        self.coming = [(max(at, was), t, n) for was, t, n in self.coming] + [(at, gpu_type, workers)]
+
+    def go(self, gpu_type: int, workers: int) -> None:
+        """Workers leave: the newest of that type, which may not compute yet."""
+        for i in reversed(range(len(self.coming))):
+            at, t, n = self.coming[i]
+            if t == gpu_type and workers:
+                going = min(n, workers)
+                workers -= going
+                self.coming[i] = (at, t, n - going)
 
     def retime(self, gpu_types: Sequence[str], turn: int) -> None:
         """After its workers changed and its work was settled."""
-        self.rate = self.job.speed.of(self.counts, gpu_types)
         self.turn = turn
+        self.later = []
+        if not self.coming:
+            self.rate = self.job.speed.of(self.counts, gpu_types)
+            return
+        self.coming = [(at, t, n) for at, t, n in self.coming if at > self.since and n]
+        computing = list(self.counts)
+        for _, t, n in self.coming:
+            computing[t] -= n
+        self.rate = self.job.speed.of(computing, gpu_types)
+        for at, t, n in self.coming:
+            computing[t] += n
+            self.later.append((at, self.job.speed.of(computing, gpu_types)))
 
     def kept(self, now: float, *, on_warning: bool) -> float:
         """Work that is not lost where it is stopped now: all, where it checkpoints on the warning; else what its last

@@ -166,7 +166,12 @@ class Cluster:
             run.flexing[self.type_of[server]] += workers
             run.flex[server] = run.flex.get(server, 0) + workers
             self.flex_on[server][number] = run.flex[server]
-        self._resized(number, run, from_s)
+            if self.now >= run.began and from_s + run.job.start_s > self.now:
+                run.come(from_s + run.job.start_s, self.type_of[server], workers)
+        if self.now < run.began:
+            # A run that has not begun waits for all of its workers.
+            run.began = run.since = max(run.since, from_s + run.job.start_s)
+        self._resized(number, run)
         self.note(Action.SCALE_OUT, run.job.id, servers=placement, before=before, after=sum(run.counts),
                   gpus=self._gpus(run), reason=reason)  # fmt: skip
 
@@ -183,6 +188,7 @@ class Cluster:
                 raise BadInputError(f"{workers} workers leave where there are not so many", where=f"job {run.job.id}")
             gpus = workers * run.job.gpus_per_worker
             self.room.give(server, gpus, flexible=True)
+            run.go(self.type_of[server], workers)
             run.counts[self.type_of[server]] -= workers
             run.flexing[self.type_of[server]] -= workers
             if left:
@@ -195,17 +201,10 @@ class Cluster:
         self.note(Action.SCALE_IN, run.job.id, servers=tuple(freed), before=before, after=sum(run.counts),
                   gpus=self._gpus(run), reason=reason)  # fmt: skip
 
-    def _resized(self, number: int, run: Run, from_s: float | None = None) -> None:
-        """After its workers changed. from_s : when the GPUs of those that come are free."""
-        before = run.rate
+    def _resized(self, number: int, run: Run) -> None:
+        if self.delays.pause_s:
+            run.since = max(run.since, self.now + self.delays.pause_s)
         self._retime(number, run)
-        held = self.delays.pause_s
-        if from_s is not None and run.rate > before:
-            # They take a while to start, and the others compute meanwhile: as much is done in the end as if all
-            # stood still for the share of it that those who come are of the new speed.
-            held += (from_s - self.now + run.job.start_s) * (1 - before / run.rate)
-        if held:
-            run.since = max(run.since, self.now + held)
 
     def _leaves(self, freed: Iterable[tuple[int, int]]) -> None:
         """Workers on these servers were asked to leave."""

@@ -85,6 +85,32 @@ def test_the_shorter_remaining_goes_first_and_the_longer_comes_back():
     assert times(log, Action.END)["long"] == 1000
 
 
+def test_a_job_computes_when_it_has_started_every_time_that_it_starts():
+    jobs = [job("long", 0, 1000, 8, start_s=20.0), job("short", 100, 50, 8)]
+    log = run(jobs, "srtf", settings=Settings(delays=Delays(restart_s=5.0, keep_on_stop=True)))
+    # 80 of the first 100 seconds were work; from 150 on it starts again.
+    assert times(log, Action.END) == {"short": 150, "long": 150 + 20 + 5 + 920}
+
+
+def test_who_is_added_computes_when_it_has_started_and_the_others_meanwhile():
+    jobs = [job("a", 0, 50, 4), job("e", 0, 1000, 4, 8, start_s=10.0)]
+    log = run(jobs, "elastic", settings=Settings(share_every_s=0.0))
+    assert [row.time for row in of(log, "e", Action.SCALE_OUT)] == [50]
+    # 40 seconds of four workers, 10 more while the others come up, and then eight.
+    assert times(log, Action.END)["e"] == pytest.approx(60 + (4000 - 4 * 50) / 8)
+
+
+def test_who_is_to_have_a_gpu_that_somebody_leaves_starts_when_that_is_gone():
+    jobs = [job("e", 0, 1000, 4, 8), job("a", 100, 50, 4)]
+    settings = Settings(share_every_s=0.0, delays=Delays(leave_s=3.0))
+    log = run(jobs, "elastic", settings=settings)
+    assert times(log, Action.START)["a"] == 100
+    assert times(log, Action.END)["a"] == 153
+    # Whoever comes when a job has ended waits for nobody.
+    later = [job("e", 0, 1000, 8), job("a", 100, 50, 4)]
+    assert times(run(later, "elastic", settings=settings), Action.END)["a"] == 1050
+
+
 def test_only_who_is_in_the_way_is_preempted():
     jobs = [job("a", 0, 5000, 4), job("b", 0, 4000, 4), job("c", 0, 3000, 8), job("short", 10, 5, 8)]
     log = run(jobs, "srtf", train=2)
