@@ -95,7 +95,8 @@ class Run:
 
     def come(self, at: float, gpu_type: int, workers: int) -> None:
         """Workers that were added compute from then on. Those who are still coming are waited for together."""
-        self.coming = [(max(at, was), t, n) for was, t, n in self.coming] + [(at, gpu_type, workers)]
+        at = max(at, *(was for was, _, _ in self.coming), at)
+        self.coming = [*((at, t, n) for _, t, n in self.coming), (at, gpu_type, workers)]
 
     def go(self, gpu_type: int, workers: int) -> None:
         """Workers leave: the newest of that type, which may not compute yet."""

@@ -100,6 +100,20 @@ def test_who_is_added_computes_when_it_has_started_and_the_others_meanwhile():
     assert times(log, Action.END)["e"] == pytest.approx(60 + (4000 - 4 * 50) / 8)
 
 
+def test_who_leaves_before_it_has_started_was_never_there():
+    jobs = [job("a", 0, 50, 4), job("e", 0, 1000, 4, 8, start_s=10.0), job("b", 55, 2000, 4)]
+    log = run(jobs, "elastic", settings=Settings(share_every_s=0.0))
+    assert [(row.time, row.after) for row in of(log, "e", Action.SCALE_OUT, Action.SCALE_IN)] == [(50, 8), (55, 4)]
+    assert times(log, Action.END)["e"] == 1010
+
+
+def test_who_comes_while_others_come_is_waited_for_together_with_them():
+    jobs = [job("a", 0, 50, 2), job("b", 0, 54, 2), job("e", 0, 1000, 4, 8, start_s=10.0)]
+    log = run(jobs, "elastic", settings=Settings(share_every_s=0.0))
+    assert [(row.time, row.after) for row in of(log, "e", Action.SCALE_OUT)] == [(50, 6), (54, 8)]
+    assert times(log, Action.END)["e"] == pytest.approx(64 + (4000 - 4 * 54) / 8)
+
+
 def test_who_is_to_have_a_gpu_that_somebody_leaves_starts_when_that_is_gone():
     jobs = [job("e", 0, 1000, 4, 8), job("a", 100, 50, 4)]
     settings = Settings(share_every_s=0.0, delays=Delays(leave_s=3.0))
