@@ -34,7 +34,9 @@ def up(
     infer: Annotated[int, typer.Option(help="Inference servers that may be lent, of a new cluster.")] = 0,
     gpus_per_server: Annotated[int, typer.Option(help="GPUs (or slots for workers) of each, of a new cluster.")] = 4,
     types: Annotated[str, typer.Option(help="GPU types of training and of inference.")] = "V100,T4",
-    policy: Annotated[str, typer.Option(help="The rules: fifo, sjf, lyra ...")] = "lyra",
+    policy: Annotated[
+        str, typer.Option(help="The rules: fifo, sjf, lyra ... lyra:headroom=0.1 is --set too.")
+    ] = "lyra",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="RULE=VALUE", help="Change a rule: headroom=0.1, min_run_s=5m ... Repeat it."),

@@ -95,7 +95,7 @@ class Displacing:
         for number, run in self._cluster.retimed.items():
             if run.turn > self._noted:
                 left = run.job.believed_left(run.done)
-                insort(self._by_end, (run.since + left / run.rate, number, run.turn))
+                insort(self._by_end, (run.ends_at(left), number, run.turn))
         self._noted = self._cluster.turns
         if len(self._by_end) > 2 * len(runs) + 64:
             self._by_end = [end for end in self._by_end if end[1] in runs and runs[end[1]].turn == end[2]]

@@ -31,6 +31,8 @@ class Job:
     ``checkpoint_s`` : work is kept so often; None where a preempted job begins again. ``on_warning`` : it checkpoints
     when it is told to stop, which takes ``save_s``; None for both where it is as all others of the cluster are.
     ``grace_s`` : as long after that it is made to go.
+    ``start_s`` : from the start of its workers until they compute; those that are added to a run compute so much later,
+    and the others meanwhile.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Job:
     grace_s: float = math.inf
     team: str = ""
     priority: int = 0
+    start_s: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"job {self.id}"
@@ -65,6 +68,8 @@ class Job:
             raise BadInputError(f"checkpoints every {self.checkpoint_s} s", where=where)
         if not (self.save_s is None or 0 <= self.save_s < math.inf) or not self.grace_s >= 0:
             raise BadInputError(f"saves in {self.save_s} s, and has {self.grace_s} s for it", where=where)
+        if not 0 <= self.start_s < math.inf:
+            raise BadInputError(f"takes {self.start_s} s to start", where=where)
 
     @property
     def elastic(self) -> bool:

@@ -3,6 +3,7 @@ cluster makes the same cluster again."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -49,6 +50,8 @@ class Cluster:
         self.flex_on: list[dict[int, int]] = [{} for _ in servers]
         """By server, flexible workers of each job."""
         self.stopped: set[int] = set()
+        self._left_at = [-math.inf] * len(servers)
+        """By server, when somebody was asked to leave it last."""
         self.retimed: dict[int, Run] = {}
         self.turns = 0
         self.log: list[Row] = []
@@ -103,7 +106,9 @@ class Cluster:
             counts[self.type_of[server]] += gpus // job.gpus_per_worker
         self.waiting.discard(number)
         usable = tuple(t in job.speed.curves and (job.hetero or n > 0) for t, n in zip(self.types, counts, strict=True))
-        began = self.now + self.delays.restart_s if reason == AGAIN else self.now
+        began = self._free_from(placement) + job.start_s
+        if reason == AGAIN:
+            began += self.delays.restart_s
         run = self.runs[number] = Run(job, placement, counts, usable, self.kept[number], began)
         self._retime(number, run)
         self.note(Action.START, job.id, servers=placement, after=job.w_min, gpus=self._gpus(run), reason=reason)
@@ -137,6 +142,7 @@ class Cluster:
         run.settle(self.now)
         kept = run.kept(self.now, self.delays, warned=reason != LOST)
         freed = self._vacate(number, run)
+        self._leaves(freed)
         self.kept[number] = kept
         self.waiting.add(number)
         self.stopped.add(number)
@@ -168,6 +174,7 @@ class Cluster:
         run = self.runs[number]
         run.settle(self.now)
         before = sum(run.counts)
+        from_s = self._free_from(placement)
         for server, gpus in placement:
             self.room.take(server, gpus, flexible=True)
             workers = gpus // run.job.gpus_per_worker
@@ -175,6 +182,11 @@ class Cluster:
             run.flexing[self.type_of[server]] += workers
             run.flex[server] = run.flex.get(server, 0) + workers
             self.flex_on[server][number] = run.flex[server]
+            if self.now >= run.began and from_s + run.job.start_s > self.now:
+                run.come(from_s + run.job.start_s, self.type_of[server], workers)
+        if self.now < run.began:
+            # A run that has not begun waits for all of its workers.
+            run.began = run.since = max(run.since, from_s + run.job.start_s)
         self._resized(number, run)
         self.note(Action.SCALE_OUT, run.job.id, servers=placement, before=before, after=sum(run.counts),
                   gpus=self._gpus(run), reason=reason)  # fmt: skip
@@ -192,6 +204,7 @@ class Cluster:
                 raise BadInputError(f"{workers} workers leave where there are not so many", where=f"job {run.job.id}")
             gpus = workers * run.job.gpus_per_worker
             self.room.give(server, gpus, flexible=True)
+            run.go(self.type_of[server], workers)
             run.counts[self.type_of[server]] -= workers
             run.flexing[self.type_of[server]] -= workers
             if left:
@@ -199,6 +212,7 @@ class Cluster:
             else:
                 del run.flex[server], self.flex_on[server][number]
             freed.append((server, -gpus))
+        self._leaves(freed)
         self._resized(number, run)
         self.note(Action.SCALE_IN, run.job.id, servers=tuple(freed), before=before, after=sum(run.counts),
                   gpus=self._gpus(run), reason=reason)  # fmt: skip
@@ -207,6 +221,17 @@ class Cluster:
         if self.delays.pause_s:
             run.since = max(run.since, self.now + self.delays.pause_s)
         self._retime(number, run)
+
+    def _leaves(self, freed: Iterable[tuple[int, int]]) -> None:
+        """Workers on these servers were asked to leave."""
+        for server, _ in freed:
+            self._left_at[server] = self.now
+
+    def _free_from(self, placement: Placement) -> float:
+        """When nobody is left on the GPUs that were given to somebody else."""
+        if not self.delays.leave_s:
+            return self.now
+        return max(self.now, max(self._left_at[server] for server, _ in placement) + self.delays.leave_s)
 
     def _retime(self, number: int, run: Run) -> None:
         self.turns += 1

@@ -74,6 +74,16 @@ def test_one_of_several_that_is_terminated_leaves_and_the_others_go_on(tmp_path)
         assert_state(crew, trained(STEPS)[1])
 
 
+def test_one_that_is_not_needed_any_more_ends_though_it_is_not_up_yet(tmp_path):
+    with Crew(tmp_path, config={"steps": STEPS, "hold": [0]}) as crew:
+        crew.begin("w0")
+        crew.held(0, 1)  # in its warm-up, which nothing opens
+        crew.want()
+        crew.wait(Left)
+        assert crew.exit_code("w0") == 0
+        assert crew.of(Ready) == []
+
+
 def test_a_warning_saves_and_training_goes_on(tmp_path):
     with Crew(tmp_path, config={"steps": STEPS, "hold": [7]}) as crew:
         crew.begin("w0", "w1")

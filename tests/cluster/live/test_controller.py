@@ -231,12 +231,98 @@ def test_an_elastic_job_that_ended_well_while_there_was_no_controller_is_asked_a
     assert world.state(job) == "done"
 
 
+def test_nobody_takes_the_place_of_a_worker_of_a_job_that_is_done(world):
+    job = world.elastic(most=3)
+    world.step(times=3)
+    world.crews.said.append(Finished(job))
+    for worker in reversed(world.members(job)):  # those that came last are flexible ones
+        world.backend.exit(worker)
+        world.step(seconds=6, times=2)  # long enough for flexible demand to be divided anew
+    assert (world.state(job), len(world.backend.orders)) == ("done", 3)
+
+
+def test_who_ended_and_said_that_all_is_done_is_no_failure_though_both_are_heard_at_once(world):
+    job = world.elastic()
+    world.step(times=2)
+    world.crews.said.append(Finished(job))
+    for worker in world.members(job):
+        world.backend.exit(worker)
+    world.step()
+    assert (world.state(job), world.desk.job(job)["error"]) == ("done", "")
+
+
+def test_who_says_that_all_is_done_and_does_not_end_is_made_to_and_the_job_is_done(world):
+    job = world.elastic(most=2, more="grace: 20s\n")
+    world.step(times=3)
+    world.crews.said.append(Finished(job))
+    world.step()
+    assert world.backend.stops == []
+    world.step(seconds=25)
+    assert sorted(world.backend.stops) == sorted(world.members(job))
+    world.backend.obey()  # by a signal
+    world.step(times=2)
+    assert (world.state(job), world.desk.job(job)["error"]) == ("done", "")
+
+
+def test_a_crew_that_is_never_heard_of_is_told_about_until_it_speaks(world):
+    job = world.elastic()
+    world.step(seconds=2)
+    world.step(seconds=301)
+    assert "no step of it was heard of for 30" in world.desk.status()["troubles"][f"job {job}"]
+    world.crews.said.append(Stepped(job, 1, 10))
+    world.step()
+    assert world.desk.status()["troubles"] == {}
+    world.step(seconds=301)
+    assert f"job {job}" in world.desk.status()["troubles"]
+    world.desk.cancel(job)
+    world.step()
+    world.backend.obey()
+    world.step(times=2)
+    assert (world.state(job), world.desk.status()["troubles"]) == ("cancelled", {})
+
+
+def test_a_controller_that_is_killed_after_all_was_done_does_not_take_that_for_a_failure(world):
+    job = world.elastic()
+    world.step(times=2)
+    world.crews.said.append(Finished(job))
+    world.step()
+    world.start()
+    for worker in world.members(job):
+        world.backend.exit(worker)
+    world.step(times=2)
+    assert world.state(job) == "done"
+
+
 def test_an_elastic_worker_that_ends_by_itself_with_nothing_done_fails_its_job(world):
     job = world.elastic(most=1)
     world.step(times=2)
     world.backend.exit(world.members(job)[0])
     world.step(times=2)
     assert (world.state(job), "exit code 0" in world.desk.job(job)["error"]) == ("failed", True)
+
+
+def test_what_a_worker_says_of_a_job_that_there_is_not_or_that_does_not_run_changes_nothing(world):
+    job = world.elastic(most=1)
+    world.step(times=2)
+    world.desk.cancel(job)
+    world.crews.said += [Finished(job), Stepped(job, -5, -1), Failed("nobody", "x"), Stepped("nobody", 1, 1)]
+    world.step()
+    assert world.state(job) == "stopping"
+    world.backend.obey()
+    world.step(times=2)
+    shown = world.desk.job(job)
+    assert (shown["state"], shown["steps"], shown["error"]) == ("cancelled", None, "")
+
+
+def test_a_clock_that_goes_back_stands_still(world):
+    job = world.command(more="time_limit: 1m\n")
+    world.step()
+    world.clock.now -= 10_000
+    other = world.command("other")
+    world.step(seconds=1, times=3)
+    assert {world.state(job), world.state(other)} == {"running"}
+    times = [row.time for row in world.desk.log()]
+    assert times == sorted(times)
 
 
 def test_an_error_of_the_trainable_is_the_jobs(world):
@@ -560,6 +646,34 @@ def test_a_quiet_gateway_lends_and_gets_back_only_when_processes_are_gone(tmp_pa
     assert world.memory.moves[2:] == [("infer-0", False), ("infer-1", False)]
     assert world.state(job) == "running"
     assert len(world.members(job)) == 4
+
+
+def test_a_controller_that_is_killed_in_the_middle_of_a_reclaim_is_followed_by_one_that_brings_it_to_its_end(tmp_path):
+    lender = Lending()
+    world = ListedWorld(tmp_path, train=1, infer=2, lender=lender, min_lease_s=0.0, headroom=0.0, hysteresis=0.0)
+    elastic = world.elastic("e", most=8, more="fungible: true\n")
+    lender.needed = 0.0
+    gang = world.command("c", workers=4, more="fungible: true\n")
+    world.step(seconds=11, times=3)
+    lender.needed = 1.0
+    world.step(seconds=11)
+    before = set(world.backend.living)
+    for _ in range(3):  # killed, and killed again, while they leave
+        world.start()
+        world.step()
+        world.check()
+        assert {s["id"] for s in world.desk.status()["servers"] if s["pool"] == "draining"} == {"infer-0", "infer-1"}
+        assert lender.taken == []
+        assert set(world.backend.living) == before  # nobody is started beside those who leave
+    for worker, order in list(world.backend.living.items()):
+        if order.server_id != "train-0":
+            world.backend.exit(worker, None, 15)
+    world.start()
+    world.step(times=3)
+    assert sorted(lender.taken) == ["infer-0", "infer-1"]
+    assert {o.server_id for o in world.backend.living.values()} <= {"train-0"}
+    assert {world.state(elastic), world.state(gang)} <= {"running", "queued"}
+    world.check()
 
 
 def test_a_controller_that_is_killed_at_any_point_is_followed_by_one_that_double_books_nothing(tmp_path):

@@ -68,6 +68,11 @@ def test_a_gateway_that_is_gone_is_no_load_of_nothing(gateway):
         lender.need()
 
 
+def test_what_it_needs_is_known_from_the_beginning(gateway):
+    with GatewayLender(url(gateway), 3, every_s=60.0) as lender:
+        assert lender.need() == 0.0
+
+
 def test_it_is_asked_by_itself(gateway):
     gateway.said = {"servables": {"language": {"queue": {"running": 3}}}}
     with GatewayLender(url(gateway), 3, requests_per_server=1, every_s=0.01) as lender:

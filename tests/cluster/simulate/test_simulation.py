@@ -133,6 +133,46 @@ def test_nobody_is_displaced_who_would_be_the_first_to_start_again():
     assert [row.job for row in log if row.action is Action.PREEMPT] == []
 
 
+def test_a_job_computes_when_it_has_started_every_time_that_it_starts():
+    jobs = [job("long", 0, 1000, 8, start_s=20.0), job("short", 100, 50, 8)]
+    log = run(jobs, "srtf", settings=Settings(delays=Delays(restart_s=5.0, keep_on_stop=True)))
+    # 80 of the first 100 seconds were work; from 150 on it starts again.
+    assert times(log, Action.END) == {"short": 150, "long": 150 + 20 + 5 + 920}
+
+
+def test_who_is_added_computes_when_it_has_started_and_the_others_meanwhile():
+    jobs = [job("a", 0, 50, 4), job("e", 0, 1000, 4, 8, start_s=10.0)]
+    log = run(jobs, "elastic", settings=Settings(share_every_s=0.0))
+    assert [row.time for row in of(log, "e", Action.SCALE_OUT)] == [50]
+    # 40 seconds of four workers, 10 more while the others come up, and then eight.
+    assert times(log, Action.END)["e"] == pytest.approx(60 + (4000 - 4 * 50) / 8)
+
+
+def test_who_leaves_before_it_has_started_was_never_there():
+    jobs = [job("a", 0, 50, 4), job("e", 0, 1000, 4, 8, start_s=10.0), job("b", 55, 2000, 4)]
+    log = run(jobs, "elastic", settings=Settings(share_every_s=0.0))
+    assert [(row.time, row.after) for row in of(log, "e", Action.SCALE_OUT, Action.SCALE_IN)] == [(50, 8), (55, 4)]
+    assert times(log, Action.END)["e"] == 1010
+
+
+def test_who_comes_while_others_come_is_waited_for_together_with_them():
+    jobs = [job("a", 0, 50, 2), job("b", 0, 54, 2), job("e", 0, 1000, 4, 8, start_s=10.0)]
+    log = run(jobs, "elastic", settings=Settings(share_every_s=0.0))
+    assert [(row.time, row.after) for row in of(log, "e", Action.SCALE_OUT)] == [(50, 6), (54, 8)]
+    assert times(log, Action.END)["e"] == pytest.approx(64 + (4000 - 4 * 54) / 8)
+
+
+def test_who_is_to_have_a_gpu_that_somebody_leaves_starts_when_that_is_gone():
+    jobs = [job("e", 0, 1000, 4, 8), job("a", 100, 50, 4)]
+    settings = Settings(share_every_s=0.0, delays=Delays(leave_s=3.0))
+    log = run(jobs, "elastic", settings=settings)
+    assert times(log, Action.START)["a"] == 100
+    assert times(log, Action.END)["a"] == 153
+    # Whoever comes when a job has ended waits for nobody.
+    later = [job("e", 0, 1000, 8), job("a", 100, 50, 4)]
+    assert times(run(later, "elastic", settings=settings), Action.END)["a"] == 1050
+
+
 def test_only_who_is_in_the_way_is_preempted():
     jobs = [job("a", 0, 5000, 4), job("b", 0, 4000, 4), job("c", 0, 3000, 8), job("short", 10, 5, 8)]
     log = run(jobs, "srtf", train=2)

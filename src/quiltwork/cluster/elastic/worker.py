@@ -100,6 +100,11 @@ class _Worker:
         return [*self._ready, *self._recall(), *([m.Leaving()] if self._leaving.is_set() else [])]
 
     def _hear(self, order: m.ToWorker) -> None:
+        if isinstance(order, m.End) and not self._ready:
+            # It has nothing to lose, and may be loading libraries for a while yet. From this thread, which reads what
+            # the link says, nobody can wait for the link's end.
+            self.contact.send(m.Left())
+            os._exit(0)
         if isinstance(order, m.Prepare | m.Cancel | m.Abandon):
             self._prepare(order)
         self.inbox.tell(order)

@@ -8,7 +8,7 @@ what really runs, and goes on. The steps from what is decided to what runs are `
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from quiltwork.cluster.forecast import forecast_named
@@ -94,6 +94,8 @@ class Controller:
         self._not_before: dict[str, float] = {}
         self._found = frozenset(worker.id for worker in kept.workers)
         """Workers of a controller before this one."""
+        self._spoke: dict[str, float] = {}
+        """By elastic job that runs, when it began or its crew said something last."""
         self.troubles: dict[str, str] = {}
         """What somebody should look at, by what it is about."""
         self.hands.adopt()
@@ -138,7 +140,9 @@ class Controller:
             self._hear(self._events.popleft(), now)
         self._look(now)
         if self._lender is not None and now >= self._loans_at:
-            self._loans_at = now + self._settings.loans_every_s
+            # Every so many seconds, however late this one is.
+            every = self._settings.loans_every_s
+            self._loans_at += every * (1 + (now - self._loans_at) // every)
             self._lend(self._lender, now)
         self.scheduler.decide(now)
         self.cluster.retimed.clear()
@@ -210,6 +214,8 @@ class Controller:
         entry = self.entries.get(report.job)
         if entry is None or entry.state is not JobState.RUNNING:
             return
+        self._spoke[entry.id] = now
+        self.troubles.pop(f"job {entry.id}", None)
         if isinstance(report, Stepped):
             self._stepped(entry, report, now)
         elif isinstance(report, Failed):
@@ -239,6 +245,10 @@ class Controller:
                 entry.state, entry.ended_s = entry.outcome, now
                 self._crews.forget(entry.id)
                 self._changed.add(entry.id)
+                self._spoke.pop(entry.id, None)
+                self.troubles.pop(f"job {entry.id}", None)
+            if entry.state is JobState.RUNNING and entry.elastic:
+                self._miss(entry, now)
         for job, why in self.hands.refused.items():
             self.troubles[job] = f"a worker could not be started: {why}"
             self._not_before[job] = now + self._settings.retry_after_s
@@ -253,6 +263,17 @@ class Controller:
                 self.scheduler.returned(now, server)
                 if self._lender is not None:
                     self._lender.take_back(name)
+
+    def _miss(self, entry: Entry, now: float) -> None:
+        """A crew that says nothing: it has never begun, hangs, or has said that all is done and does not end."""
+        silent_s = now - self._spoke.setdefault(entry.id, now)
+        if not entry.finished:
+            if silent_s > self._settings.silent_s:
+                self.troubles[f"job {entry.id}"] = f"runs, and no step of it was heard of for {silent_s:.0f} s"
+        elif silent_s > entry.spec.grace_s:
+            for worker in self.hands.of(entry.id):
+                self._backend.stop_worker(worker.id, entry.spec.grace_s)
+            self._spoke[entry.id] = now
 
     # Jobs end.
 
@@ -308,6 +329,7 @@ class Controller:
                 entry = self.entries[row.job]
                 entry.state, entry.finished, entry.exit_code, entry.over = JobState.RUNNING, False, None, {}
                 entry.runs += 1
+                self._spoke[entry.id] = row.time
                 if entry.started_s is None:
                     entry.started_s = row.time
             elif row.action is Action.PREEMPT:
@@ -320,6 +342,11 @@ class Controller:
         for run in self.cluster.runs.values():
             job = run.job
             if now < self._not_before.get(job.id, 0.0) and not self.hands.of(job.id):
+                continue
+            if self.entries[job.id].finished:
+                # All is done, and they end one by one: nobody takes the place of one that has.
+                here = Counter(w.server for w in self.hands.of(job.id) if w.leaving_until is None)
+                wanted[job.id] = Wanted(job.gpus_per_worker, here)
                 continue
             over = self.entries[job.id].over
             base = {names[s]: gpus // job.gpus_per_worker - over.get(names[s], 0) for s, gpus in run.base}

@@ -45,6 +45,8 @@ class GatewayLender:
         self._thread = threading.Thread(target=self._watch, name="gateway-load", daemon=True)
 
     def __enter__(self) -> GatewayLender:
+        # Once before anybody wants to know: a need that nobody knows is taken for a need of everything, and remembered.
+        self.look()
         self._thread.start()
         return self
 
@@ -53,9 +55,8 @@ class GatewayLender:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(self._every_s):
             self.look()
-            self._stop.wait(self._every_s)
 
     def look(self) -> None:
         """Ask the gateway."""

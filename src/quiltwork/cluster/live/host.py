@@ -16,6 +16,7 @@ from quiltwork.cluster.live.backend import Backend
 from quiltwork.cluster.live.controller import Controller
 from quiltwork.cluster.live.desk import Desk
 from quiltwork.cluster.live.gateway_lender import GatewayLender
+from quiltwork.cluster.live.lending import Lender
 from quiltwork.cluster.live.link_crews import LinkCrews, Programs
 from quiltwork.cluster.live.local import LocalBackend
 from quiltwork.cluster.live.local_server import LocalServer, gpus_here
@@ -42,8 +43,9 @@ class Host:
 
 
 @contextmanager
-def open_host(host: Host) -> Iterator[tuple[Controller, Desk]]:
-    """A controller and its desk, with everything that they need; workers run on when it ends.
+def open_host(host: Host, *, lender: Lender | None = None) -> Iterator[tuple[Controller, Desk]]:
+    """A controller and its desk, with everything that they need; workers run on when it ends. lender : inference's
+    side, where that is not a gateway.
 
     Raises what ``Store``, ``LocalBackend`` (or ``RayBackend``), ``StoreMemory`` and ``Link`` raise.
     """
@@ -60,7 +62,6 @@ def open_host(host: Host) -> Iterator[tuple[Controller, Desk]]:
         stack.callback(backend.close)
         servers = host.servers if host.ray is None else _nodes(backend, host.settings.gpu_types)
         link = stack.enter_context(_link(host.state))
-        lender = None
         lendable = sum(server.pool is not Pool.TRAIN for server in servers)
         if host.gateway is not None and lendable:
             lender = stack.enter_context(

@@ -20,7 +20,7 @@ class Settings:
     asking a server back until inference can serve with it, as is believed. ``share_every_s`` : flexible demand is
     divided anew no more often. ``progress_every_s`` : what a job says of its steps counts no more often. ``poll_s`` :
     as long may the loop wait for something to hear. ``retry_after_s`` : until a worker that a server refused is
-    ordered again.
+    ordered again. ``silent_s`` : an elastic job of which no step was heard for so long is told about.
     """
 
     rules: Rules = field(default_factory=lambda: rules_named("lyra"))
@@ -34,12 +34,13 @@ class Settings:
     progress_every_s: float = 10.0
     poll_s: float = 0.1
     retry_after_s: float = 2.0
+    silent_s: float = 300.0
 
     def __post_init__(self) -> None:
         check_forecast(self.forecast)
         if not 0 <= self.return_s < float("inf"):
             raise BadInputError(f"{self.return_s} is not a number of seconds", where="return_s")
-        for name in ("loans_every_s", "share_every_s", "progress_every_s", "poll_s", "retry_after_s"):
+        for name in ("loans_every_s", "share_every_s", "progress_every_s", "poll_s", "retry_after_s", "silent_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise BadInputError(f"{getattr(self, name)} is not a number of seconds above 0", where=name)
 
@@ -47,13 +48,15 @@ class Settings:
 def settings_of(
     policy: str, changes: Sequence[str] = (), quotas: Mapping[str, int] | None = None, *, gpu_types: tuple[str, ...]
 ) -> Settings:
-    """A policy by name. changes : ``RULE=VALUE``, fields of Rules, Settings and Delays. quotas : GPUs that teams are
-    guaranteed, where no change says so.
+    """A policy by name, also as ``lyra:headroom=0.1``. changes : ``RULE=VALUE``, fields of Rules, Settings and Delays.
+    quotas : GPUs that teams are guaranteed, where no change says so.
 
     Raises BadInputError naming what is known where a name is not.
     """
-    changed = ({"quotas": dict(quotas)} if quotas else {}) | changes_of(changes, _SETTINGS)
-    rules = rules_named(policy)
+    name, _, further = policy.strip().partition(":")
+    given = [*changes, *(part for part in further.split(",") if part.strip())]
+    changed = ({"quotas": dict(quotas)} if quotas else {}) | changes_of(given, _SETTINGS)
+    rules = rules_named(name)
     try:
         rules = replace(rules, **{k: v for k, v in changed.items() if k in RULES})
         usual = Settings(rules=rules, gpu_types=gpu_types)

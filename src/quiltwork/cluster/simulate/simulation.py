@@ -117,8 +117,7 @@ class Simulation:
         """When jobs whose speed changed end now."""
         retimed = self.cluster.retimed
         for number, run in retimed.items():
-            left = max(0.0, run.job.work - run.done)
-            heapq.heappush(self._ends, (run.since + left / run.rate, number, run.turn))
+            heapq.heappush(self._ends, (run.ends_at(max(0.0, run.job.work - run.done)), number, run.turn))
         retimed.clear()
 
     def _loans(self, now: float, tick: int) -> None:
