@@ -621,11 +621,10 @@ def test_whatever_happens_the_wanted_come_to_compute_and_no_step_is_lost_or_take
 def test_whoever_dies_at_the_end_a_result_of_the_last_step_is_written(seed):
     rng = random.Random(seed)
     world, fresh = World(rng, total=rng.randint(1, 3)), iter(range(10**6))
-    names, deaths, world.mortal = (
-        [f"w{next(fresh)}" for _ in range(rng.randint(1, 3))],
-        rng.randint(0, 2),
-        rng.randint(0, 2),
-    )
+    names = [f"w{next(fresh)}" for _ in range(rng.randint(1, 3))]
+    # No more than a job may break without a step before it is given up.
+    deaths = rng.randint(0, ATTEMPTS)
+    world.mortal, world.failures = rng.randint(0, ATTEMPTS - deaths), 0
     for name in names:
         world.start(name)
     world.coordinator.want(names)
