@@ -44,7 +44,6 @@ SHARE_EVERY_S, LOANS_EVERY_S = 15.0, 10.0
 
 def run(context: Context) -> Mapping[str, Outcome]:
     """Calibrate, run the jobs that are reported, simulate them."""
-    from quiltwork.cluster.forecast import persistent
     from quiltwork.cluster.live.settings import Settings
     from quiltwork.cluster.policy.rules import rules_named
     from quiltwork.cluster.running import Delays
@@ -57,7 +56,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     rules, needs = rules_named("lyra", min_lease_s=0.0), need_of(TICKS)
 
     def live(name: str, jobs: list[PacedJob], delays: Delays) -> LiveRun:
-        settings = Settings(rules=rules, gpu_types=(GPU,), capability={GPU: 1.0}, delays=delays, forecast=persistent,
+        settings = Settings(rules=rules, gpu_types=(GPU,), capability={GPU: 1.0}, delays=delays, forecast="persistent",
                             loans_every_s=LOANS_EVERY_S, share_every_s=SHARE_EVERY_S)  # fmt: skip
         return run_live(context.scratch / name, servers, jobs, needs, settings, limit_s=LIMIT_S,
                         say=lambda said: context.progress(f"{name}: {said}"))  # fmt: skip

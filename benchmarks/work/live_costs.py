@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from quiltwork.cluster.forecast import persistent
 from quiltwork.cluster.job import Job
 from quiltwork.cluster.live.entries import job_of
 from quiltwork.cluster.log import AGAIN, Action, Row
@@ -165,7 +164,7 @@ def simulated(
     """The decision log of the same jobs under virtual time."""
     settings = Settings(
         gpu_types=(GPU,), delays=costs.delays, return_s=costs.return_s, loans_every_s=loans_every_s,
-        share_every_s=share_every_s, forecast=persistent,
+        share_every_s=share_every_s, forecast="persistent",
     )  # fmt: skip
     return simulate(servers, [_job(job, costs) for job in jobs], rules, need=needs, settings=settings)
 

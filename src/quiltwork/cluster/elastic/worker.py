@@ -36,6 +36,8 @@ class _Worker:
         self._prepare: Callable[[m.Prepare | m.Cancel | m.Abandon | None], None] = lambda order: None
         self._began = time.monotonic()
         self._leaving = threading.Event()
+        self.failed = False
+        """Whether it ends with an error, which it says before anything else."""
         self.contact = Contact(
             settings.link,
             hello_of(settings.job, settings.worker, token, settings.host),
@@ -100,7 +102,7 @@ class _Worker:
         return [*self._ready, *self._recall(), *([m.Leaving()] if self._leaving.is_set() else [])]
 
     def _hear(self, order: m.ToWorker) -> None:
-        if isinstance(order, m.End) and not self._ready:
+        if isinstance(order, m.End) and not self._ready and not self.failed:
             # It has nothing to lose, and may be loading libraries for a while yet. From this thread, which reads what
             # the link says, nobody can wait for the link's end.
             self.contact.send(m.Left())
@@ -137,6 +139,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 def _failed(worker: _Worker, what: str) -> int:
     print(f"error: {what}", file=sys.stderr)
+    worker.failed = True
     worker.contact.part(m.Failed(what))
     return 1
 
