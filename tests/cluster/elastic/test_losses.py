@@ -83,8 +83,8 @@ def test_one_that_is_killed_in_the_last_step_leaves_that_and_the_result_to_the_o
         crew.held(STEPS - 1, 1)
         crew.kill("w0")
         crew.open(STEPS - 1)
-        # What the killed one computed may count though it did not live to note that.
-        assert_concluded_by(crew, "w1", noted_by_all=STEPS - 1)
+        # What the killed one computed may count though it did not live to note that, nor the step before.
+        assert_concluded_by(crew, "w1", noted_by_all=STEPS - 2)
 
 
 def test_a_newcomer_takes_the_place_of_one_that_was_killed(tmp_path):
