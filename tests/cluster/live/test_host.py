@@ -64,9 +64,10 @@ def test_commands_succeed_fail_and_say_why(tmp_path):
 
 
 CONTROLLER = """
+import os
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2].split(os.pathsep)
 from test_host import host
 from quiltwork.cluster.live.host import open_host
 with open_host(host(Path(sys.argv[1]))) as (controller, desk):
@@ -81,7 +82,7 @@ with open_host(host(Path(sys.argv[1]))) as (controller, desk):
 def test_workers_outlive_a_controller_that_is_killed_and_are_found_again(tmp_path):
     flag = tmp_path / "go"
     script = f"import os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.05)\nprint('went')"
-    here = os.path.dirname(__file__)
+    here = os.pathsep.join((os.path.dirname(__file__), str(LIB)))
     first = subprocess.Popen(
         [sys.executable, "-c", CONTROLLER, str(tmp_path / "state"), here, command("waits", script)],
         stdout=subprocess.PIPE,
