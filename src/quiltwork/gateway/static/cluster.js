@@ -16,10 +16,14 @@ function authorization() { return key ? { Authorization: `Bearer ${key}` } : {};
 function figure(name, value, unit = "") {
   return make("dl", {}, make("dt", { textContent: name }), make("dd", {}, String(value), make("small", { textContent: unit })));
 }
-// A job keeps its colour however many come and go: a hash of its name, steps of the golden angle.
+// A job keeps its colour however many come and go, and those that came one after the other differ: its number (a hash of
+// its name, where that has none at its end) is in steps of the golden angle.
 function colour(job) {
-  let number = 0;
-  for (const letter of job) number = (number * 31 + letter.codePointAt(0)) % 9973;
+  let number = Number((/\d+$/.exec(job) || [NaN])[0]);
+  if (Number.isNaN(number)) {
+    number = 0;
+    for (const letter of job) number = (number * 31 + letter.codePointAt(0)) % 9973;
+  }
   return `hsl(${(18 + number * 137.508) % 360} 46% var(--hue-light))`;
 }
 function lasting(seconds) {
