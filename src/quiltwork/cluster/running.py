@@ -49,13 +49,13 @@ class Run:
     ``base`` : where its base workers are. ``flex`` : flexible workers by server. ``counts``, ``flexing`` : all workers
     and flexible ones by GPU type. ``began`` : when it began to compute. ``since`` : ``done`` is counted up to here;
     later than now where it computes nothing until then. ``resumed`` : what was done when it began. ``turn`` : tells
-    its present speed from all others of the cluster. ``coming`` : workers among ``counts`` that do not compute yet:
-    from when they do, their GPU type, how many. ``later`` : speeds from then on, the soonest first.
+    its present speed from all others of the cluster. ``coming`` : workers among ``counts`` that do not compute yet, by
+    GPU type; all of them do from ``come_at`` on, infinity where nobody is coming, and its speed is ``faster`` then.
     """
 
     __slots__ = (
-        *("base", "began", "coming", "counts", "done", "flex", "flexible"),
-        *("flexing", "job", "later", "rate", "resumed", "since", "turn"),
+        *("base", "began", "come_at", "coming", "counts", "done", "faster", "flex", "flexible"),
+        *("flexing", "job", "rate", "resumed", "since", "turn"),
     )
 
     def __init__(
@@ -65,19 +65,19 @@ class Run:
         self.flexible = Flexible(job.speed, tuple(counts), job.w_max - job.w_min, job.gpus_per_worker, usable)
         self.flex: dict[int, int] = {}
         self.flexing = [0] * len(counts)
-        self.coming: list[tuple[float, int, int]] = []
-        self.later: list[tuple[float, float]] = []
-        self.rate = 0.0
+        self.coming = [0] * len(counts)
+        self.come_at = math.inf
+        self.rate = self.faster = 0.0
         self.began = self.since = began
         self.done = self.resumed = done
         self.turn = 0
 
     def settle(self, now: float) -> None:
         """Count what was done up to now."""
-        while self.later and self.later[0][0] <= now:
-            then, rate = self.later.pop(0)
-            self._settle(then)
-            self.rate = rate
+        if self.come_at <= now:
+            self._settle(self.come_at)
+            self.rate = self.faster
+            self._all_compute()
         self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -88,54 +88,47 @@ class Run:
     def done_by(self, now: float) -> float:
         """Work done by now, in reference worker-seconds."""
         done, since, rate = self.done, self.since, self.rate
-        for then, faster in self.later:
-            if then > now:
-                break
-            if then > since:
-                done, since = done + rate * (then - since), then
-            rate = faster
+        if self.come_at <= now:
+            if self.come_at > since:
+                done, since = done + rate * (self.come_at - since), self.come_at
+            rate = self.faster
         return done + rate * (now - since) if now > since else done
 
     def ends_at(self, left: float) -> float:
         """When so much more work than ``done`` will be done, as things are."""
         since, rate = self.since, self.rate
-        for then, faster in self.later:
-            if then > since:
-                if rate * (then - since) >= left:
-                    break
-                left, since = left - rate * (then - since), then
-            rate = faster
+        if self.come_at < math.inf:
+            if self.come_at > since:
+                before = rate * (self.come_at - since)
+                if before >= left:
+                    return since + left / rate
+                left, since = left - before, self.come_at
+            rate = self.faster
         return since + left / rate
 
     def come(self, at: float, gpu_type: int, workers: int) -> None:
         """Workers that were added compute from then on. Those who are still coming are waited for together."""
-        at = max(at, *(was for was, _, _ in self.coming), at)
-        self.coming = [*((at, t, n) for _, t, n in self.coming), (at, gpu_type, workers)]
+        self.come_at = at if self.come_at == math.inf else max(self.come_at, at)
+        self.coming[gpu_type] += workers
 
     def go(self, gpu_type: int, workers: int) -> None:
-        """Workers leave: the newest of that type, which may not compute yet."""
-        for i in reversed(range(len(self.coming))):
-            at, t, n = self.coming[i]
-            if t == gpu_type and workers:
-                going = min(n, workers)
-                workers -= going
-                self.coming[i] = (at, t, n - going)
+        """Workers leave: those of that type first that do not compute yet."""
+        self.coming[gpu_type] -= min(workers, self.coming[gpu_type])
 
     def retime(self, gpu_types: Sequence[str], turn: int) -> None:
         """After its workers changed and its work was settled."""
         self.turn = turn
-        self.later = []
-        if not self.coming:
-            self.rate = self.job.speed.of(self.counts, gpu_types)
+        self.rate = self.job.speed.of(self.counts, gpu_types)
+        if self.come_at == math.inf:
             return
-        self.coming = [(at, t, n) for at, t, n in self.coming if at > self.since and n]
-        computing = list(self.counts)
-        for _, t, n in self.coming:
-            computing[t] -= n
-        self.rate = self.job.speed.of(computing, gpu_types)
-        for at, t, n in self.coming:
-            computing[t] += n
-            self.later.append((at, self.job.speed.of(computing, gpu_types)))
+        if self.come_at <= self.since or not any(self.coming):
+            self._all_compute()
+            return
+        computing = [n - later for n, later in zip(self.counts, self.coming, strict=True)]
+        self.rate, self.faster = self.job.speed.of(computing, gpu_types), self.rate
+
+    def _all_compute(self) -> None:
+        self.come_at, self.coming = math.inf, [0] * len(self.coming)
 
     def kept(self, now: float, delays: Delays, *, warned: bool = True) -> float:
         """Work that is not lost where it is stopped now: all, where it is warned and checkpoints in time; else what its

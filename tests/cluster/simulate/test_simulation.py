@@ -162,6 +162,14 @@ def test_who_comes_while_others_come_is_waited_for_together_with_them():
     assert times(log, Action.END)["e"] == pytest.approx(64 + (4000 - 4 * 54) / 8)
 
 
+def test_who_has_come_computes_while_others_come():
+    jobs = [job("a", 0, 50, 2), job("b", 0, 100, 2), job("e", 0, 1000, 4, 8, start_s=10.0)]
+    log = run(jobs, "elastic", settings=Settings(share_every_s=0.0))
+    assert [(row.time, row.after) for row in of(log, "e", Action.SCALE_OUT)] == [(50, 6), (100, 8)]
+    # Four workers from 10 to 60, six to 110, and then eight.
+    assert times(log, Action.END)["e"] == pytest.approx(110 + (4000 - 4 * 50 - 6 * 50) / 8)
+
+
 def test_who_is_to_have_a_gpu_that_somebody_leaves_starts_when_that_is_gone():
     jobs = [job("e", 0, 1000, 4, 8), job("a", 100, 50, 4)]
     settings = Settings(share_every_s=0.0, delays=Delays(leave_s=3.0))
