@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from enum import StrEnum
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType
+from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from quiltwork.cluster.forecast import check_forecast
 from quiltwork.cluster.policy.quotas import quotas_of
-from quiltwork.cluster.policy.rules import Rules
+from quiltwork.cluster.policy.rules import Rules, rules_named
 from quiltwork.cluster.running import Delays
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.units import parse_duration
 
 RULES = get_type_hints(Rules)
 DELAYS = get_type_hints(Delays)
+NO_QUOTAS: Mapping[str, int] = MappingProxyType({})
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -24,6 +26,40 @@ def fields_of(settings: type, but: Iterable[str]) -> dict[str, Any]:
     """What may be set of a class of settings: its fields without some, and those of its delays."""
     left_out = {*but, "delays"}
     return {name: kind for name, kind in get_type_hints(settings).items() if name not in left_out} | DELAYS
+
+
+class _Delayed(Protocol):
+    @property
+    def delays(self) -> Delays: ...
+
+
+_Settings = TypeVar("_Settings", bound=_Delayed)
+
+
+def changed(settings: _Settings, changes: Mapping[str, Any]) -> _Settings:
+    """Settings with some of their fields, and of their delays', changed. Raises BadInputError."""
+    delays = replace(settings.delays, **{name: value for name, value in changes.items() if name in DELAYS})
+    own = {name: value for name, value in changes.items() if name not in DELAYS}
+    return replace(settings, delays=delays, **own)  # type: ignore[type-var]
+
+
+def policy_of(
+    text: str, changes: Iterable[str], quotas: Mapping[str, int], settings: Mapping[str, Any]
+) -> tuple[Rules, dict[str, Any]]:
+    """``NAME`` or ``NAME:RULE=VALUE,...``: its rules, and what it changes of ``settings`` (kinds by name).
+
+    changes : further ``RULE=VALUE``, which its own come after. quotas : GPUs that teams are guaranteed, where none of
+    these says so. Raises BadInputError naming what is known where a name is not.
+    """
+    name, _, own = text.strip().partition(":")
+    rules = rules_named(name)
+    given = [*changes, *(part for part in own.split(",") if part.strip())]
+    found = ({"quotas": dict(quotas)} if quotas else {}) | changes_of(given, settings)
+    try:
+        rules = replace(rules, **{name: value for name, value in found.items() if name in RULES})
+    except BadInputError as error:
+        raise BadInputError(error.what, where=f"--set {error.where}", hint=error.hint) from error
+    return rules, {name: value for name, value in found.items() if name in settings}
 
 
 def changes_of(texts: Iterable[str], settings: Mapping[str, Any]) -> dict[str, Any]:

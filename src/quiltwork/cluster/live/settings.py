@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from quiltwork.cluster.changes import DELAYS, RULES, changes_of, fields_of
+from quiltwork.cluster.changes import NO_QUOTAS, changed, fields_of, policy_of
 from quiltwork.cluster.curves import CAPABILITY
 from quiltwork.cluster.forecast import check_forecast
 from quiltwork.cluster.policy.rules import Rules, rules_named
@@ -46,23 +46,15 @@ class Settings:
 
 
 def settings_of(
-    policy: str, changes: Sequence[str] = (), quotas: Mapping[str, int] | None = None, *, gpu_types: tuple[str, ...]
+    policy: str, changes: Sequence[str] = (), quotas: Mapping[str, int] = NO_QUOTAS, *, gpu_types: tuple[str, ...]
 ) -> Settings:
-    """A policy by name, also as ``lyra:headroom=0.1``. changes : ``RULE=VALUE``, fields of Rules, Settings and Delays.
-    quotas : GPUs that teams are guaranteed, where no change says so.
+    """A policy by name, as ``policy_of`` reads it with changes and quotas; changes are of Settings and Delays as well.
 
     Raises BadInputError naming what is known where a name is not.
     """
-    name, _, further = policy.strip().partition(":")
-    given = [*changes, *(part for part in further.split(",") if part.strip())]
-    changed = ({"quotas": dict(quotas)} if quotas else {}) | changes_of(given, _SETTINGS)
-    rules = rules_named(name)
+    rules, own = policy_of(policy, changes, quotas, _SETTINGS)
     try:
-        rules = replace(rules, **{k: v for k, v in changed.items() if k in RULES})
-        usual = Settings(rules=rules, gpu_types=gpu_types)
-        delays = replace(usual.delays, **{k: v for k, v in changed.items() if k in DELAYS})
-        own = {k: v for k, v in changed.items() if k in _SETTINGS and k not in DELAYS}
-        return replace(usual, delays=delays, **own)
+        return changed(Settings(rules=rules, gpu_types=gpu_types), own)
     except BadInputError as error:
         raise BadInputError(error.what, where=f"--set {error.where}", hint=error.hint) from error
 

@@ -7,18 +7,15 @@ lyra:headroom=0.1,reclaim=random    the same but for two rules
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
-from quiltwork.cluster.changes import DELAYS, RULES, changes_of, fields_of
-from quiltwork.cluster.policy.rules import Rules, rules_named
+from quiltwork.cluster.changes import NO_QUOTAS, changed, fields_of, policy_of
+from quiltwork.cluster.policy.rules import Rules
 from quiltwork.cluster.simulate.settings import Settings
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
-
-NO_QUOTAS: Mapping[str, int] = MappingProxyType({})
 
 SETTINGS = fields_of(Settings, but=("gpu_types", "seed"))
 """What may be set of a simulated cluster, beside its rules."""
@@ -35,8 +32,7 @@ class Arm:
 
     def settings_of(self, study: Settings) -> Settings:
         """The study's settings, with those that differ. Raises BadInputError."""
-        delays = replace(study.delays, **{k: v for k, v in self.settings.items() if k in DELAYS})
-        return replace(study, delays=delays, **{k: v for k, v in self.settings.items() if k not in DELAYS})
+        return changed(study, self.settings)
 
     def document(self) -> dict[str, Json]:
         told = dict(self.settings)
@@ -51,15 +47,8 @@ def arm_of(text: str, changes: Sequence[str] = (), quotas: Mapping[str, int] = N
 
     Raises BadInputError naming what is known where a name is not.
     """
-    name, _, own = text.strip().partition(":")
-    rules = rules_named(name)
-    given = [*changes, *(part for part in own.split(",") if part.strip())]
-    changed = ({"quotas": dict(quotas)} if quotas else {}) | changes_of(given, SETTINGS)
-    try:
-        rules = replace(rules, **{k: v for k, v in changed.items() if k in RULES})
-    except BadInputError as error:
-        raise BadInputError(error.what, where=f"--set {error.where}", hint=error.hint) from error
-    return Arm(text.strip(), rules, {k: v for k, v in changed.items() if k in SETTINGS})
+    rules, settings = policy_of(text, changes, quotas, SETTINGS)
+    return Arm(text.strip(), rules, settings)
 
 
 def arms_of(

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quiltwork.cluster.changes import NO_QUOTAS
 from quiltwork.cluster.log import Row, digest
 from quiltwork.cluster.policy.quotas import DEFAULT, check_quotas
 from quiltwork.cluster.simulate.metrics import Metrics, metrics
 from quiltwork.cluster.simulate.simulation import simulate
-from quiltwork.cluster.study.arms import NO_QUOTAS, Arm, arms_of
+from quiltwork.cluster.study.arms import Arm, arms_of
 from quiltwork.cluster.study.results import Results, check_writable, provenance
 from quiltwork.cluster.study.series import story_of
 from quiltwork.cluster.study.study import Study, World, world_of

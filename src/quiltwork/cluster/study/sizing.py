@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from quiltwork.cluster.changes import NO_QUOTAS
 from quiltwork.cluster.demand import Demand
 from quiltwork.cluster.simulate.metrics import Metrics
-from quiltwork.cluster.study.arms import NO_QUOTAS, Arm, arms_of
+from quiltwork.cluster.study.arms import Arm, arms_of
 from quiltwork.cluster.study.comparison import run_arms
 from quiltwork.cluster.study.study import Study, need_of, world_of
 from quiltwork.core.errors import BadInputError
