@@ -5,8 +5,9 @@ What is named here is what users may call. It is imported when it is used: impor
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from quiltwork.core.face import face
 
 if TYPE_CHECKING:
     from quiltwork.cluster.curves import CAPABILITY, read_sia_curves
@@ -34,7 +35,6 @@ _MODULES = {
     "study": ("Arm", "Comparison", "Fleet", "Outcome", "Sizing", "Study", "arm_of", "compare", "whatif"),
     "traces": ("Columns", "read_jobs"),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "CAPABILITY",
@@ -70,12 +70,4 @@ __all__ = [
     "whatif",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = face(__name__, _MODULES)
