@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from quiltwork.cluster.borrowing import Borrowing
 from quiltwork.cluster.capacity import Capacity
 from quiltwork.cluster.displacing import Displacing
 from quiltwork.cluster.forecast import Forecast
-from quiltwork.cluster.job import Job
+from quiltwork.cluster.job import Job, Shape
 from quiltwork.cluster.log import AGAIN
 from quiltwork.cluster.needs import Needs
-from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, place_by
+from quiltwork.cluster.policy.placing import EVERYWHERE, Placement, Way, place_by
 from quiltwork.cluster.policy.preempting import Victim, clear_for
 from quiltwork.cluster.policy.progress import Running, hear
 from quiltwork.cluster.policy.reclaim import Held, reclaim
@@ -223,13 +223,17 @@ class Scheduler:
         for start in admissions(
             self._queue.lines,
             self.cluster.room,
-            lambda shape: self.tiers.ways(shape, self._sharing.any),
+            self._ways,
             depth=self.rules.backfill_depth,
             reserved=self._reserved(kept_for),
             seconds=self._queue.seconds,
         ):
             self._queue.leave(start.job, admitted=True)
             self._begin(start.job, start.placement, revoking=start.revoking)
+
+    def _ways(self, shape: Shape) -> Sequence[Way]:
+        """Where a gang may go without stopping anybody."""
+        return self.tiers.ways(shape, self._sharing.any)
 
     def _kept_for(self) -> int | None:
         """Who waits for servers that no younger job may take."""
@@ -245,7 +249,7 @@ class Scheduler:
         """Start a job for which servers are kept before all others, wherever in its line it stands: others that come
         before it may not use them, and may not be passed over. Whether there is room for it."""
         shape = self.cluster.jobs[number].shape
-        placed = place_by(self.cluster.room, shape, self.tiers.ways(shape, self._sharing.any))
+        placed = place_by(self.cluster.room, shape, self._ways(shape))
         if placed is None:
             return False
         self._queue.leave(number)
@@ -256,7 +260,7 @@ class Scheduler:
         """Whoever is within the quota of its team starts first, in the place of others that borrow if need be."""
         cluster = self.cluster
         for claim in borrowing.claims(
-            lambda shape: self.tiers.ways(shape, self._sharing.any),
+            self._ways,
             lambda shape: self.tiers.base(shape._replace(fungible=False), True),
             reserved=self._reserved(self._reserving.starved(self._queue.keys)),
             seconds=self._queue.seconds,
