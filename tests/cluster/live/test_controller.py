@@ -176,17 +176,6 @@ def test_a_job_that_lies_about_its_steps_is_told_of_and_changes_little(world):
     assert [line for line in world.desk.explain(job)["history"] if "progress" in line] == told
 
 
-def test_what_a_crew_says_is_heard_before_its_workers_ends(world):
-    job = world.elastic(most=2)
-    world.step(times=3)
-    world.crews.said.append(Finished(job))
-    for worker in world.members(job):
-        world.backend.exit(worker)
-    world.step()  # both at once
-    world.step()
-    assert world.state(job) == "done"
-
-
 def test_how_workers_end_does_not_matter_once_the_result_is_written(world):
     job = world.elastic(most=2)
     world.step(times=3)
@@ -242,8 +231,8 @@ def test_nobody_takes_the_place_of_a_worker_of_a_job_that_is_done(world):
 
 
 def test_who_ended_and_said_that_all_is_done_is_no_failure_though_both_are_heard_at_once(world):
-    job = world.elastic()
-    world.step(times=2)
+    job = world.elastic(most=2)
+    world.step(times=3)
     world.crews.said.append(Finished(job))
     for worker in world.members(job):
         world.backend.exit(worker)
