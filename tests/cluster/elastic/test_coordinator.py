@@ -13,8 +13,8 @@ from quiltwork.cluster.elastic import message as m
 from quiltwork.cluster.elastic.coordinator import ATTEMPTS, Coordinator
 
 
-def ready(elastic=True, layout="x"):
-    return m.Ready(1, "127.0.0.1", elastic, "127.0.0.1:1", layout)
+def ready(elastic=True, layout="x", again=False):
+    return m.Ready(1, "127.0.0.1", elastic, "127.0.0.1:1", layout, again)
 
 
 class Workers:
@@ -333,23 +333,48 @@ def test_workers_of_a_link_that_is_gone_are_taken_over_as_they_are():
     plan = m.Plan(7, ("a", "b"), "a")
     for name in ("a",):
         coordinator.connected(name)
-        coordinator.heard(name, ready())
+        coordinator.heard(name, ready(again=True))
         coordinator.heard(name, m.Computing(plan, 40))
     coordinator.want(["a", "b"])
     assert (coordinator.members, coordinator.missing) == (("a", "b"), {"b"})
     assert coordinator.take_orders() == []
     coordinator.connected("b")
-    coordinator.heard("b", ready())
+    coordinator.heard("b", ready(again=True))
     coordinator.heard("b", m.Computing(plan, 40))
     assert (coordinator.missing, coordinator.take_orders()) == (set(), [])
     coordinator.want(["a"])
     assert [order.plan.generation for _, order in coordinator.take_orders()] == [8, 8]
 
 
+def test_nothing_is_begun_with_workers_that_come_back_before_they_have_said_where_they_are():
+    coordinator = Coordinator()
+    plan = m.Plan(1, ("a", "b"), "a")
+    coordinator.want(["a", "b"])
+    for name in ("a", "b"):
+        coordinator.connected(name)
+        coordinator.heard(name, ready(again=True))
+    assert coordinator.take_orders() == []
+    for name in ("a", "b"):
+        coordinator.heard(name, m.Computing(plan, 40))
+    assert (coordinator.members, coordinator.take_orders()) == (("a", "b"), [])
+
+
+def test_workers_that_come_back_with_a_state_start_from_it_and_not_from_a_checkpoint():
+    coordinator = Coordinator()
+    coordinator.want(["a", "b"])
+    for name in ("a", "b"):
+        coordinator.connected(name)
+        coordinator.heard(name, ready(again=True))
+    for name, done in (("a", 40), ("b", 41)):
+        coordinator.heard(name, m.Stalled(0, done, True))
+    begun = [order.plan for _, order in coordinator.take_orders() if isinstance(order, m.Prepare)][-1]
+    assert (begun.source, begun.receivers, begun.restore) == ("b", ("a",), False)
+
+
 def test_one_that_does_not_come_back_is_lost_and_the_rest_goes_on():
     coordinator = Coordinator()
     coordinator.connected("a")
-    coordinator.heard("a", ready())
+    coordinator.heard("a", ready(again=True))
     coordinator.heard("a", m.Computing(m.Plan(7, ("a", "b"), "a"), 40))
     coordinator.want(["a", "b"])
     coordinator.lost("b")
@@ -366,7 +391,7 @@ def test_one_that_computes_in_a_group_that_is_no_more_is_told():
     workers.lose("b")
     coordinator = workers.coordinator
     coordinator.connected("b")
-    coordinator.heard("b", ready())
+    coordinator.heard("b", ready(again=True))
     coordinator.heard("b", m.Computing(workers.plans[1], 0))
     assert ("b", m.Abandon(1)) in coordinator.take_orders()
 
@@ -378,7 +403,7 @@ def test_the_state_of_one_that_was_away_while_the_others_went_on_does_not_count(
     workers.lose("b")
     workers.step()
     workers.coordinator.connected("b")
-    workers.coordinator.heard("b", ready())
+    workers.coordinator.heard("b", ready(again=True))
     workers.coordinator.heard("b", m.Computing(workers.plans[1], 0))
     workers.settle()
     workers.step()
@@ -387,7 +412,7 @@ def test_the_state_of_one_that_was_away_while_the_others_went_on_does_not_count(
     workers.want("a")
     workers.step()
     workers.coordinator.connected("c")
-    workers.coordinator.heard("c", ready())
+    workers.coordinator.heard("c", ready(again=True))
     workers.coordinator.heard("c", m.Stalled(0, 1, True))
     workers.lose("a")
     workers.want("c")

@@ -130,7 +130,9 @@ class Coordinator:
             self._missing.discard(name)
         match said:
             case m.Ready():
-                worker.ready, worker.phase = said, Phase.READY
+                worker.ready = said
+                if not said.again:
+                    worker.phase = Phase.READY
             case m.Computing():
                 self._came_back(name, worker, said)
             case m.Prepared(generation) if self._awaits(generation):

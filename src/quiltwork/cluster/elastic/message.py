@@ -54,6 +54,9 @@ class Ready:
     """``host:port`` of the store that it offers."""
     layout: str
     """A digest of its parameters' names, shapes and types; nothing where it is not elastic."""
+    again: bool = False
+    """Whether it comes back to a link; then it says next where it is (``Computing``, ``Stalled`` or ``Finished``), and
+    nothing is begun with it before it has."""
 
 
 @dataclass(frozen=True)

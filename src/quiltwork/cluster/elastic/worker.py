@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from quiltwork.cluster.elastic import message as m
 from quiltwork.cluster.elastic.contact import Contact, hello_of
@@ -30,7 +31,7 @@ class _Worker:
 
     def __init__(self, settings: WorkerSettings, token: str | None) -> None:
         self.settings, self.inbox = settings, Inbox()
-        self._ready: list[m.FromWorker] = []
+        self._ready: m.Ready | None = None
         self._recall: Callable[[], Sequence[m.FromWorker]] = list
         self._pulse: Callable[[], m.Heartbeat] = lambda: m.Heartbeat(0, time.monotonic() - self._began)
         self._prepare: Callable[[m.Prepare | m.Cancel | m.Abandon | None], None] = lambda order: None
@@ -51,7 +52,7 @@ class _Worker:
     def leave(self) -> None:
         """Ask to be let go at the next boundary. One that has not begun has nothing to lose, and ends at once."""
         self._leaving.set()
-        if not self._ready:
+        if self._ready is None:
             self.contact.part(m.Left())
             os._exit(0)
         self.contact.send(m.Leaving())
@@ -94,15 +95,16 @@ class _Worker:
         self._prepare = prepare
         ready = m.Ready(os.getpid(), settings.host, work.elastic, store, layout)
         # In this order: nothing else may be said before it, whenever the link is lost.
-        self._ready, self._recall = [ready], training.recall
+        self._ready, self._recall = ready, training.recall
         say(ready)
         training.run()
 
     def _recalled(self) -> list[m.FromWorker]:
-        return [*self._ready, *self._recall(), *([m.Leaving()] if self._leaving.is_set() else [])]
+        ready = [] if self._ready is None else [replace(self._ready, again=True)]
+        return [*ready, *self._recall(), *([m.Leaving()] if self._leaving.is_set() else [])]
 
     def _hear(self, order: m.ToWorker) -> None:
-        if isinstance(order, m.End) and not self._ready and not self.failed:
+        if isinstance(order, m.End) and self._ready is None and not self.failed:
             # It has nothing to lose, and may be loading libraries for a while yet. From this thread, which reads what
             # the link says, nobody can wait for the link's end.
             self.contact.send(m.Left())
