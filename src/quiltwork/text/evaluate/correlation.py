@@ -62,8 +62,8 @@ def interval(
 ) -> Estimate:  # fmt: skip
     """A correlation with its percentile bootstrap interval: pairs are drawn anew, with repetition."""
     scores, gold = _checked(scores, gold)
-    drawn = np.concatenate([correlation(scores[at], gold[at]) for at in _draws(len(gold), resamples, seed)])
-    return Estimate(float(correlation(scores, gold)), _quantiles(drawn, confidence))
+    drawn = np.concatenate([correlation(scores[at], gold[at]) for at in draws(len(gold), resamples, seed)])
+    return Estimate(float(correlation(scores, gold)), quantiles(drawn, confidence))
 
 
 def paired_delta(
@@ -78,10 +78,10 @@ def paired_delta(
     drawn = np.concatenate(
         [
             correlation(ours[at], gold[at]) - correlation(theirs[at], gold[at])
-            for at in _draws(len(gold), resamples, seed)
+            for at in draws(len(gold), resamples, seed)
         ]
     )
-    return Estimate(float(correlation(ours, gold) - correlation(theirs, gold)), _quantiles(drawn, confidence))
+    return Estimate(float(correlation(ours, gold) - correlation(theirs, gold)), quantiles(drawn, confidence))
 
 
 def auc(positive: Numbers, negative: Numbers) -> float:
@@ -102,7 +102,7 @@ def _checked(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
     return x, y
 
 
-def _draws(n: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+def draws(n: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
     """Indices (some, n) of pairs drawn with repetition, ``resamples`` rows in all."""
     chance = np.random.default_rng(seed)
     size = max(1, _AT_ONCE // n)
@@ -110,7 +110,8 @@ def _draws(n: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]
         yield chance.integers(n, size=(min(size, resamples - begun), n))
 
 
-def _quantiles(drawn: Numbers, confidence: float) -> Interval:
+def quantiles(drawn: Numbers, confidence: float) -> Interval:
+    """What the middle ``confidence`` of drawn figures lies in; draws without a figure (NaN) are left out."""
     if np.isnan(drawn).all():
         return Interval(float("nan"), float("nan"))
     tail = (1 - confidence) / 2
