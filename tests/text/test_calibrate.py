@@ -1,4 +1,4 @@
-"""Ratings with intervals: that they rise, cover what they promise on pairs like those of the fit, and are kept whole."""
+"""Ratings with intervals: that they rise, cover what they promise on pairs like those of the fit, and are kept."""
 
 from __future__ import annotations
 

@@ -67,10 +67,10 @@ def read_biosses(folder: Path) -> GoldSet:
     lines, said = _lines(text), _lines(gold)
     if len(lines) != 2 * len(said):
         raise BadInputError(f"has {len(lines)} sentences for {len(said)} scores", where=str(text))
-    numbers = [_number(line, f"{gold}: line {at + 1}") for at, line in enumerate(said)]
+    rated = [_number(line, f"{gold}: line {at + 1}") for at, line in enumerate(said)]
     raters = text.with_name(_BIOSSES_RATERS)
-    said_by = _raters(read_columns(raters, _ANNOTATORS), _ANNOTATORS) if raters.is_file() else None
-    return GoldSet("BIOSSES", tuple(zip(lines[::2], lines[1::2], strict=True)), np.array(numbers), said_by)
+    said_by = numbers(read_columns(raters, _ANNOTATORS), _ANNOTATORS) if raters.is_file() else None
+    return GoldSet("BIOSSES", tuple(zip(lines[::2], lines[1::2], strict=True)), np.array(rated), said_by)
 
 
 def read_ctr(folder: Path) -> GoldSet:
@@ -106,8 +106,8 @@ def read_pairs(
 def _of(
     table: Columns, name: str, sentences: Sequence[str], score: str | None, raters: Sequence[str], path: Path
 ) -> GoldSet:
-    said = _raters(table, raters) if raters else None
-    gold = said.mean(axis=1) if score is None and said is not None else _raters(table, [str(score)])[:, 0]
+    said = numbers(table, raters) if raters else None
+    gold = said.mean(axis=1) if score is None and said is not None else numbers(table, [str(score)])[:, 0]
     first, second = (table.texts[column] for column in sentences)
     try:
         return GoldSet(name, tuple(zip(first, second, strict=True)), gold, said)
@@ -115,7 +115,8 @@ def _of(
         raise BadInputError(error.what, where=str(path)) from error
 
 
-def _raters(table: Columns, names: Sequence[str]) -> Numbers:
+def numbers(table: Columns, names: Sequence[str]) -> Numbers:
+    """The named columns (n, k) of a table. Raises BadInputError naming the cell that is not a finite number."""
     return np.array(
         [[_number(text, f"{place}: {name}") for text, place in _cells(table, name)] for name in names], np.float64
     ).T
