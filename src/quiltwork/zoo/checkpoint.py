@@ -52,8 +52,8 @@ def understand(source: Source, config: Mapping[str, Json]) -> Understood:
         groups = group_unknown(tensors)
         names = {(group, name): name for group, members in groups.items() for name in members}
         named = str(config.get("model_type") or UNKNOWN)
-        unservable = (reason,) if reason else ()
-        return Understood(UNKNOWN if reason else named, clean, None, names, unservable, ("stored tensor by tensor",))
+        why = (reason,) if reason else ()
+        return Understood(UNKNOWN if reason else named, clean, None, names, why, ("stored tensor by tensor",))
     where = str(source.root)
     plan = make_plan(family, config, where=f"{where}/config.json")
     fitted: Fitted = fit(plan, tensors, config, where=where)
