@@ -96,7 +96,7 @@ def read_embeddings(body: Mapping[str, Json]) -> _Asked:
         raise UnsupportedError("token ids are not taken", where="input", hint="send texts")
     if isinstance(given, list) and not 1 <= len(given) <= MAX_INPUTS:
         raise BadInputError(f"{len(given)} texts are not 1 to {MAX_INPUTS}", where="input")
-    texts = given if isinstance(given, list) else [given]
+    texts: list[Json] = given if isinstance(given, list) else [given]
     for at, text in enumerate(texts):
         if text == "":
             raise BadInputError("is empty", where=f"input[{at}]" if isinstance(given, list) else "input")

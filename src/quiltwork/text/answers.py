@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json, Part
-from quiltwork.text.align import align
 from quiltwork.text.embedder import Embedded, Vectors, cosines
-from quiltwork.text.scorer import Scores
+from quiltwork.text.opinions import Opinions
 from quiltwork.text.tasks import Asked
 from quiltwork.zoo.types import Model
 
@@ -21,31 +16,6 @@ MATRYOSHKA = ("matryoshka_dimensions", "is_matryoshka")
 """Fields of config.json that say that a vector's beginning is a vector too: the lengths, or that any will do."""
 
 NEARLY_ONE = 1 - 1e-5
-
-
-class Opinions(Protocol):
-    """What is said of pairs besides their score."""
-
-    def ratings(self, scorer: str, scores: Scores) -> Sequence[Json]:
-        """What people would say, per pair: an object of ``value``, ``low``, ``high`` and ``coverage``, or None."""
-        ...
-
-    def polarities(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Json]:
-        """Per pair: an object of ``label`` (same, opposite, unknown) and ``evidence``."""
-        ...
-
-
-@dataclass(frozen=True)
-class NoOpinions:
-    """Nothing but scores."""
-
-    def ratings(self, scorer: str, scores: Scores) -> Sequence[Json]:
-        """None for each."""
-        return [None] * len(scores)
-
-    def polarities(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Json]:
-        """Unknown for each."""
-        return [{"label": "unknown", "evidence": []}] * len(pairs)
 
 
 def answer(
@@ -83,7 +53,8 @@ def answer(
         )
     ]
     if asked.explain:
-        shown = [{**pair, "explain": align(a, b).to_json()} for pair, (a, b) in zip(shown, pairs, strict=True)]
+        found = opinions.explanations(pairs)
+        shown = [{**pair, "explain": explained} for pair, explained in zip(shown, found, strict=True)]
     return Part({"pairs": shown, "usage": usage, **served}, last=True)
 
 

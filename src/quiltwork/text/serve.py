@@ -13,10 +13,11 @@ from quiltwork.core.batcher import Batcher, BatchLimits
 from quiltwork.core.errors import CapacityError, NotFoundError, QuiltworkError
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Caller, Hosted, Input, Json, Part, Sample, Stream, TaskSchema
-from quiltwork.text.answers import Opinions, answer
+from quiltwork.text.answers import answer
 from quiltwork.text.embedder import Embedded, Embedder
 from quiltwork.text.figures import Figures
 from quiltwork.text.hosts import Host, Hosts, told
+from quiltwork.text.opinions import Opinions
 from quiltwork.text.tasks import TASKS, Asked, understand
 from quiltwork.zoo.explain import describe
 from quiltwork.zoo.types import Model

@@ -37,7 +37,11 @@ _PAIR: Mapping[str, Json] = {
         "polarity": {
             "type": "object",
             "description": "Whether one says the opposite of the other, and the words that tell.",
-            "properties": {"label": {"enum": ["same", "opposite", "unknown"]}, "evidence": {"type": "array"}},
+            "properties": {
+                "kind": {"enum": ["same", "opposite", "unknown"]},
+                "overlap": {"type": "number"},
+                "evidence": {"type": "array", "items": {"type": "object"}},
+            },
         },
         "truncated": {"type": "boolean"},
         "explain": {"type": "object"},

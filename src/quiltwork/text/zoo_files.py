@@ -124,6 +124,6 @@ def _array(data: Bytes, dtype: str, shape: list[int], where: str) -> npt.NDArray
         return to_float32(data, dtype).reshape(shape)
     if dtype not in _NUMPY:
         raise BadInputError(f"{dtype} is not read here", where=where)
-    found = data.view(_NUMPY[dtype]).reshape(shape)
+    found: npt.NDArray[np.generic] = data.view(_NUMPY[dtype]).reshape(shape)
     found.flags.writeable = False
     return found
