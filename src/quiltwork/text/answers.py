@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,18 +46,32 @@ def answer(
         truncated = {"a": np.flatnonzero(left.truncated).tolist(), "b": np.flatnonzero(right.truncated).tolist()}
         return Part({"matrix": matrix(left, right), "truncated": truncated, "usage": usage, **served}, last=True)
     pairs = list(zip(asked.left, asked.right, strict=True))
+    said = of_pairs(pairs, left, right, scorer, opinions, explained=asked.explain)
+    return Part({"pairs": said, "usage": usage, **served}, last=True)
+
+
+def of_pairs(
+    pairs: Sequence[tuple[str, str]],
+    left: Embedded,
+    right: Embedded,
+    scorer: str,
+    opinions: Opinions,
+    *,
+    explained: bool = False,
+) -> list[dict[str, Json]]:
+    """Said of each pair: ``score``, ``rating``, ``polarity``, ``truncated``, ``explain`` where asked for."""
     scores = cosines(left, right)
     cut = left.truncated | right.truncated
-    shown = [
+    said: list[dict[str, Json]] = [
         {"score": _number(score), "rating": rating, "polarity": polarity, "truncated": bool(short)}
         for score, rating, polarity, short in zip(
             scores, opinions.ratings(scorer, scores), opinions.polarities(pairs), cut, strict=True
         )
     ]
-    if asked.explain:
-        found = opinions.explanations(pairs)
-        shown = [{**pair, "explain": explained} for pair, explained in zip(shown, found, strict=True)]
-    return Part({"pairs": shown, "usage": usage, **served}, last=True)
+    if not explained:
+        return said
+    explanations = opinions.explanations(pairs)
+    return [{**pair, "explain": explanation} for pair, explanation in zip(said, explanations, strict=True)]
 
 
 def matrix(a: Embedded, b: Embedded) -> list[list[Json]]:

@@ -173,9 +173,7 @@ class TextModels:
 
         def picked(sentences: Sequence[str]) -> Embedded:
             at = np.fromiter((rows[sentence] for sentence in sentences), np.int64, len(sentences))
-            return Embedded(
-                embedded.vectors[at], embedded.known[at], embedded.tokens[at], embedded.used[at], embedded.truncated[at]
-            )
+            return embedded.rows(at)
 
         try:
             return answer(

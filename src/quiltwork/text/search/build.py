@@ -31,7 +31,7 @@ class Graph:
     """
 
     connectivity: int = 16
-    expansion_add: int = 96
+    expansion_add: int = 64
     expansion_search: int = 128
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ def read_meta(folder: Path) -> Meta:
     try:
         found = json.loads((folder / META).read_bytes())
     except FileNotFoundError as error:
-        raise NotFoundError("there is no index here", where=str(folder), hint="quiltwork text search-build") from error
+        raise NotFoundError("there is no index here", where=str(folder), hint="quiltwork text search build") from error
     except OSError as error:
         raise BadInputError(f"cannot be read: {error.strerror}", where=where) from error
     except ValueError as error:
