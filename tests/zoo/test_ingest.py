@@ -150,7 +150,7 @@ def test_unknown_families_are_stored_tensor_by_tensor(zoo: Zoo, saved: Saved, tm
     folder = copy(saved("llama"), tmp_path / "odd")
     edit(folder / "config.json", model_type="oddity", limit=float("inf"))
     added = zoo.add(folder)
-    assert added.model.family == "unknown"
+    assert (added.model.family, added.model.unservable) == ("oddity", ())
     assert "model.layers.1" in [part.name for part in added.model.parts]
     with pytest.raises(UnsupportedError, match="oddity"):
         zoo.chain("odd")
