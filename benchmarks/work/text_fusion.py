@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quiltwork.text.scorer import Scorer
 
 FILE = Path(__file__).with_name("text_choices.json")
-FROZEN = ""
+FROZEN = "1a9a5c9e4b5c88da10b9ba1387bf1086ccf03bca8c42a34e35bb84f0d444e54f"
 TRAINED = "QUILTWORK_TRAINED"
 """Environment variable: the folder of trained models, a folder for each seed."""
 Choices = Mapping[str, Any]
