@@ -45,6 +45,7 @@ def task():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_task_of_mteb_gives_the_correlation_of_our_cosines(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     mteb = pytest.importorskip("mteb")
