@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.text.scorer import Mean
 
 PAIRS = [("0", ""), ("1", ""), ("2", "")]
 
@@ -43,17 +44,16 @@ def test_other_choices_are_refused(tmp_path, monkeypatch):
         text_fusion.frozen()
 
 
-def test_a_recipe_of_scorers_and_one_of_their_scores_are_the_same():
-    from text_similarity import mean_of
-    from work.text_fusion import composed
+def test_recipes_are_the_plain_means_that_the_room_offers():
+    from work.text_fusion import with_recipes
 
-    parts = {"a": Told("a", (0.0, 0.5, 1.0)), "b": Told("b", (1.0, 0.5, np.nan)), "c": Told("c", (0.0, 0.0, 0.3))}
-    recipe = {"mean": ["a", {"mean": ["b", "c"]}]}
-    scorer = composed(recipe, parts)
-    assert scorer.name == "mean(a, mean(b, c))"
-    expected = mean_of(recipe, {name: part(PAIRS) for name, part in parts.items()})
-    assert scorer(PAIRS) == pytest.approx(expected)
-    assert expected == pytest.approx([0.25, 0.375, 0.65])
+    a, b, c = Told("a", (0.0, 0.5, 1.0)), Told("b", (1.0, 0.5, np.nan)), Told("c", (0.0, 0.0, 0.3))
+    choices = {"unsupervised": {"mean": ["a", "b"]}, "with_encoder": {"mean": ["unsupervised", "c"]}}
+    found = with_recipes(choices, {scorer.name: scorer(PAIRS) for scorer in (a, b, c)})
+    own = Mean("unsupervised", (a, b))
+    assert found["unsupervised"] == pytest.approx(own(PAIRS))
+    assert found["with_encoder"] == pytest.approx(Mean("with_encoder", (own, c))(PAIRS))
+    assert found["with_encoder"] == pytest.approx([0.25, 0.25, 0.65])
 
 
 def test_trained_vectors_that_are_not_there_are_named(tmp_path):
