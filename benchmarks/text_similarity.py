@@ -1,9 +1,9 @@
 """How well fused scores agree with what people say: BIOSSES, on which nothing was chosen, and CTR, on which all was.
 
 Every choice is in ``work/text_choices.json``, whose digest is checked and printed. Unsupervised scores are plain means:
-of a measure of words and word vectors that were trained on the corpora (three seeds; figures are their mean), and of
-those with all-MiniLM-L6-v2. The regression is on the same scores; on BIOSSES it is judged as the paper did (P1, for
-comparison only) and fitted on CTR alone (P3), and in the rows also the ways between.
+of a measure of words, tf-idf counted on the corpora, and word vectors trained on them (three seeds; figures are their
+mean); and of that mean with all-MiniLM-L6-v2. The regression is on the same two; on BIOSSES it is judged as the paper
+did (P1, for comparison only) and fitted on CTR alone (P3), and in the rows also the ways between.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OWN_BIOSSES, OWN_CTR = "text.unsupervised_biosses", "text.unsupervised_ctr"
 ENCODER_BIOSSES, ENCODER_CTR = "text.with_encoder_biosses", "text.with_encoder_ctr"
 P1, P3, COVERAGE = "text.p1_protocol", "text.p3_transfer", "text.conformal_coverage"
-OWN = "words + vectors trained here, no pretrained weights, no labels"
+OWN = "words, tf-idf, vectors trained here; no pretrained weights, no labels"
 
 
 def claimed(name: str, title: str, reach: float, unit: str = "r") -> Claim:
@@ -43,7 +43,6 @@ CLAIMS = (
     claimed(P3, "r on BIOSSES of a regression on the same scores that was fitted on CTR", 0.895),
     claimed(COVERAGE, "share of BIOSSES's ratings in the 90 % interval fitted on CTR", 0.85, "of pairs"),
 )
-SCORES = ("words", "own", "with encoder")
 RESAMPLES, DEALS = 5_000, 100
 FEW = 10
 """Of those, a quick run takes this part."""
@@ -53,15 +52,15 @@ Figures = dict[str, list[float]]
 def run(context: Context) -> Mapping[str, Outcome]:
     """Each seed's vectors with everything else; figures are means over seeds."""
     from quiltwork.text.evaluate.gold import read_biosses, read_ctr
-    from work.text_fusion import basic, frozen, trained_folders
+    from work.text_fusion import fixed_scorers, frozen, trained_folders
 
     if context.data is None:
         raise NotFoundError("needs the gold sets", where="text", hint="set QUILTWORK_DATA to the folder of real data")
     choices, digest = frozen()
     folders = trained_folders(choices)
     golds = {gold.name: gold for gold in (read_biosses(context.data / "text"), read_ctr(context.data / "text"))}
+    scorers = fixed_scorers(choices, context.data, context.progress)
     context.progress("measures of words and the encoder")
-    scorers = basic(choices)
     fixed = {name: {part: s(gold.pairs) for part, s in scorers.items()} for name, gold in golds.items()}
     figures: Figures = {}
     rows: list[Mapping[str, Json]] = []
@@ -83,13 +82,12 @@ def _one_seed(
     from quiltwork.text.evaluate.correlation import pearson
     from quiltwork.text.evaluate.peers import PAPER_COLUMNS, PAPER_FILE, read_scores
     from work.text_figures import rows_of
-    from work.text_fusion import vectors
+    from work.text_fusion import vectors, with_recipes
 
     assert context.data is not None
     scorer = vectors(choices, folder)
-    parts = {name: {**fixed[name], "vectors": scorer(gold.pairs)} for name, gold in golds.items()}
-    fused = {name: {recipe: mean_of(choices[recipe], held) for recipe in ("unsupervised", "with_encoder")}
-             for name, held in parts.items()}  # fmt: skip
+    parts = {name: with_recipes(choices, {**fixed[name], "vectors": scorer(gold.pairs)})
+             for name, gold in golds.items()}  # fmt: skip
     rows: list[Mapping[str, Json]] = []
     resamples = RESAMPLES // FEW if context.quick else RESAMPLES
     for name, gold in golds.items():
@@ -98,12 +96,12 @@ def _one_seed(
         authors = read_scores(file, PAPER_COLUMNS, len(gold)) if biosses else {}
         for recipe, claim in (("unsupervised", OWN_BIOSSES if biosses else OWN_CTR),
                               ("with_encoder", ENCODER_BIOSSES if biosses else ENCODER_CTR)):  # fmt: skip
-            note(figures, claim, pearson(fused[name][recipe], gold.gold))
+            note(figures, claim, pearson(parts[name][recipe], gold.gold))
         note(figures, f"vectors alone, {name}", pearson(np.nan_to_num(parts[name]["vectors"]), gold.gold))
-        told = rows_of(gold, {**parts[name], **fused[name]}, authors, context.seed, resamples)
+        told = rows_of(gold, parts[name], authors, context.seed, resamples)
         rows += [{**row, "table": f"{row['table']}, seed {seed}"} for row in told]
     rows += _supervised(context, choices, golds, parts, seed, figures)
-    return rows + _conformal(choices, golds, fused, seed, figures)
+    return rows + _conformal(choices, golds, parts, seed, figures)
 
 
 def _supervised(
@@ -142,29 +140,22 @@ def _protocol_row(
 
 
 def _conformal(
-    choices: Mapping[str, Any], golds: Mapping[str, GoldSet], fused: Mapping[str, Mapping[str, Any]], seed: int,
+    choices: Mapping[str, Any], golds: Mapping[str, GoldSet], parts: Mapping[str, Mapping[str, Any]], seed: int,
     figures: Figures,
 ) -> list[Mapping[str, Json]]:  # fmt: skip
     """Ratings of BIOSSES by a calibration that was fitted on CTR, beside one annotator's."""
     from quiltwork.text.calibrate import fit_calibration
 
     told, biosses, ctr = choices["calibration"], golds["BIOSSES"], golds["CTR"]
-    fitted = fit_calibration(told["score"], fused["CTR"][told["score"]], ctr.gold, seed=told["seed"],
+    fitted = fit_calibration(told["score"], parts["CTR"][told["score"]], ctr.gold, seed=told["seed"],
                              kind=told["kind"], coverage=told["coverage"])  # fmt: skip
-    rated = fitted(fused["BIOSSES"][told["score"]])
+    rated = fitted(parts["BIOSSES"][told["score"]])
     covered = float(((rated.low <= biosses.gold) & (biosses.gold <= rated.high)).mean())
     note(figures, COVERAGE, covered)
     return [{"table": "ratings by CTR's calibration, on BIOSSES", "seed": seed, "coverage": round(covered, 3),
              "asked for": told["coverage"], "mean width": round(float((rated.high - rated.low).mean()), 3),
              "mean error": round(float(np.abs(rated.value - biosses.gold).mean()), 3),
              "one annotator's": round(biosses.one_annotators_error() or 0.0, 3)}]  # fmt: skip
-
-
-def mean_of(recipe: Any, parts: Mapping[str, Any]) -> Any:
-    """What ``composed`` gives, of scores that are there already; those that say nothing are left out."""
-    if isinstance(recipe, str):
-        return parts[recipe]
-    return np.nanmean([mean_of(one, parts) for one in recipe["mean"]], axis=0)
 
 
 def note(figures: Figures, name: str, value: float | None) -> None:

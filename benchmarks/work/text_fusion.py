@@ -1,6 +1,7 @@
 """The scorers that the room's figures are of: chosen on CTR, and frozen before BIOSSES was looked at.
 
-``text_choices.json`` holds every choice; ``FROZEN`` is its digest. A figure of other choices is another figure.
+``text_choices.json`` holds every choice; ``FROZEN`` is its digest. A figure of other choices is another figure. A
+recipe is the name of a score or of another recipe, or ``{"mean": [...]}`` of recipes.
 """
 
 from __future__ import annotations
@@ -8,21 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.core.progress import Say, ignore
 
 if TYPE_CHECKING:
     from quiltwork.text.scorer import Scorer
 
 FILE = Path(__file__).with_name("text_choices.json")
-FROZEN = ""
+FROZEN = "05a1e0daa91048c5c7fa5f79e3f2ced29e78688bee29599c22ec8ed63aea2ec0"
 TRAINED = "QUILTWORK_TRAINED"
-"""Environment variable: the folder of trained models, a folder for each seed."""
+"""Environment variable: the folder of trained models, in which each seed has one."""
+RECIPES = ("unsupervised", "with_encoder")
 Choices = Mapping[str, Any]
-Named = dict[str, "Scorer"]
 
 
 def frozen() -> tuple[Choices, str]:
@@ -41,7 +47,9 @@ def digest(choices: Choices) -> str:
 
 def strings(choices: Choices) -> Scorer:
     """The scorer that needs no training."""
-    return composed(choices["strings"], {name: _words(name) for name in _named(choices["strings"])})
+    from quiltwork.text.evaluate.candidates import words
+
+    return words(choices["strings"])
 
 
 def trained_folders(choices: Choices, environment: Mapping[str, str] = os.environ) -> dict[int, Path]:
@@ -55,53 +63,61 @@ def trained_folders(choices: Choices, environment: Mapping[str, str] = os.enviro
     return folders
 
 
-def composed(recipe: Any, parts: Mapping[str, Scorer]) -> Scorer:
-    """A scorer by name, or ``{"mean": [...]}`` of such."""
-    from quiltwork.text.scorer import Mean
-
-    if isinstance(recipe, str):
-        return parts[recipe]
-    scorers = tuple(composed(one, parts) for one in recipe["mean"])
-    return Mean(f"mean({', '.join(scorer.name for scorer in scorers)})", scorers)
-
-
-def basic(choices: Choices) -> Named:
-    """Scorers that hang on no training seed: measures of words, and the packaged encoder."""
+def fixed_scorers(choices: Choices, data: Path, say: Say = ignore) -> dict[str, Scorer]:
+    """Scorers that hang on no training seed: the measure of words, tf-idf of the corpora, the packaged encoder."""
     from quiltwork.text.evaluate.models import PACKAGED, open_model
     from quiltwork.text.scorer import Cosine
 
-    wanted = [name for recipe in ("unsupervised", "with_encoder", "hybrid") for name in _named(choices[recipe])]
-    found: Named = {name: _words(name) for name in dict.fromkeys(wanted) if name not in ("vectors", "encoder")}
-    return found | {"encoder": Cosine(open_model(PACKAGED, name="encoder"))}
+    say("counting the words of the corpora")
+    return {
+        choices["strings"]: strings(choices),
+        "tfidf": tfidf(choices["tfidf"], data),
+        "encoder": Cosine(open_model(PACKAGED, name="encoder")),
+    }
+
+
+def tfidf(told: Mapping[str, Any], data: Path) -> Scorer:
+    """The cosine of word counts, weighed by how few sentences of the corpora have a word."""
+    from quiltwork.text.corpus import read_corpus
+    from quiltwork.text.pipeline import pipeline_named
+    from quiltwork.text.scorer import Words
+    from quiltwork.text.tfidf import TfIdf
+
+    pipeline = pipeline_named(told["pipeline"])
+    # Twenty million words, and few different ones.
+    quick = pipeline if pipeline.stem is None else replace(pipeline, stem=cache(pipeline.stem))
+    paths = [data / "text" / "corpus" / f"{name}.txt.xz" for name in told["corpora"]]
+    sentences = (sentence for document in read_corpus(paths) for sentence in document.sentences)
+    return Words("tfidf", TfIdf.fit(quick(sentence).tokens for sentence in sentences), pipeline)
 
 
 def vectors(choices: Choices, folder: Path) -> Scorer:
     """The cosine of one seed's word vectors, pooled as was chosen."""
-    from quiltwork.text.evaluate.models import Named as Renamed
+    from quiltwork.text.evaluate.models import Named
     from quiltwork.text.files import Folder
     from quiltwork.text.scorer import Cosine
     from quiltwork.text.vectors.pooling import load_word_embedder
 
-    embedder = load_word_embedder(Folder(folder), pooling(choices["vectors"]["pooling"]))
-    return Cosine(Renamed("vectors", embedder))
+    return Cosine(Named("vectors", load_word_embedder(Folder(folder), pooling(choices["vectors"]["pooling"]))))
 
 
 def pooling(told: Any) -> Any:
     """A pooling by its name, or with some of its fields replaced."""
-    from dataclasses import replace
-
     from quiltwork.text.vectors.pooling import pooling_named
 
     return pooling_named(told) if isinstance(told, str) else replace(pooling_named(told["name"]), **told["with"])
 
 
-def _named(recipe: Any) -> Iterable[str]:
+def with_recipes(choices: Choices, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores (n,) by name, and those of the recipes besides."""
+    found = dict(parts)
+    for recipe in RECIPES:
+        found[recipe] = mean_of(choices[recipe], found)
+    return found
+
+
+def mean_of(recipe: Any, parts: Mapping[str, Any]) -> Any:
+    """The scores (n,) of a recipe: a plain mean of those that say something."""
     if isinstance(recipe, str):
-        return [recipe]
-    return [name for one in (recipe["mean"] if isinstance(recipe, dict) else recipe) for name in _named(one)]
-
-
-def _words(name: str) -> Scorer:
-    from quiltwork.text.evaluate.candidates import words
-
-    return words(name)
+        return parts[recipe]
+    return np.nanmean([mean_of(one, parts) for one in recipe["mean"]], axis=0)

@@ -76,6 +76,18 @@ PROMISED = {
     "cluster.muri_srtf_jct": (at_most(1.01), "ours/baseline", False),
     "cluster.simulator_error": (at_most(1.05), "ours/baseline", False),
     "text.own_vectors": (at_least(0.83), "ours/baseline", False),
+    "text.table1_jaccard": (at_most(1.001), "ours/baseline", False),
+    "text.table1_qgram": (at_most(1.001), "ours/baseline", False),
+    "text.table1_jaccard_pairs": (at_most(1.001), "ours/baseline", False),
+    "text.table1_qgram_pairs": (at_most(1.001), "ours/baseline", False),
+    "text.strings_only": (at_least(0.817), "ours/baseline", False),
+    "text.unsupervised_biosses": (at_least(0.88), "ours/baseline", False),
+    "text.unsupervised_ctr": (at_least(0.85), "ours/baseline", False),
+    "text.with_encoder_biosses": (at_least(0.90), "ours/baseline", False),
+    "text.with_encoder_ctr": (at_least(0.885), "ours/baseline", False),
+    "text.p1_protocol": (at_least(0.905), "ours/baseline", False),
+    "text.p3_transfer": (at_least(0.895), "ours/baseline", False),
+    "text.conformal_coverage": (at_least(0.85), "ours/baseline", False),
 }
 
 

@@ -15,6 +15,8 @@ from quiltwork.text.calibrate import (
     save_calibration,
     shipped_calibration,
 )
+from quiltwork.text.evaluate.candidates import words
+from quiltwork.text.evaluate.gold import read_ctr
 
 
 def said(n, seed, noise=0.5):
@@ -116,3 +118,21 @@ def test_a_file_that_holds_something_else(tmp_path, change, told):
 def test_none_is_shipped_for_what_is_not_known():
     with pytest.raises(NotFoundError, match="none is shipped for 'mine'"):
         shipped_calibration("mine")
+
+
+@pytest.mark.parametrize("scorer", ["liblock", "lexical", "all-MiniLM-L6-v2", "lexical+all-MiniLM-L6-v2"])
+def test_what_is_shipped_is_a_line_that_names_its_scorer(scorer):
+    shipped = shipped_calibration(scorer)
+    assert (shipped.scorer, shipped.ratings, shipped.coverage) == (scorer, (0.0, 4.0), 0.9)
+    assert len(shipped.scores) == 2
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("scorer", ["liblock", "lexical"])
+def test_what_is_shipped_is_what_fitting_on_ctr_gives(data_dir, scorer):
+    pytest.importorskip("nltk")
+    gold = read_ctr(data_dir / "text")
+    fitted = fit_calibration(scorer, words(scorer)(gold.pairs), gold.gold, seed=0)
+    shipped = shipped_calibration(scorer)
+    assert shipped.scores == pytest.approx(fitted.scores, abs=1e-6)
+    assert shipped.margin == pytest.approx(fitted.margin, abs=1e-6)

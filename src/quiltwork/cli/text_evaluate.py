@@ -69,16 +69,16 @@ def evaluate(
 ) -> None:
     """Hold measures of words, RapidFuzz's, models and means of them against pairs that people have rated: Pearson's r
     with its interval, Spearman's rho, differences from baselines, and a regression on them judged in three ways."""
-    from quiltwork.text.evaluate.report import document
-    from quiltwork.text.evaluate.report import evaluate as run
+    from quiltwork.text.evaluate.report import document, evaluate_scorers
 
     golds = _golds(biosses, ctr, pairs or [], first, second, score, rater or [])
     asked = [_model(text, False) for text in model or []] + [_model(text, True) for text in encoder or []]
     with narration("evaluating") as say:
         candidates, hybrid = _candidates(asked)
         published = _published(biosses, golds)
-        reports = run(golds, candidates, seed=seed, hybrid=hybrid, published=published, baselines=baseline or [],
-                      resamples=resamples, deals=deals, ridge=ridge, say=say)  # fmt: skip
+        reports = evaluate_scorers(golds, candidates, seed=seed, hybrid=hybrid, published=published,
+                                   baselines=baseline or [], resamples=resamples, deals=deals, ridge=ridge,
+                                   say=say)  # fmt: skip
         say("looking for the gold sentences in the corpus")
         scans = _scans(golds, corpus or [])
     curve = _curve(asked, candidates, reports)

@@ -10,26 +10,62 @@ from typing import TYPE_CHECKING
 from quiltwork.core.face import face
 
 if TYPE_CHECKING:
+    from quiltwork.text.calibrate import (
+        Calibration,
+        fit_calibration,
+        load_calibration,
+        save_calibration,
+        shipped_calibration,
+    )
     from quiltwork.text.corpus import Document, read_corpus
+    from quiltwork.text.evaluate.gold import GoldSet, read_biosses, read_ctr, read_pairs
+    from quiltwork.text.evaluate.models import open_model
+    from quiltwork.text.evaluate.mteb import MtebEncoder
+    from quiltwork.text.evaluate.report import evaluate_scorers
     from quiltwork.text.explanation import explain
     from quiltwork.text.factory import text_servable
+    from quiltwork.text.hybrid import Hybrid, fit_hybrid, load_regression, save_regression
     from quiltwork.text.measure import Measure
     from quiltwork.text.measures import MEASURES, measure_named, similarity
     from quiltwork.text.models import default_folder, load, model_at
     from quiltwork.text.pipeline import PIPELINES, Pipeline, Prepared, pipeline_named
+    from quiltwork.text.scorer import Cosine, Mean, Words
     from quiltwork.text.stops import STOP_LISTS, StopList, stop_list
     from quiltwork.text.tfidf import TfIdf
+    from quiltwork.text.tfidf_file import load_tfidf, save_tfidf
     from quiltwork.text.vectors.model import WordVectors
     from quiltwork.text.vectors.pooling import POOLINGS, PooledVectors, Pooling, load_word_embedder, pooling_named
     from quiltwork.text.vectors.training import text_vectors
 
 _MODULES = {
+    "calibrate": (
+        "Calibration",
+        "fit_calibration",
+        "load_calibration",
+        "save_calibration",
+        "shipped_calibration",
+    ),
     "corpus": (
         "Document",
         "read_corpus",
     ),
+    "evaluate.gold": (
+        "GoldSet",
+        "read_biosses",
+        "read_ctr",
+        "read_pairs",
+    ),
+    "evaluate.models": ("open_model",),
+    "evaluate.mteb": ("MtebEncoder",),
+    "evaluate.report": ("evaluate_scorers",),
     "explanation": ("explain",),
     "factory": ("text_servable",),
+    "hybrid": (
+        "Hybrid",
+        "fit_hybrid",
+        "load_regression",
+        "save_regression",
+    ),
     "measure": ("Measure",),
     "measures": (
         "MEASURES",
@@ -47,12 +83,21 @@ _MODULES = {
         "Prepared",
         "pipeline_named",
     ),
+    "scorer": (
+        "Cosine",
+        "Mean",
+        "Words",
+    ),
     "stops": (
         "STOP_LISTS",
         "StopList",
         "stop_list",
     ),
     "tfidf": ("TfIdf",),
+    "tfidf_file": (
+        "load_tfidf",
+        "save_tfidf",
+    ),
     "vectors.model": ("WordVectors",),
     "vectors.pooling": (
         "POOLINGS",
@@ -69,8 +114,14 @@ __all__ = [
     "PIPELINES",
     "POOLINGS",
     "STOP_LISTS",
+    "Calibration",
+    "Cosine",
     "Document",
+    "GoldSet",
+    "Hybrid",
+    "Mean",
     "Measure",
+    "MtebEncoder",
     "Pipeline",
     "PooledVectors",
     "Pooling",
@@ -78,15 +129,30 @@ __all__ = [
     "StopList",
     "TfIdf",
     "WordVectors",
+    "Words",
     "default_folder",
+    "evaluate_scorers",
     "explain",
+    "fit_calibration",
+    "fit_hybrid",
     "load",
+    "load_calibration",
+    "load_regression",
+    "load_tfidf",
     "load_word_embedder",
     "measure_named",
     "model_at",
+    "open_model",
     "pipeline_named",
     "pooling_named",
+    "read_biosses",
     "read_corpus",
+    "read_ctr",
+    "read_pairs",
+    "save_calibration",
+    "save_regression",
+    "save_tfidf",
+    "shipped_calibration",
     "similarity",
     "stop_list",
     "text_servable",

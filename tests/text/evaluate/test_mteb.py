@@ -45,6 +45,7 @@ def task():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_task_of_mteb_gives_the_correlation_of_our_cosines(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     mteb = pytest.importorskip("mteb")
@@ -59,7 +60,7 @@ def test_a_task_of_mteb_gives_the_correlation_of_our_cosines(tmp_path, monkeypat
     a, b, gold = zip(*ROWS, strict=True)
     ours = np.nan_to_num(cosines(Letters().embed(a), Letters().embed(b)))
     assert scores["pearson"] == pytest.approx(pearsonr(ours, gold).statistic, abs=1e-5)
-    assert scores["cosine_spearman"] == pytest.approx(spearmanr(ours, gold).statistic, abs=1e-5)
+    assert scores["spearman"] == pytest.approx(spearmanr(ours, gold).statistic, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -77,10 +77,13 @@ def _runs(words: Sequence[str], run: int) -> set[tuple[str, ...]]:
 def _shared(line: str, run: int, vocabulary: frozenset[str], owners: dict[tuple[str, ...], list[int]]) -> Counter[int]:
     """How many distinct runs of each sentence the line has."""
     words = _WORD.findall(line.lower())
+    # A byte for each word, so that looking for known ones in a row is one search and no loop.
+    known, row = bytes(map(vocabulary.__contains__, words)), b"\1" * run
     found: set[tuple[str, ...]] = set()
-    known = 0
-    for at, word in enumerate(words):
-        known = known + 1 if word in vocabulary else 0
-        if known >= run and (words_here := tuple(words[at - run + 1 : at + 1])) in owners:
+    at = known.find(row)
+    while at >= 0:
+        words_here = tuple(words[at : at + run])
+        if words_here in owners:
             found.add(words_here)
+        at = known.find(row, at + 1)
     return Counter(owner for words_here in found for owner in owners[words_here])

@@ -16,8 +16,10 @@ class MtebEncoder:
     """mteb's encoder protocol (2.26) around an embedder; similarity is the cosine.
 
     Prompts are not used: an embedder knows its own. A sentence of which nothing is known has a vector of zeros, and so
-    the cosine 0 with any other. revision : of the model, where results are kept. training_sets : names of mteb's
-    datasets that the model was trained on, none if it is known to be none. Raises QuiltworkError without mteb.
+    the cosine 0 with any other in ``pearson`` and ``spearman``; mteb's ``cosine_`` figures take it for 0.5.
+
+    revision : of the model, where results are kept. training_sets : names of mteb's datasets that the model was trained
+    on; None where that is not known. Raises QuiltworkError without mteb.
     """
 
     def __init__(

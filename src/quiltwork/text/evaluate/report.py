@@ -37,7 +37,7 @@ class SetReport:
         return next((line for line in self.lines if self.kinds[line.name] == kind), None)
 
 
-def evaluate(
+def evaluate_scorers(
     golds: Sequence[GoldSet],
     candidates: Sequence[Candidate],
     *,
