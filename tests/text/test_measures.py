@@ -111,8 +111,8 @@ def test_stemmed_liblock_is_what_is_measured_unless_another_is_named():
 
 
 def test_a_measure_that_is_not_there_is_refused_by_name():
-    with pytest.raises(BadInputError, match="'cosine' is not one of jaccard, qgram, block, liblock, levenshtein"):
-        measure_named("cosine")
+    with pytest.raises(BadInputError, match="'manhattan' is not one of jaccard, qgram, block, liblock, cosine, soft, lexical"):
+        measure_named("manhattan")
     with pytest.raises(BadInputError, match=r"it is fitted on a collection: TfIdf\.fit"):
         measure_named("tfidf")
 

@@ -10,12 +10,16 @@ from quiltwork.text.fuzzy import FUZZY, fuzzy
 from quiltwork.text.measure import Measure
 from quiltwork.text.overlap import block, jaccard, liblock, qgram
 from quiltwork.text.pipeline import Pipeline, pipeline_named
+from quiltwork.text.soft import cosine, lexical, soft
 
 MEASURES: Mapping[str, Callable[[], Measure]] = {
     "jaccard": lambda: jaccard,
     "qgram": lambda: qgram,
     "block": lambda: block,
     "liblock": lambda: liblock,
+    "cosine": lambda: cosine,
+    "soft": lambda: soft,
+    "lexical": lambda: lexical,
     **{name: partial(fuzzy, name) for name in FUZZY},
 }
 """Measures that need no collection; ``TfIdf.fit`` makes one that does."""
