@@ -26,7 +26,7 @@ def lazy_group(commands: Mapping[str, Command]) -> type[TyperGroup]:
     class LazyGroup(TyperGroup):
         def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
             name, shown, rest = super().resolve_command(ctx, args)
-            return name, shown if name not in commands else load_command(name, commands[name]), rest
+            return name, shown if name is None or name not in commands else load_command(name, commands[name]), rest
 
     return LazyGroup
 
