@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from quiltwork.core.face import face
 
 if TYPE_CHECKING:
+    from quiltwork.text.corpus import Document, read_corpus
     from quiltwork.text.explanation import explain
     from quiltwork.text.factory import text_servable
     from quiltwork.text.measure import Measure
@@ -18,36 +19,78 @@ if TYPE_CHECKING:
     from quiltwork.text.pipeline import PIPELINES, Pipeline, Prepared, pipeline_named
     from quiltwork.text.stops import STOP_LISTS, StopList, stop_list
     from quiltwork.text.tfidf import TfIdf
+    from quiltwork.text.vectors.model import WordVectors
+    from quiltwork.text.vectors.pooling import POOLINGS, PooledVectors, Pooling, load_word_embedder, pooling_named
+    from quiltwork.text.vectors.training import text_vectors
 
 _MODULES = {
+    "corpus": (
+        "Document",
+        "read_corpus",
+    ),
     "explanation": ("explain",),
     "factory": ("text_servable",),
     "measure": ("Measure",),
-    "measures": ("MEASURES", "measure_named", "similarity"),
-    "models": ("default_folder", "load", "model_at"),
-    "pipeline": ("PIPELINES", "Pipeline", "Prepared", "pipeline_named"),
-    "stops": ("STOP_LISTS", "StopList", "stop_list"),
+    "measures": (
+        "MEASURES",
+        "measure_named",
+        "similarity",
+    ),
+    "models": (
+        "default_folder",
+        "load",
+        "model_at",
+    ),
+    "pipeline": (
+        "PIPELINES",
+        "Pipeline",
+        "Prepared",
+        "pipeline_named",
+    ),
+    "stops": (
+        "STOP_LISTS",
+        "StopList",
+        "stop_list",
+    ),
     "tfidf": ("TfIdf",),
+    "vectors.model": ("WordVectors",),
+    "vectors.pooling": (
+        "POOLINGS",
+        "PooledVectors",
+        "Pooling",
+        "load_word_embedder",
+        "pooling_named",
+    ),
+    "vectors.training": ("text_vectors",),
 }
 
 __all__ = [
     "MEASURES",
     "PIPELINES",
+    "POOLINGS",
     "STOP_LISTS",
+    "Document",
     "Measure",
     "Pipeline",
+    "PooledVectors",
+    "Pooling",
     "Prepared",
     "StopList",
     "TfIdf",
+    "WordVectors",
     "default_folder",
     "explain",
     "load",
+    "load_word_embedder",
     "measure_named",
     "model_at",
     "pipeline_named",
+    "pooling_named",
+    "read_corpus",
     "similarity",
     "stop_list",
     "text_servable",
+    "text_vectors",
 ]
 
 __getattr__, __dir__ = face(__name__, _MODULES)
