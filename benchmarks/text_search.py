@@ -1,6 +1,6 @@
 """Search in a million sentences on this machine: how long the slowest take, how many are found, what memory it takes.
 
-100,000 texts are real (half of them sentences, half windows of two, of the corpus in ``$QUILTWORK_DATA``), encoded with
+100,000 texts are real (a fifth of them windows of two sentences, of the corpus in ``$QUILTWORK_DATA``), encoded with
 all-MiniLM-L6-v2; the others are those again with noise, a cosine of about 0.89 away. Queries are other sentences of the
 corpus, one at a time, text in and text out, timed by who asks. The exact answer is that of all vectors in the index.
 Encoding takes longest; ``$QUILTWORK_BENCH_WORK`` names a folder to keep its result in.
@@ -34,7 +34,7 @@ K, ROUNDS = 10, 5
 def run(context: Context) -> Mapping[str, Outcome]:
     """Build, then ask every query once in each round; every round gives a sample of each claim."""
     from quiltwork.text.models import DEFAULT, model_at
-    from quiltwork.text.search.build import weave
+    from quiltwork.text.search.building import weave
     from quiltwork.text.search.index import Index
 
     if context.data is None:

@@ -18,14 +18,14 @@ from quiltwork.text.embedder import Embedder, Vectors
 CORPORA = ("elife.ccby", "evinf.ccby", "smallbio", "coronaml")
 KEEP = "QUILTWORK_BENCH_WORK"
 """Environment variable: a folder where encoded sentences are kept between runs; encoding takes longest."""
-SHORTEST, LONGEST = 30, 400
+SHORTEST, LONGEST = 30, 250
 """Characters of a sentence that is taken."""
 APART = 0.5
 """Length of the noise that is added to a real sentence's vector of length 1: the cosine of the two is about 0.89."""
 
 
 def texts(data: Path, count: int, queries: int, seed: int) -> tuple[list[str], list[str]]:
-    """``count`` texts, half of them sentences and half windows of two, and ``queries`` other sentences."""
+    """``count`` texts, four fifths sentences and the others windows of two; and ``queries`` other sentences."""
     from quiltwork.text.corpus import read_corpus
 
     files = [data / "text" / "corpus" / f"{name}.txt.xz" for name in CORPORA]
@@ -35,9 +35,9 @@ def texts(data: Path, count: int, queries: int, seed: int) -> tuple[list[str], l
         singles += fit
         windows += [f"{a} {b}" for a, b in pairwise(fit)]
     draw = random.Random(seed)
-    singles = draw.sample(list(dict.fromkeys(singles)), count - count // 2 + queries)
+    singles = draw.sample(list(dict.fromkeys(singles)), count - count // 5 + queries)
     asked, kept = singles[:queries], singles[queries:]
-    return kept + draw.sample(windows, count // 2), asked
+    return kept + draw.sample(windows, count // 5), asked
 
 
 def encoded(sentences: Sequence[str], embedder: Embedder, scratch: Path, say: Say) -> Vectors:

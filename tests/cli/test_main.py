@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import quiltwork
-from quiltwork import cli
 from quiltwork.cli import COMMANDS, Command, main
+from quiltwork.cli.lazy import load_command
 
 
 @pytest.fixture
@@ -126,4 +126,4 @@ def test_a_command_ends_with_zero(run, command):
 
 def test_everything_in_the_table_can_be_loaded():
     for name in COMMANDS:
-        assert cli._load(name) is not None
+        assert load_command(name, COMMANDS[name]) is not None

@@ -26,7 +26,7 @@ def lazy_group(commands: Mapping[str, Command]) -> type[TyperGroup]:
     class LazyGroup(TyperGroup):
         def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
             name, shown, rest = super().resolve_command(ctx, args)
-            return name, shown if name not in commands else _load(name, commands[name]), rest
+            return name, shown if name is None or name not in commands else load_command(name, commands[name]), rest
 
     return LazyGroup
 
@@ -39,7 +39,8 @@ def show_commands(app: typer.Typer, commands: Mapping[str, Command]) -> typer.Ty
     return app
 
 
-def _load(name: str, command: Command) -> Any:
+def load_command(name: str, command: Command) -> Any:
+    """The command itself, imported."""
     found = resolve(command.spec)
     if not isinstance(found, typer.Typer):
         single = typer.Typer(add_completion=False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json, Part
 from quiltwork.text.embedder import Embedded, Vectors, cosines
+from quiltwork.text.matrix import cosine_matrix
 from quiltwork.text.opinions import Opinions
 from quiltwork.text.tasks import Asked
 from quiltwork.zoo.types import Model
@@ -75,24 +75,16 @@ def of_pairs(
 
 
 def matrix(a: Embedded, b: Embedded) -> list[list[Json]]:
-    """The cosine of each of n sentences with each of m, rounded to seven places; None where one is not known."""
-    scores = np.clip(_unit(a) @ _unit(b).T, -1.0, 1.0).round(7)
-    for row, column in np.argwhere(scores > NEARLY_ONE):  # rounding must not make two equal vectors other than 1
+    """The cosine of each of n sentences with each of m, rounded to seven places, 1 for equal vectors; None where one
+    is not known."""
+    scores = cosine_matrix(a, b)
+    for row, column in np.argwhere(scores > NEARLY_ONE):
         if (a.vectors[row] == b.vectors[column]).all():
             scores[row, column] = 1.0
-    there = a.known[:, None] & b.known[None, :]
-    if there.all():
-        return scores.tolist()  # type: ignore[no-any-return]
-    return [
-        [score if known else None for score, known in zip(row, knowns, strict=True)]
-        for row, knowns in zip(scores.tolist(), there, strict=True)
-    ]
-
-
-def _unit(embedded: Embedded) -> npt.NDArray[np.float64]:
-    wide = embedded.vectors.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.asarray(np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0))
+    shown: list[list[Json]] = scores.astype(np.float64).round(7).tolist()
+    if a.known.all() and b.known.all():
+        return shown
+    return [[None if score != score else score for score in row] for row in shown]
 
 
 def shortened(vectors: Vectors, dimensions: int | None, model: Model) -> Vectors:

@@ -38,7 +38,7 @@ class Shipped:
 
         try:
             calibration = shipped_calibration(scorer)
-        except NotFoundError:
+        except (NotFoundError, FileNotFoundError):  # none for this scorer, or none at all
             return [None] * len(scores)
         found = calibration(scores)
         return [
@@ -49,9 +49,9 @@ class Shipped:
 
     def polarities(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Json]:
         """By the detector."""
-        from quiltwork.text.polarity.detect import polarity
+        from quiltwork.text.polarity.detect import polarity_of
 
-        return [asdict(polarity(a, b)) for a, b in pairs]
+        return [asdict(polarity_of(a, b)) for a, b in pairs]
 
     def explanations(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Json]:
         """By the detector's alignment."""

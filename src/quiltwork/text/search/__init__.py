@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from quiltwork.core.face import face
 
 if TYPE_CHECKING:
-    from quiltwork.text.search.build import Graph, build
+    from quiltwork.text.search.building import Graph, build
     from quiltwork.text.search.index import Hit, Index
-    from quiltwork.text.search.opposites import Opposite, opposites
+    from quiltwork.text.search.mining import Opposite, opposites
 
 _MODULES = {
-    "build": ("Graph", "build"),
+    "building": ("Graph", "build"),
     "index": ("Hit", "Index"),
-    "opposites": ("Opposite", "opposites"),
+    "mining": ("Opposite", "opposites"),
 }
 
 __all__ = ["Graph", "Hit", "Index", "Opposite", "build", "opposites"]

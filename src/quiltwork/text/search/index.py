@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.text.embedder import Embedder, Vectors
-from quiltwork.text.search.build import Graph, new_graph, of_length_one
+from quiltwork.text.search.building import Graph, new_graph, of_length_one
 from quiltwork.text.search.folder import ENDS, GRAPH, TEXTS, VECTORS, check, read_meta
 
 CANDIDATES = 64

@@ -47,7 +47,7 @@ def opposites(
     if neighbours < 1:
         raise BadInputError(f"{neighbours} is not a number of neighbours", where="neighbours")
     if judge is None:
-        from quiltwork.text.polarity.detect import polarity as judge
+        from quiltwork.text.polarity.detect import polarity_of as judge
     seen: set[tuple[int, int]] = set()
     for start, block in index.blocks(256):
         rows, scores = index.nearest(np.asarray(block, np.float32), neighbours + 1)

@@ -92,9 +92,9 @@ def weave(
                 rows.write(unit.astype("<f2").tobytes())
                 encoded = [sentence.encode("utf-8", "surrogatepass") for sentence in sentences]
                 texts.writelines(encoded)
-                stops = end + np.cumsum([len(text) for text in encoded], dtype="<u8") if encoded else ()
-                ends.write(np.asarray(stops, "<u8").tobytes())
-                end = int(stops[-1]) if len(stops) else end
+                stops = end + np.cumsum(np.array([len(text) for text in encoded], np.uint64), dtype=np.uint64)
+                ends.write(stops.astype("<u8").tobytes())
+                end = int(stops[-1]) if stops.size else end
                 count, seen = count + len(sentences), seen + asked
                 progress(asked)
         if not count:
