@@ -17,7 +17,13 @@ from quiltwork.text.paragraph.inference import Inference
 from quiltwork.text.word_model import read_word_model, write_word_model
 
 MODEL_TYPE = "paragraph-vectors"
-_ARRAYS = {"inputs": np.float32, "nodes": np.float32, "starts": np.int64, "points": np.int32, "codes": np.uint8}
+_ARRAYS: dict[str, type[np.generic]] = {
+    "inputs": np.float32,
+    "nodes": np.float32,
+    "starts": np.int64,
+    "points": np.int32,
+    "codes": np.uint8,
+}
 
 
 def save(
@@ -53,4 +59,4 @@ def _inference(settings: Json) -> Inference:
     unknown = sorted(set(settings) - {field.name for field in fields(Inference)})
     if unknown:
         raise BadInputError("is not a setting", where=f"inference: {unknown[0][:40]}")
-    return Inference(**settings)  # type: ignore[arg-type]
+    return Inference(**settings)

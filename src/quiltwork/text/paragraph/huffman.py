@@ -66,7 +66,7 @@ class HuffmanVectors:
     @property
     def dimensions(self) -> int:
         """Length of a vector."""
-        return self.inputs.shape[1]
+        return int(self.inputs.shape[1])
 
     @cached_property
     def _places(self) -> dict[str, int]:

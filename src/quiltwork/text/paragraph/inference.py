@@ -108,7 +108,7 @@ def known_words(found: Texts) -> npt.NDArray[np.int64]:
 def expected_weights(window: int) -> npt.NDArray[np.float32]:
     """How likely a window of a size drawn from 1 to ``window`` reaches distance t (window + 1,)."""
     by_distance = (window + 1 - np.arange(window + 1, dtype=np.float32)) / np.float32(window)
-    return np.minimum(by_distance, np.float32(1))
+    return np.asarray(np.minimum(by_distance, np.float32(1)))
 
 
 def _walked(model: HuffmanVectors, found: Texts, inference: Inference) -> Vectors:

@@ -94,7 +94,7 @@ def _noise(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     total = np.cumsum(np.sqrt(counts))
     size = max(_NOISE, len(counts))
     places = (np.arange(size) + 0.5) * (total[-1] / size)
-    return np.searchsorted(total, places).astype(np.int32)
+    return np.asarray(np.searchsorted(total, places), np.int32)
 
 
 def _short(ends: Ends) -> Ends:

@@ -47,7 +47,7 @@ class SentenceNgrams:
 
     @property
     def dimensions(self) -> int:
-        return self.inputs.shape[1]
+        return int(self.inputs.shape[1])
 
     @cached_property
     def _places(self) -> dict[str, int]:
