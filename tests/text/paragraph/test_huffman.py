@@ -19,12 +19,13 @@ def test_words_have_ids_and_others_are_unknown():
     assert MODEL.ids([]).tolist() == []
 
 
-def test_a_path_sum_is_twice_what_a_vector_at_zero_learns_from_the_word():
+def test_first_gradients_are_what_a_vector_at_zero_learns_from_each_word():
     for word in range(len(WORDS)):
         path = slice(MODEL.starts[word], MODEL.starts[word + 1])
         nodes, codes = MODEL.nodes[MODEL.points[path]], MODEL.codes[path]
         at_zero = sum((1 - float(c) - 0.5) * n for n, c in zip(nodes, codes, strict=True))
-        np.testing.assert_allclose(MODEL.path_sums[word], 2 * at_zero, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(MODEL.first_gradients[word], at_zero, rtol=1e-5, atol=1e-6)
+    assert not MODEL.first_gradients[UNKNOWN].any()
 
 
 @pytest.mark.parametrize(

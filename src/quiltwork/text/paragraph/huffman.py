@@ -15,7 +15,7 @@ from quiltwork.text.embedder import Vectors
 
 Ids = npt.NDArray[np.int32]
 UNKNOWN = -1
-"""In place of a word that the model does not have; it keeps its place in the sentence."""
+"""In place of a word that the model does not have; it keeps its place in the sentence. As an index, the last row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +78,17 @@ class HuffmanVectors:
         return np.array([places.get(token, UNKNOWN) for token in tokens], np.int32)
 
     @cached_property
-    def path_sums(self) -> Vectors:
-        """For each word the sum over its path of the nodes, with + where the code is 0 and - where it is 1 (n, d).
+    def first_gradients(self) -> Vectors:
+        """What a vector at 0 learns from each word at rate 1 (n + 1, d): half the sum over its path of the nodes, with
+        + where the code is 0 and - where it is 1. The last row, UNKNOWN's, is 0.
 
-        Half of it is the word's gradient at v = 0: what a paragraph's vector that has not begun yet learns from it.
+        Made once, when it is asked for first.
         """
-        signs = np.where(self.codes == 0, np.float32(1), np.float32(-1))
-        sums = np.zeros_like(self.inputs)
+        halves = np.where(self.codes == 0, np.float32(0.5), np.float32(-0.5))
+        sums = np.zeros((len(self.words) + 1, self.dimensions), np.float32)
         for word in range(len(self.words)):
             path = slice(self.starts[word], self.starts[word + 1])
-            sums[word] = signs[path] @ self.nodes[self.points[path]]
+            sums[word] = halves[path] @ self.nodes[self.points[path]]
         return sums
 
 

@@ -89,20 +89,16 @@ def text_hash(tokens: Sequence[str]) -> int:
 
 def infer(model: HuffmanVectors, found: Texts, inference: Inference) -> Vectors:
     """A vector of each text (texts, d); zeros where no word is known. No text changes another one's vector."""
-    vectors = _closed(model, found, inference) if inference.how == "closed" else _walked(model, found, inference)
-    vectors[~known(found)] = 0
-    return vectors
-
-
-def known(found: Texts) -> npt.NDArray[np.bool_]:
-    """Whether the model has any word of each text (texts,)."""
-    return known_words(found) > 0
+    return _closed(model, found, inference) if inference.how == "closed" else _walked(model, found, inference)
 
 
 def known_words(found: Texts) -> npt.NDArray[np.int64]:
     """How many words of each text the model has (texts,)."""
-    so_far = np.concatenate([np.zeros(1, np.int64), np.cumsum(found.words >= 0)])
-    return np.asarray(so_far[found.ends[1:]] - so_far[found.ends[:-1]])
+    from quiltwork.text.paragraph.passes import count_known
+
+    known = np.empty(len(found), np.int64)
+    count_known(known, found.words, found.ends)
+    return known
 
 
 def expected_weights(window: int) -> npt.NDArray[np.float32]:
@@ -128,6 +124,7 @@ def _walked(model: HuffmanVectors, found: Texts, inference: Inference) -> Vector
             sg_pass(*where, *paths, inference.alpha)
         else:
             cbow_pass(*where, model.inputs, *paths, inference.alpha)
+    vectors[known_words(found) == 0] = 0  # where nothing was learnt, nothing is left of where it began
     return vectors
 
 
@@ -144,9 +141,9 @@ def _closed(model: HuffmanVectors, found: Texts, inference: Inference) -> Vector
     from quiltwork.text.paragraph.passes import bag, window_counts
 
     vectors = np.empty((len(found), model.dimensions), np.float32)
-    counts = np.ones(len(found.words), np.float32)
+    rate = np.float32(inference.alpha * inference.passes)
+    counts = np.full(len(found.words), rate)
     if inference.predicts == "sg":
-        window_counts(counts, found.words, found.ends, expected_weights(inference.window))
-    bag(vectors, found.words, found.ends, counts, model.path_sums)
-    vectors *= np.float32(inference.alpha * inference.passes / 2)
+        window_counts(counts, found.words, found.ends, expected_weights(inference.window) * rate)
+    bag(vectors, found.words, found.ends, counts, model.first_gradients)
     return vectors

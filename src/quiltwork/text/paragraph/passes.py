@@ -83,17 +83,36 @@ def cbow_pass(vectors: Any, words: Any, ends: Any, shrink: Any, weights: Any, in
 
 @kernel()
 def bag(vectors: Any, words: Any, ends: Any, counts: Any, table: Any) -> None:
-    """vectors[s] = sum over the known words of sentence s of counts (words,) times their row of ``table``."""
+    """vectors[s] = sum over the words of sentence s of counts (words,) times their row of ``table`` (n + 1, d).
+
+    The last row is zeros: -1, in place of an unknown word, is its index too.
+    """
     d = table.shape[1]
     for s in range(len(ends) - 1):
-        vector = vectors[s]
+        vector, i, last = vectors[s], ends[s], ends[s + 1]
         for j in range(d):
             vector[j] = 0
+        while i + 4 <= last:  # four rows at a time: the sum is read and written a quarter as often
+            a, b, c, e = table[words[i]], table[words[i + 1]], table[words[i + 2]], table[words[i + 3]]
+            p, q, r, t = counts[i], counts[i + 1], counts[i + 2], counts[i + 3]
+            for j in range(d):
+                vector[j] += (p * a[j] + q * b[j]) + (r * c[j] + t * e[j])
+            i += 4
+        while i < last:
+            row, count = table[words[i]], counts[i]
+            for j in range(d):
+                vector[j] += count * row[j]
+            i += 1
+
+
+@kernel()
+def count_known(known: Any, words: Any, ends: Any) -> None:
+    """known[s] = how many words of sentence s are not UNKNOWN."""
+    for s in range(len(ends) - 1):
+        total = 0
         for i in range(ends[s], ends[s + 1]):
-            if words[i] >= 0:
-                row, count = table[words[i]], counts[i]
-                for j in range(d):
-                    vector[j] += count * row[j]
+            total += words[i] >= 0
+        known[s] = total
 
 
 @kernel()
