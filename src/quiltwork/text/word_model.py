@@ -18,7 +18,7 @@ from quiltwork.text.files import ModelFiles, read_json
 from quiltwork.zoo.config import Fields
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.txt"
-TOKENS = "corenlp"
+CUT = "corenlp"
 """How such models cut a sentence (``word_tokens``); the folder says so."""
 
 
@@ -42,7 +42,7 @@ def write_word_model(
     from safetensors.numpy import save_file
 
     at = Path(folder)
-    told = {"model_type": model_type, "tokens": TOKENS, **config}
+    told = {"model_type": model_type, "cut": CUT, **config}
     try:
         at.mkdir(parents=True, exist_ok=True)
         save_file(dict(arrays), at / WEIGHTS)
@@ -58,7 +58,7 @@ def read_word_model(files: ModelFiles, model_type: str, kinds: Mapping[str, type
     Raises NotFoundError for a file that is not there, BadInputError for one that is not of its kind.
     """
     config = Fields(read_json(files, CONFIG), {}, f"{files.where}: {CONFIG}")
-    for key, wanted in (("model_type", model_type), ("tokens", TOKENS)):
+    for key, wanted in (("model_type", model_type), ("cut", CUT)):
         if config.text(key) != wanted:
             raise config.error(key, f"must be {wanted!r}")
     tensors = files.tensors(WEIGHTS)

@@ -48,7 +48,7 @@ def test_a_missing_file_is_named(folder, name):
     [
         ("config.json", b"{", "is not JSON"),
         ("config.json", b'{"model_type": "bert"}', "model_type: must be 'paragraph-vectors'"),
-        ("config.json", b'{"model_type": "paragraph-vectors", "tokens": "blank"}', "tokens: must be 'corenlp'"),
+        ("config.json", b'{"model_type": "paragraph-vectors", "cut": "blank"}', "cut: must be 'corenlp'"),
         ("model.safetensors", b"\x08\0\0", "is not a safetensors file"),
         ("vocabulary.txt", b"\xff\xfe\n", "vocabulary.txt: is not UTF-8"),
         ("vocabulary.txt", b"gene\n", "1 words need as many inputs"),

@@ -39,7 +39,7 @@ class Inference:
     """
 
     predicts: Predicts = "sg"
-    how: How = "full"
+    how: How = "weighted"
     window: int = 5
     alpha: float = 0.025
     passes: int = 1

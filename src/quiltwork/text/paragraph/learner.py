@@ -75,4 +75,8 @@ class ParagraphLearner:
         model = HuffmanVectors(
             text.vocabulary.words, found.vectors, tree.nodes, tree.starts, tree.points, tree.codes
         )  # fmt: skip
-        save(ParagraphVectors(model, self._inference), folder, training={**training, "seed": seed})
+        save(
+            ParagraphVectors(model, self._inference),
+            folder,
+            training={**training, "tokens": text.vocabulary.tokens},
+        )

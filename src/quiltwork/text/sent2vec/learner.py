@@ -80,7 +80,7 @@ class Sent2VecLearner:
 
     def write(self, folder: Path, text: TrainingText, training: Mapping[str, Json], seed: int) -> None:
         made = SentenceNgrams(text.vocabulary.words, self._inputs, self._longest)
-        save(made, folder, training={**training, "seed": seed})
+        save(made, folder, training={**training, "tokens": text.vocabulary.tokens})
 
 
 def _kept(counts: npt.NDArray[np.int64], sample: float) -> npt.NDArray[np.float64]:
