@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from quiltwork.core.trainable import Arrays
 from quiltwork.text.paragraph.embedder import ParagraphVectors
 from quiltwork.text.paragraph.folder import save
 from quiltwork.text.paragraph.huffman import HuffmanVectors
-from quiltwork.text.paragraph.inference import Inference
+from quiltwork.text.paragraph.inference import How, Inference, Predicts
 from quiltwork.text.token_corpus import Ends, Ids
 from quiltwork.text.vectors.gensim_learner import METHODS, MOST_DIMENSIONS, MOST_WINDOW, GensimLearner
 from quiltwork.text.vectors.training_text import TrainingText, Vocabulary
@@ -27,8 +28,11 @@ def paragraph_vectors(fields: Fields, vocabulary: Vocabulary, seed: int) -> Para
     method, window = fields.text("method"), fields.size("window", MOST_WINDOW)
     if method not in METHODS:
         raise fields.error("method", f"{method[:40]!r} is not one of {', '.join(METHODS)}")
-    # What this model infers is a choice of the folder's reader; what is told here is only what it says at first.
-    told = Inference(predicts=fields.text("predicts"), how=fields.text("how"), window=window)  # type: ignore[arg-type]
+    for name, allowed in (("predicts", get_args(Predicts)), ("how", get_args(How))):
+        if (value := fields.text(name)) not in allowed:
+            raise fields.error(name, f"{value[:40]!r} is not one of {', '.join(allowed)}")
+    # What the folder says at first; whoever loads it may choose otherwise.
+    told = Inference(cast(Predicts, fields.text("predicts")), cast(How, fields.text("how")), window)
     try:
         from gensim.models import Word2Vec
     except ModuleNotFoundError as error:
