@@ -88,7 +88,7 @@ def test_a_state_of_another_size_is_refused(kind, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "setting", "value"),
     [
-        ("pv", "method", "glove"), ("pv", "window", 0), ("pv", "predicts", "dm"), ("pv", "how", 3),
+        ("pv", "method", "glove"), ("pv", "window", 0), ("pv", "predicts", "dm"), ("pv", "how", 3), ("pv", "passes", 0),
         ("pv", "dimensions", 10**6), ("pv", "negative", 5),
         ("sent2vec", "longest", 0), ("sent2vec", "buckets", -1), ("sent2vec", "negative", 0), ("sent2vec", "sample", 0),
         ("sent2vec", "dropped", "four"), ("sent2vec", "dimensions", 2.5),

@@ -16,6 +16,7 @@ from quiltwork.text.paragraph.huffman import HuffmanVectors, Ids
 
 Predicts = Literal["sg", "cbow"]
 How = Literal["sampled", "full", "weighted", "closed"]
+MOST_PASSES = 100_000
 _SPREAD = 0xD1342543DE82EF95
 """Odd: different seeds stay different."""
 
@@ -49,7 +50,7 @@ class Inference:
         for name, allowed in (("predicts", get_args(Predicts)), ("how", get_args(How))):
             if getattr(self, name) not in allowed:
                 raise BadInputError(f"must be one of {', '.join(allowed)}", where=f"inference: {name}")
-        for name, least, most in (("window", 1, 1000), ("passes", 1, 100_000), ("seed", 0, 2**63 - 1)):
+        for name, least, most in (("window", 1, 1000), ("passes", 1, MOST_PASSES), ("seed", 0, 2**63 - 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise BadInputError(f"must be a whole number from {least} to {most}", where=f"inference: {name}")

@@ -16,7 +16,7 @@ from quiltwork.core.trainable import Arrays
 from quiltwork.text.paragraph.embedder import ParagraphVectors
 from quiltwork.text.paragraph.folder import save
 from quiltwork.text.paragraph.huffman import HuffmanVectors
-from quiltwork.text.paragraph.inference import How, Inference, Predicts
+from quiltwork.text.paragraph.inference import MOST_PASSES, How, Inference, Predicts
 from quiltwork.text.token_corpus import Ends, Ids
 from quiltwork.text.vectors.gensim_learner import METHODS, MOST_DIMENSIONS, MOST_WINDOW, GensimLearner
 from quiltwork.text.vectors.training_text import TrainingText, Vocabulary
@@ -32,7 +32,12 @@ def paragraph_vectors(fields: Fields, vocabulary: Vocabulary, seed: int) -> Para
         if (value := fields.text(name)) not in allowed:
             raise fields.error(name, f"{value[:40]!r} is not one of {', '.join(allowed)}")
     # What the folder says at first; whoever loads it may choose otherwise.
-    told = Inference(cast(Predicts, fields.text("predicts")), cast(How, fields.text("how")), window)
+    told = Inference(
+        cast(Predicts, fields.text("predicts")),
+        cast(How, fields.text("how")),
+        window,
+        passes=fields.size("passes", MOST_PASSES),
+    )
     try:
         from gensim.models import Word2Vec
     except ModuleNotFoundError as error:

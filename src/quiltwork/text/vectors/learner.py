@@ -76,7 +76,7 @@ KINDS: dict[str, Kind] = {
     "fasttext": Kind(f"{_GENSIM}:fasttext", {**_WORDS, "shortest": 3, "longest": 6, "buckets": 300_000}),
     "pv": Kind(
         "quiltwork.text.paragraph.learner:paragraph_vectors",
-        {"method": "skip-gram", "dimensions": 100, "window": 5, "predicts": "sg", "how": "weighted"},
+        {"method": "skip-gram", "dimensions": 100, "window": 5, "predicts": "sg", "how": "weighted", "passes": 5},
         {"epochs": 1},
     ),
     "sent2vec": Kind(
