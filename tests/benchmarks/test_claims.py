@@ -75,6 +75,13 @@ PROMISED = {
     "cluster.rescale_in_ray_vs_ray_train": (at_least(10.0), "baseline/ours", False),
     "cluster.muri_srtf_jct": (at_most(1.01), "ours/baseline", False),
     "cluster.simulator_error": (at_most(1.05), "ours/baseline", False),
+    "text.own_vectors": (at_least(0.83), "ours/baseline", False),
+    "text.paragraph_closed_r": (at_most(1.005), "ours/baseline", False),
+    "text.paragraph_closed_sg_r": (at_most(1.005), "ours/baseline", False),
+    "text.paragraph_closed_same": (at_most(1.0), "ours/baseline", True),
+    "text.paragraph_closed_speed": (at_least(50), "baseline/ours", False),
+    "text.paragraph_closed_speed_compiled": (at_least(50), "baseline/ours", False),
+    "text.paragraph_full_r": (at_most(1.005), "ours/baseline", False),
 }
 
 

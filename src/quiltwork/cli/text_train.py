@@ -121,6 +121,8 @@ def _settings(given: list[str]) -> dict[str, Json]:
 
 
 def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int) -> str:
+    import json
+
     words = ["quiltwork", "text", "train", "--out", str(config["out"]), "--model", str(config["model"])]
     corpus = config["corpus"]
     assert isinstance(corpus, list)
@@ -130,7 +132,7 @@ def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int) -> 
     words += [] if config["tokens"] is None else ["--tokens", str(config["tokens"])]
     for name, value in config.items():
         if name not in ("corpus", "out", "model", "split", "tokens"):
-            words += ["--set", f"{name}={value}"]
+            words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     words += ["--checkpoint", str(checkpoint), "--every", str(every), "--seed", str(seed)]
     return shlex.join(words)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from quiltwork.core.face import face
 
 if TYPE_CHECKING:
+    from quiltwork.text.corpus import Document, read_corpus
     from quiltwork.text.measure import Measure
     from quiltwork.text.measures import MEASURES, measure_named, similarity
     from quiltwork.text.paragraph.embedder import ParagraphVectors
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from quiltwork.text.sent2vec.model import SentenceNgrams
     from quiltwork.text.stops import STOP_LISTS, StopList, stop_list
     from quiltwork.text.tfidf import TfIdf
+    from quiltwork.text.vectors.model import WordVectors
+    from quiltwork.text.vectors.pooling import POOLINGS, PooledVectors, Pooling, load_word_embedder, pooling_named
+    from quiltwork.text.vectors.training import text_vectors
 
 _MODULES = {
+    "corpus": ("Document", "read_corpus"),
     "measure": ("Measure",),
     "measures": ("MEASURES", "measure_named", "similarity"),
     "paragraph.embedder": ("ParagraphVectors",),
@@ -30,25 +35,37 @@ _MODULES = {
     "sent2vec.model": ("SentenceNgrams",),
     "stops": ("STOP_LISTS", "StopList", "stop_list"),
     "tfidf": ("TfIdf",),
+    "vectors.model": ("WordVectors",),
+    "vectors.pooling": ("POOLINGS", "PooledVectors", "Pooling", "load_word_embedder", "pooling_named"),
+    "vectors.training": ("text_vectors",),
 }
 
 __all__ = [
     "MEASURES",
     "PIPELINES",
+    "POOLINGS",
     "STOP_LISTS",
+    "Document",
     "HuffmanVectors",
     "Inference",
     "Measure",
     "ParagraphVectors",
     "Pipeline",
+    "PooledVectors",
+    "Pooling",
     "Prepared",
     "SentenceNgrams",
     "StopList",
     "TfIdf",
+    "WordVectors",
+    "load_word_embedder",
     "measure_named",
     "pipeline_named",
+    "pooling_named",
+    "read_corpus",
     "similarity",
     "stop_list",
+    "text_vectors",
 ]
 
 __getattr__, __dir__ = face(__name__, _MODULES)

@@ -134,7 +134,7 @@ def _lines(path: Path, longest: int, hint: str | None = None) -> Iterator[str]:
 def _unpacked(path: Path) -> BinaryIO:
     with _told(path):
         packed = _PACKED.get(path.suffix.lower())
-        return path.open("rb") if packed is None else packed(path)  # type: ignore[no-any-return]
+        return path.open("rb") if packed is None else packed(path)
 
 
 class _told:

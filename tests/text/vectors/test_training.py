@@ -75,7 +75,7 @@ def test_it_learns_bit_for_bit_what_gensims_own_training_learns(train, to_the_en
     """An epoch of the small corpus is one stretch, which is one of gensim's jobs."""
     from gensim.models import FastText, Word2Vec
 
-    made = train(epochs=3, **settings)
+    made = train(epochs=3, rate=0.025, **settings)
     to_the_end(made)
     text = made.text
     words = text.vocabulary.words

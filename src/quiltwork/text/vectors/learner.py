@@ -73,7 +73,9 @@ _GENSIM = "quiltwork.text.vectors.gensim_learner"
 
 KINDS: dict[str, Kind] = {
     "word2vec": Kind(f"{_GENSIM}:word2vec", _WORDS),
-    "fasttext": Kind(f"{_GENSIM}:fasttext", {**_WORDS, "shortest": 3, "longest": 6, "buckets": 300_000}),
+    "fasttext": Kind(
+        f"{_GENSIM}:fasttext", {**_WORDS, "shortest": 3, "longest": 6, "buckets": 300_000}, {"rate": 0.05}
+    ),
     "pv": Kind(
         "quiltwork.text.paragraph.learner:paragraph_vectors",
         {"method": "skip-gram", "dimensions": 100, "window": 5, "predicts": "sg", "how": "weighted", "passes": 5},
@@ -85,7 +87,7 @@ KINDS: dict[str, Kind] = {
         {"epochs": 9, "rate": 0.2},
     ),
 }
-"""By the name that users give."""
+"""By the name that users give. The learning rates are those of the programmes of these names."""
 
 
 def kind_named(name: str) -> Kind:

@@ -53,7 +53,12 @@ class Result:
                 sync(fresh)
                 if self._run() is not None:
                     os.replace(self.folder, old)
-                os.replace(fresh, self.folder)
+                try:
+                    os.replace(fresh, self.folder)
+                except OSError:
+                    if old.exists():
+                        os.replace(old, self.folder)
+                    raise
                 sync(self.folder.absolute().parent)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
