@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from quiltwork.text.measure import Measure
     from quiltwork.text.measures import MEASURES, measure_named, similarity
     from quiltwork.text.models import default_folder, load, model_at
+    from quiltwork.text.paragraph.embedder import ParagraphVectors
+    from quiltwork.text.paragraph.huffman import HuffmanVectors
+    from quiltwork.text.paragraph.inference import Inference
     from quiltwork.text.pipeline import PIPELINES, Pipeline, Prepared, pipeline_named
     from quiltwork.text.scorer import Cosine, Mean, Words
+    from quiltwork.text.sent2vec.model import SentenceNgrams
     from quiltwork.text.stops import STOP_LISTS, StopList, stop_list
     from quiltwork.text.tfidf import TfIdf
     from quiltwork.text.tfidf_file import load_tfidf, save_tfidf
@@ -77,6 +81,9 @@ _MODULES = {
         "load",
         "model_at",
     ),
+    "paragraph.embedder": ("ParagraphVectors",),
+    "paragraph.huffman": ("HuffmanVectors",),
+    "paragraph.inference": ("Inference",),
     "pipeline": (
         "PIPELINES",
         "Pipeline",
@@ -88,6 +95,7 @@ _MODULES = {
         "Mean",
         "Words",
     ),
+    "sent2vec.model": ("SentenceNgrams",),
     "stops": (
         "STOP_LISTS",
         "StopList",
@@ -118,14 +126,18 @@ __all__ = [
     "Cosine",
     "Document",
     "GoldSet",
+    "HuffmanVectors",
     "Hybrid",
+    "Inference",
     "Mean",
     "Measure",
     "MtebEncoder",
+    "ParagraphVectors",
     "Pipeline",
     "PooledVectors",
     "Pooling",
     "Prepared",
+    "SentenceNgrams",
     "StopList",
     "TfIdf",
     "WordVectors",

@@ -76,6 +76,16 @@ KINDS: dict[str, Kind] = {
     "fasttext": Kind(
         f"{_GENSIM}:fasttext", {**_WORDS, "shortest": 3, "longest": 6, "buckets": 300_000}, {"rate": 0.05}
     ),
+    "pv": Kind(
+        "quiltwork.text.paragraph.learner:paragraph_vectors",
+        {"method": "skip-gram", "dimensions": 100, "window": 5, "predicts": "sg", "how": "weighted", "passes": 5},
+        {"epochs": 1},
+    ),
+    "sent2vec": Kind(
+        "quiltwork.text.sent2vec.learner:sent2vec",
+        {"dimensions": 100, "longest": 2, "buckets": 500_000, "dropped": 4, "negative": 10, "sample": 1e-5},
+        {"epochs": 9, "rate": 0.2},
+    ),
 }
 """By the name that users give. The learning rates are those of the programmes of these names."""
 
