@@ -39,7 +39,8 @@ def bases(words: Counter[str]) -> Callable[[str], str]:
 
     def base(past: str) -> str:
         forms = [past[:-1], past[:-2], past[:-3], past[:-3] + "y"]
-        return max(forms, key=lambda form: (words[form], form == past[:-1]))
+        likely = past[:-2] if past[:-2].endswith(("sh", "ch", "ss", "er", "en", "ow", "it", "ck")) else past[:-1]
+        return max(forms, key=lambda form: (words[form], form == likely))
 
     return base
 
@@ -161,7 +162,7 @@ def swapping(pairs: Iterable[tuple[str, str]], base: Callable[[str], str], denie
 
     def swap(sentence: str) -> str | None:
         match = place.search(sentence)
-        if match is None or denied(sentence) or not main_clause(sentence, match) or len(re.findall(verbs, sentence)) > 1:
+        if match is None or denied(sentence) or len(re.findall(rf"\b(?:{verbs})\b", sentence)) > 1:
             return None
         before, after = sentence[: match.start()].rstrip(), sentence[match.end(3) :]
         if not match[1] and (not_a_verb.search(before) or match[4] not in ("the", "a", "an", "both")):
@@ -198,18 +199,19 @@ HARD = ("passive made active", "denied twice", "antonym denied")
 
 
 def edits(sentences: Iterable[str], made: dict[str, tuple[bool, Rule]], each: int, seed: int) -> list[Edit]:
-    """At most ``each`` edits of every rule, of sentences drawn by the seed; no sentence is edited by two rules.
-
-    The rules with the fewest sentences choose first.
+    """At most ``each`` edits of every rule, of sentences drawn by the seed; no sentence is edited by two rules: of those
+    that can edit it, the one with the fewest edits so far does.
     """
     drawn = sorted(set(filter(usable, sentences)), key=lambda text: hashlib.sha256(f"{seed} {text}".encode()).digest())
-    able = {name: [(s, after) for s in drawn if (after := rule(s)) is not None] for name, (_, rule) in made.items()}
-    taken: set[str] = set()
     found: list[Edit] = []
-    for name in sorted(able, key=lambda name: (len(able[name]), name)):
-        free = [(s, after) for s, after in able[name] if s not in taken][:each]
-        taken |= {s for s, _ in free}
-        found += [Edit(name, made[name][0], s, after) for s, after in free]
+    counts = dict.fromkeys(made, 0)
+    for sentence in drawn:
+        able = [(counts[name], name) for name, (_, rule) in made.items() if counts[name] < each and rule(sentence)]
+        if able:
+            name = min(able)[1]
+            turned, rule = made[name]
+            found.append(Edit(name, turned, sentence, rule(sentence) or ""))
+            counts[name] += 1
     return found
 
 

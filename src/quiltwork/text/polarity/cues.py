@@ -12,7 +12,7 @@ from typing import Literal
 
 from quiltwork.text.polarity.words import Word
 
-Kind = Literal["adverb", "determiner", "pronoun", "preposition", "verb", "prefix", "pseudo"]
+Kind = Literal["adverb", "determiner", "pronoun", "preposition", "verb", "sentence", "prefix", "pseudo"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ _LISTED: Mapping[Kind, str] = {
     "verb": "fail to|fails to|failed to|failing to|failure to|failure of|unable to|inability to|inability of|"
     "incapable of|lack|lacks|lacked|lacking|refuse to|refuses to|refused to|deny|denies|denied|denying|"
     "cease to|ceases to|ceased to|rule out|rules out|ruled out|negative for|neglect to|neglected to|neglects to",
+    "sentence": "not the case that|n't the case that|not true that|n't true that|no longer true that",
     "prefix": "non",
     "pseudo": "not only|not just|not merely|not simply|not to mention|whether or not|or not|if not|no doubt|"
     "without doubt|without question|no matter|no wonder|nothing but|a few|a little|the few|the little|these few|"
@@ -43,7 +44,7 @@ CUES: Mapping[tuple[str, ...], Kind] = {
     tuple(phrase.split()): kind for kind, phrases in _LISTED.items() for phrase in phrases.split("|")
 }
 """Closed classes: adverbs, determiners, pronouns and prepositions that deny, verbs and adjectives that deny what they
-take, and ``non`` before a hyphen. ``pseudo`` deny nothing, or deny it of something else."""
+take, frames that deny all that follows (it is not true that), and ``non`` before a hyphen. ``pseudo`` deny nothing, or deny it of something else."""
 _LONGEST = max(map(len, CUES))
 
 ENDS = frozenset(
@@ -102,6 +103,8 @@ def _governed(words: Sequence[Word], kind: Kind, start: int) -> range:
         while start < len(words) and words[start].mark:
             start += 1
         return range(start, min(start + 1, len(words)))
+    if kind == "sentence":
+        return range(start, len(words))
     for at in range(start, len(words)):
         text = words[at].text
         if text in ENDS or (text in (",", ")", "(") and not _goes_on(words, at)):

@@ -34,7 +34,7 @@ def findings_of(words: Both, cues: tuple[Sequence[Cue], Sequence[Cue]], aligned:
         kept, cancelled = _without_doubles(cues[side])
         left.append(kept)
         findings += [_doubled(side, pair) for pair in cancelled]
-    met = _met(left, aligned)
+    met = _met(words, left, aligned)
     opposed, doubled = _without_nested(words, aligned.opposed)
     findings += doubled
     for side in (0, 1):
@@ -59,8 +59,9 @@ def _doubled(side: int, pair: tuple[Cue, Cue]) -> Finding:
     return Finding(False, tuple((side, cue.start, cue.end, "one negation of another") for cue in pair))
 
 
-def _met(cues: Sequence[Sequence[Cue]], aligned: Alignment) -> set[tuple[int, int]]:
-    """Cues with a like on the other side, as (side, first word): both govern words that answer to one another."""
+def _met(words: Both, cues: Sequence[Sequence[Cue]], aligned: Alignment) -> set[tuple[int, int]]:
+    """Cues with a like on the other side, as (side, first word): both govern words that answer to one another, or one
+    of them governs nothing in particular (it was lacking) and they are the same word."""
     governor = [{at: cue.start for cue in cues[side] for at in cue.scope} for side in (0, 1)]
     shared = Counter(
         (governor[0][i], governor[1][j])
@@ -71,6 +72,14 @@ def _met(cues: Sequence[Sequence[Cue]], aligned: Alignment) -> set[tuple[int, in
     for (i, j), _ in sorted(shared.items(), key=lambda item: (-item[1], abs(item[0][0] - item[0][1]), item[0])):
         if (0, i) not in met and (1, j) not in met:
             met |= {(0, i), (1, j)}
+    free: dict[str, list[Cue]] = {}
+    for cue in cues[1]:
+        if (1, cue.start) not in met:
+            free.setdefault(words[1][cue.start].text, []).append(cue)
+    for cue in cues[0]:
+        others = free.get(words[0][cue.start].text, [])
+        if (0, cue.start) not in met and others and not (_content(words[0], cue) and _content(words[1], others[0])):
+            met |= {(0, cue.start), (1, others.pop(0).start)}
     return met
 
 
@@ -121,6 +130,11 @@ def _from_unmet(
 
 def _about_the_same(words: Sequence[Word], cue: Cue, lonely: frozenset[int]) -> bool:
     """Whether what the cue denies first, adverbs aside, is something that the other sentence speaks of."""
-    content = [at for at in cue.scope if not words[at].mark and not words[at].function]
+    content = _content(words, cue)
     heads = [at for at in content if not words[at].text.endswith("ly")] or content
     return not heads or heads[0] not in lonely
+
+
+def _content(words: Sequence[Word], cue: Cue) -> list[int]:
+    """Places of the words of content that a cue governs."""
+    return [at for at in cue.scope if not words[at].mark and not words[at].function]

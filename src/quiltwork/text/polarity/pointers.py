@@ -4,7 +4,8 @@ derivation."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from quiltwork.text.polarity.lexicon import Entry
 from quiltwork.text.polarity.wordnet import Pointer, WordNet
@@ -31,13 +32,28 @@ def antonyms_of(wordnet: WordNet) -> list[Entry]:
     return found
 
 
-def irregular_of(wordnet: WordNet, words: set[str]) -> list[Entry]:
-    """Irregular forms of these words: rose, of rise; not where the form is a word of its own in the same part."""
-    return [
-        Entry("form", form, of[0], "wordnet:form", part)
+def forms_of(wordnet: WordNet, pairs: Iterable[Entry], counts: Counter[str], often: int) -> list[Entry]:
+    """Forms of the words of these pairs that stems do not bring together: irregular ones (rose, of rise), and
+    comparatives and superlatives of which the corpus has both (higher, highest). Not those that have an antonym of
+    their own (left, of leave)."""
+    kept = list(pairs)
+    words = {word for entry in kept for word in (entry.a, entry.b)}
+    direct = [entry for entry in kept if entry.source == "wordnet:antonym"]
+    own = {word for entry in direct for word in (entry.a, entry.b)}
+    own_adjectives = {word for entry in direct if entry.evidence == "a" for word in (entry.a, entry.b)}
+    found = {
+        form: Entry("form", form, of[0], "wordnet:form", part)
         for (part, form), of in sorted(wordnet.irregular.items())
-        if of[0] in words and part in "va" and form not in words and _ONE_WORD.fullmatch(form)
-    ]
+        if of[0] in words and part in "va" and form not in own and _ONE_WORD.fullmatch(form)
+    }
+    for word in sorted(words):
+        stem = word.removesuffix("e")
+        more, most = f"{stem}er", f"{stem}est"
+        if ("a", word) in wordnet.senses and min(counts[more], counts[most]) >= often:
+            for form in (more, most):
+                if form not in own_adjectives:
+                    found.setdefault(form, Entry("form", form, word, "wordnet:form", f"a {counts[form]}"))
+    return list(found.values())
 
 
 def _direct(wordnet: WordNet) -> Iterator[tuple[str, str, str]]:

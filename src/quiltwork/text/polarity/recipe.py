@@ -9,7 +9,7 @@ from pathlib import Path
 from quiltwork.core.progress import Say, ignore
 from quiltwork.text.polarity.lexicon import Entry
 from quiltwork.text.polarity.patterns import Counted, count
-from quiltwork.text.polarity.pointers import antonyms_of, irregular_of
+from quiltwork.text.polarity.pointers import antonyms_of, forms_of
 from quiltwork.text.polarity.prefixes import OFTEN, formed_by_prefix
 from quiltwork.text.polarity.signs import signs_of
 from quiltwork.text.polarity.wordnet import WordNet
@@ -35,8 +35,7 @@ def entries_of(wordnet: WordNet, counted: Counted) -> list[Entry]:
     known = {(entry.a, entry.b) for entry in pairs}
     pairs += [entry for entry in formed_by_prefix(counted.words, wordnet) if (entry.a, entry.b) not in known]
     signs = signs_of(counted, wordnet)
-    words = {word for entry in (*pairs, *signs) for word in (entry.a, entry.b)}
-    return [*pairs, *signs, *irregular_of(wordnet, words)]
+    return [*pairs, *signs, *forms_of(wordnet, pairs, counted.words, OFTEN)]
 
 
 def _used(entry: Entry, counted: Counted) -> bool:
