@@ -56,6 +56,7 @@ Answers = list["Polarity"]
 def run(context: Context) -> Mapping[str, Outcome]:
     """Everything once: nothing is random but which sentences are edited, and that the seed decides."""
     from quiltwork.text.encoder.packaged import packaged_encoder
+
     from quiltwork.text.polarity.lexicon import shipped_lexicon
     from quiltwork.text.scorer import Cosine
 
@@ -145,7 +146,9 @@ def on_semantoneg(context: Context, lexicon: Lexicon) -> Outcome:
             "always opposite": [True] * len(pairs),
         }
         half = "held out" if held_out else "development"
-        rows += [{"half": half, "rule": name, "pairs": len(pairs)} | _judged(said, truth) for name, said in arms.items()]
+        rows += [
+            {"half": half, "rule": name, "pairs": len(pairs)} | _judged(said, truth) for name, said in arms.items()
+        ]
         accuracies[held_out] = _accuracy(arms["ours"], truth)
     return Outcome(ours=[accuracies[True]], baseline=[1.0], rows=rows,
                    details={"development half": accuracies[False]})  # fmt: skip

@@ -157,8 +157,12 @@ def swapping(pairs: Iterable[tuple[str, str]], base: Callable[[str], str], denie
         against.setdefault(one, []).append(other)
         against.setdefault(other, []).append(one)
     verbs = "|".join(sorted(against))
-    place = re.compile(rf"\b(?:(was|were|is|are) )?(?:(\w+ly) )?({verbs}) (the|a|an|in|by|with|after|during|and|both|\w+s)\b")
-    not_a_verb = re.compile(r"\b(the|a|an|of|with|by|for|in|to|and|or|has|have|had|been|be|being|from|on|at|as|no|more)$")
+    place = re.compile(
+        rf"\b(?:(was|were|is|are) )?(?:(\w+ly) )?({verbs}) (the|a|an|in|by|with|after|during|and|both|\w+s)\b"
+    )
+    not_a_verb = re.compile(
+        r"\b(the|a|an|of|with|by|for|in|to|and|or|has|have|had|been|be|being|from|on|at|as|no|more)$"
+    )
 
     def swap(sentence: str) -> str | None:
         match = place.search(sentence)
@@ -199,8 +203,8 @@ HARD = ("passive made active", "denied twice", "antonym denied")
 
 
 def edits(sentences: Iterable[str], made: dict[str, tuple[bool, Rule]], each: int, seed: int) -> list[Edit]:
-    """At most ``each`` edits of every rule, of sentences drawn by the seed; no sentence is edited by two rules: of those
-    that can edit it, the one with the fewest edits so far does.
+    """At most ``each`` edits of every rule, of sentences drawn by the seed; no sentence is edited by two rules:
+    of those that can edit it, the one with the fewest edits so far does.
     """
     drawn = sorted(set(filter(usable, sentences)), key=lambda text: hashlib.sha256(f"{seed} {text}".encode()).digest())
     found: list[Edit] = []
@@ -223,7 +227,11 @@ def disjoint_pairs(evidence: Callable[[str, str], bool]) -> Iterator[tuple[str, 
 def uncapitalised(sentence: str) -> str:
     """The first letter small, unless the first word is a name."""
     first = sentence.split(" ", 1)[0]
-    return sentence if first[1:] != first[1:].lower() or any(c.isdigit() for c in first) else sentence[0].lower() + sentence[1:]
+    return (
+        sentence
+        if first[1:] != first[1:].lower() or any(c.isdigit() for c in first)
+        else sentence[0].lower() + sentence[1:]
+    )
 
 
 def _number(sentence: str) -> int:

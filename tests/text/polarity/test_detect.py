@@ -10,7 +10,21 @@ from hypothesis import strategies as st
 from quiltwork.text import polarity_of
 
 SAME, OPPOSITE, UNKNOWN = "same", "opposite", "unknown"
-WORDS = ("not", "no", "without", "failed to", "increase", "decrease", "the", "tumour", "of", "survival", ",", "but", "toxic")
+WORDS = (
+    "not",
+    "no",
+    "without",
+    "failed to",
+    "increase",
+    "decrease",
+    "the",
+    "tumour",
+    "of",
+    "survival",
+    ",",
+    "but",
+    "toxic",
+)
 
 
 def kind(a, b):
@@ -161,7 +175,9 @@ def test_it_is_the_same_both_ways_round(left, right):
     a, b = " ".join(left), " ".join(right)
     one, other = polarity_of(a, b), polarity_of(b, a)
     assert (one.kind, one.overlap) == (other.kind, other.overlap)
-    assert {(e.sentence, e.start, e.why) for e in one.evidence} == {(1 - e.sentence, e.start, e.why) for e in other.evidence}
+    assert {(e.sentence, e.start, e.why) for e in one.evidence} == {
+        (1 - e.sentence, e.start, e.why) for e in other.evidence
+    }
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

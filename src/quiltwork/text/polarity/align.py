@@ -38,7 +38,9 @@ class Alignment:
     overlap: float
 
 
-def align(a: Sequence[Word], b: Sequence[Word], cues: tuple[Sequence[Cue], Sequence[Cue]], lexicon: Lexicon) -> Alignment:
+def align(
+    a: Sequence[Word], b: Sequence[Word], cues: tuple[Sequence[Cue], Sequence[Cue]], lexicon: Lexicon
+) -> Alignment:
     """Order does not count, so a passive aligns with its active; among words of one stem, the n-th answers the n-th."""
     places_a, places_b = _places(a, cues[0]), _places(b, cues[1])
     stems_a, stems_b = _by_stem(a, places_a, lexicon), _by_stem(b, places_b, lexicon)

@@ -44,16 +44,38 @@ CUES: Mapping[tuple[str, ...], Kind] = {
     tuple(phrase.split()): kind for kind, phrases in _LISTED.items() for phrase in phrases.split("|")
 }
 """Closed classes: adverbs, determiners, pronouns and prepositions that deny, verbs and adjectives that deny what they
-take, frames that deny all that follows (it is not true that), and ``non`` before a hyphen. ``pseudo`` deny nothing, or deny it of something else."""
+take, frames that deny all that follows (it is not true that), and ``non`` apart from its word.
+``pseudo`` deny nothing, or deny it of something else."""
 _LONGEST = max(map(len, CUES))
 
 ENDS = frozenset(
-    "but however although though whereas while because nevertheless yet except unless which who whom whose . ; : ? !"
-    " nor".split()
+    [
+        "but",
+        "however",
+        "although",
+        "though",
+        "whereas",
+        "while",
+        "because",
+        "nevertheless",
+        "yet",
+        "except",
+        "unless",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        ".",
+        ";",
+        ":",
+        "?",
+        "!",
+        "nor",
+    ]
 )
 """What a cue governs ends before these."""
 _LIST_GOES_ON = frozenset(("or", "nor"))
-_PERSONS = frozenset("i you he she it we they there".split())
+_PERSONS = frozenset(["i", "you", "he", "she", "it", "we", "they", "there"])
 LIST_SPAN = 6
 
 

@@ -39,8 +39,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Polarity:
-    """kind : ``same``, ``opposite``, or ``unknown`` where the sentences share too little. evidence : in the order of the
-    sentences. overlap : part of the shorter sentence's content words that answer to a word of the other, 0 to 1."""
+    """kind : ``same``, ``opposite``, or ``unknown`` where the sentences share too little. evidence : in the order of
+    the sentences. overlap : part of the shorter sentence's content words that answer to a word of the other, 0 to 1."""
 
     kind: Kind
     evidence: tuple[Evidence, ...]

@@ -101,7 +101,9 @@ def _near(words: Sequence[Word], one: int, other: int) -> bool:
 
 
 def _antonyms(pair: Opposed, flips: bool, what: str) -> Finding:
-    return Finding(flips, ((0, pair.a, pair.a + 1, f"{what}: {pair.why}"), (1, pair.b, pair.b + 1, f"{what}: {pair.why}")))
+    return Finding(
+        flips, ((0, pair.a, pair.a + 1, f"{what}: {pair.why}"), (1, pair.b, pair.b + 1, f"{what}: {pair.why}"))
+    )
 
 
 def _from_unmet(

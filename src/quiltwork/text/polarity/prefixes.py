@@ -11,7 +11,9 @@ from quiltwork.text.polarity.wordnet import WordNet
 
 OFTEN = 5
 """How often a corpus has to have both words."""
-_DENIES = re.compile(r"\b(not|no|lack\w*|without|absence|opposite|undo|reverse|remove|deprive|un\w+|contrary|against|free)\b")
+_DENIES = re.compile(
+    r"\b(not|no|lack\w*|without|absence|opposite|undo|reverse|remove|deprive|un\w+|contrary|against|free)\b"
+)
 _UNDONE = re.compile(r"de\w+(at|iz|is|ify|ifi|press|grad|capp|regulat)\w*")
 """Verbs that ``de-`` undoes are those made with the endings -ate, -ize and -ify (dephosphorylate, demethylation)."""
 
@@ -20,7 +22,7 @@ def formed_by_prefix(words: Counter[str], wordnet: WordNet) -> list[Entry]:
     """Pairs of words that are both in the corpus, of which one denies the other by its form."""
     common = {word: n for word, n in words.items() if n >= OFTEN}
     found = []
-    for word, n in common.items():
+    for word in common:
         for prefix in (*CHECKED, *DENYING):
             rest = word[len(prefix) :]
             if word.startswith(prefix) and len(rest) >= SHORTEST and rest in common:

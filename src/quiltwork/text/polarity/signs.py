@@ -32,7 +32,27 @@ SUREST, NEAREST, OFTEN = 0.35, 2e-4, 20
 """How much of what reaches a verb has to agree; how much has to reach it; how often the corpus has its past form."""
 _DENIES = frozenset(("not", "no", "less", "without", "from", "against"))
 _NOTHING = frozenset(
-    "be become make cause come give have put bring get do take use go in of some something someone".split()
+    [
+        "be",
+        "become",
+        "make",
+        "cause",
+        "come",
+        "give",
+        "have",
+        "put",
+        "bring",
+        "get",
+        "do",
+        "take",
+        "use",
+        "go",
+        "in",
+        "of",
+        "some",
+        "something",
+        "someone",
+    ]
 )
 """Verbs that glosses are full of."""
 _ENDINGS = ("ing", "ed", "ion", "or", "er", "ment", "s")
@@ -126,7 +146,8 @@ def _patterns(counted: Counted, wordnet: WordNet) -> dict[tuple[str, str], Count
         if ending is None:
             continue
         verbs = [
-            wordnet.lemma(word, "v") if ending in ("ing", "ed") else nouns.get(wordnet.lemma(word, "n") or "") for word in (a, b)
+            wordnet.lemma(word, "v") if ending in ("ing", "ed") else nouns.get(wordnet.lemma(word, "n") or "")
+            for word in (a, b)
         ]
         if verbs[0] and verbs[1] and verbs[0] != verbs[1]:
             for pattern, times in how.items():

@@ -111,7 +111,9 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise NotFoundError("no such file", where=str(path), hint="Debian's wordnet-base has WordNet's files") from error
+        raise NotFoundError(
+            "no such file", where=str(path), hint="Debian's wordnet-base has WordNet's files"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError("cannot be read as text", where=str(path)) from error
     for number, line in enumerate(text.splitlines(), 1):
