@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from quiltwork.text.paragraph.huffman import HuffmanVectors
     from quiltwork.text.paragraph.inference import Inference
     from quiltwork.text.pipeline import PIPELINES, Pipeline, Prepared, pipeline_named
+    from quiltwork.text.polarity.detect import Evidence, Polarity, polarity_of
+    from quiltwork.text.polarity.lexicon import Lexicon, read_lexicon
+    from quiltwork.text.polarity.scorer import WithPolarity, adjusted
     from quiltwork.text.scorer import Cosine, Mean, Words
     from quiltwork.text.sent2vec.model import SentenceNgrams
     from quiltwork.text.stops import STOP_LISTS, StopList, stop_list
@@ -90,6 +93,19 @@ _MODULES = {
         "Prepared",
         "pipeline_named",
     ),
+    "polarity.detect": (
+        "Evidence",
+        "Polarity",
+        "polarity_of",
+    ),
+    "polarity.lexicon": (
+        "Lexicon",
+        "read_lexicon",
+    ),
+    "polarity.scorer": (
+        "WithPolarity",
+        "adjusted",
+    ),
     "scorer": (
         "Cosine",
         "Mean",
@@ -125,23 +141,28 @@ __all__ = [
     "Calibration",
     "Cosine",
     "Document",
+    "Evidence",
     "GoldSet",
     "HuffmanVectors",
     "Hybrid",
     "Inference",
+    "Lexicon",
     "Mean",
     "Measure",
     "MtebEncoder",
     "ParagraphVectors",
     "Pipeline",
+    "Polarity",
     "PooledVectors",
     "Pooling",
     "Prepared",
     "SentenceNgrams",
     "StopList",
     "TfIdf",
+    "WithPolarity",
     "WordVectors",
     "Words",
+    "adjusted",
     "default_folder",
     "evaluate_scorers",
     "explain",
@@ -156,10 +177,12 @@ __all__ = [
     "model_at",
     "open_model",
     "pipeline_named",
+    "polarity_of",
     "pooling_named",
     "read_biosses",
     "read_corpus",
     "read_ctr",
+    "read_lexicon",
     "read_pairs",
     "save_calibration",
     "save_regression",
