@@ -56,7 +56,6 @@ Answers = list["Polarity"]
 def run(context: Context) -> Mapping[str, Outcome]:
     """Everything once: nothing is random but which sentences are edited, and that the seed decides."""
     from quiltwork.text.encoder.packaged import packaged_encoder
-
     from quiltwork.text.polarity.lexicon import shipped_lexicon
     from quiltwork.text.scorer import Cosine
 

@@ -22,9 +22,8 @@ from quiltwork.core.errors import NotFoundError
 from work.text_trained import SETTINGS, SIZES, kept, trained
 
 if TYPE_CHECKING:
-    from quiltwork.text.evaluate.gold import GoldSet
-
     from quiltwork.core.servable import Json
+    from quiltwork.text.evaluate.gold import GoldSet
     from quiltwork.text.vectors.model import WordVectors
 
 NAME = "text.own_vectors"
@@ -43,7 +42,6 @@ Rows = list[Mapping[str, "Json"]]
 def run(context: Context) -> Mapping[str, Outcome]:
     """Train what is not there, then ask every model about both sets of pairs."""
     from quiltwork.text.evaluate.gold import read_biosses, read_ctr
-
     from quiltwork.text.files import Folder
     from quiltwork.text.vectors.model import WordVectors
     from quiltwork.text.vectors.pooling import POOLINGS
@@ -75,7 +73,6 @@ def run(context: Context) -> Mapping[str, Outcome]:
 def correlation(vectors: WordVectors, pooling: str, gold: GoldSet) -> float:
     """r of the cosines with what people say."""
     from quiltwork.text.evaluate.correlation import pearson
-
     from quiltwork.text.scorer import Cosine
     from quiltwork.text.vectors.pooling import PooledVectors, pooling_named
 
