@@ -121,6 +121,7 @@ while not made.step().finished:
 """
 
 
+@pytest.mark.slow
 def test_processes_agree_whatever_their_hash_seed(small_corpus, tmp_path):
     found = set()
     for hash_seed in ("1", "2"):

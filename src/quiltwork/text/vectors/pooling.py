@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -57,11 +57,12 @@ POOLINGS: Mapping[str, Pooling] = {
     "idf": Pooling("mean", "idf"),
     "sif": Pooling("mean", "sif"),
     "sif-pc": Pooling("mean", "sif", common="sif", removed=1),
-    "abtt": Pooling("mean", "idf", "nltk", True, "words", 2),
+    "abtt": Pooling("mean", "idf", "nltk", True, "words", 10),
 }
 """``avg``, ``sum``, ``max``, ``min`` : over all tokens (Blagec et al. 2019). ``idf`` : rare words weigh more. ``sif``,
 ``sif-pc`` : smooth inverse frequency, without and with the first common direction taken out (Arora et al. 2017).
-``abtt`` : all but the top (Mu & Viswanath 2018), idf-weighted, without stop words and marks."""
+``abtt`` : all but the top (Mu & Viswanath 2018), idf-weighted, without stop words and marks; how many directions was
+chosen on the CTR pairs, with vectors of 150 dimensions."""
 
 
 def pooling_named(name: str) -> Pooling:
@@ -146,14 +147,21 @@ def load_word_embedder(
 ) -> PooledVectors:
     """A sentence embedder out of a folder of word vectors.
 
-    pooling : one of ``POOLINGS``, or one of its own; the model's where None. name : what tables call it.
+    pooling : one of ``POOLINGS``, of which no more than a third of a model's directions is taken out, or one of its
+    own; the model's where None. name : what tables call it.
 
     Raises NotFoundError and BadInputError as ``WordVectors.load``.
     """
     chosen = pooling if pooling is not None else _own(files)
     label = chosen if isinstance(chosen, str) else "own"
-    made = pooling_named(chosen) if isinstance(chosen, str) else chosen
-    return PooledVectors(name or f"word vectors ({label})", WordVectors.load(files), made)
+    vectors = WordVectors.load(files)
+    made = _fitting(pooling_named(chosen), vectors) if isinstance(chosen, str) else chosen
+    return PooledVectors(name or f"word vectors ({label})", vectors, made)
+
+
+def _fitting(pooling: Pooling, vectors: WordVectors) -> Pooling:
+    """With fewer directions taken out where that would be more than a third of them."""
+    return replace(pooling, removed=min(pooling.removed, vectors.dimensions // 3))
 
 
 def _own(files: ModelFiles) -> str:
