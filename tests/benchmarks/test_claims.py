@@ -75,6 +75,11 @@ PROMISED = {
     "cluster.rescale_in_ray_vs_ray_train": (at_least(10.0), "baseline/ours", False),
     "cluster.muri_srtf_jct": (at_most(1.01), "ours/baseline", False),
     "cluster.simulator_error": (at_most(1.05), "ours/baseline", False),
+    "text.author_pairs_auc": (at_least(0.90), "ours/baseline", False),
+    "text.author_pairs_auc_stretch": (at_least(0.95), "ours/baseline", False),
+    "text.generated_edits_auc": (at_least(0.95), "ours/baseline", False),
+    "text.semantoneg_accuracy": (at_least(0.85), "ours/baseline", False),
+    "text.polarity_keeps_r": (at_most(1.005), "ours/baseline", False),
 }
 
 
