@@ -94,6 +94,11 @@ PROMISED = {
     "text.paragraph_closed_speed": (at_least(50), "baseline/ours", False),
     "text.paragraph_closed_speed_compiled": (at_least(50), "baseline/ours", False),
     "text.paragraph_full_r": (at_most(1.005), "ours/baseline", False),
+    "text.author_pairs_auc": (at_least(0.90), "ours/baseline", False),
+    "text.author_pairs_auc_stretch": (at_least(0.95), "ours/baseline", False),
+    "text.generated_edits_auc": (at_least(0.95), "ours/baseline", False),
+    "text.semantoneg_accuracy": (at_least(0.85), "ours/baseline", False),
+    "text.polarity_keeps_r": (at_most(1.005), "ours/baseline", False),
 }
 
 

@@ -18,6 +18,7 @@ EVIDENCE = {
     ("pair", "wordnet:similar"): r"[a-z]+ as [a-z]+, [a-z]+ as [a-z]+",
     ("pair", "wordnet:derived"): r"of \S+ and \S+",
     ("pair", "prefix"): r"(?:[a-z]+-|[a-z]+- (?:gloss|ending)|[a-z]+-/[a-z]+-|-ful/-less) \d+ \d+",
+    ("pair", "corpus"): r"[a-z ]+ \d+(?:, [a-z ]+ \d+)+",
     ("sign", "graph"): r"\d\.\d\d(?: [a-z_.'-]+:[+-]\d+\.\d\d)+",
     ("form", "wordnet:form"): r"[va](?: \d+)?",
 }

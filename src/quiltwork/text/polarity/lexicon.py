@@ -21,6 +21,7 @@ SOURCES = (
     "wordnet:similar",
     "wordnet:form",
     "prefix",
+    "corpus",
     "graph",
 )
 

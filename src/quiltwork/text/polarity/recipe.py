@@ -11,7 +11,7 @@ from quiltwork.text.polarity.lexicon import Entry
 from quiltwork.text.polarity.patterns import Counted, count
 from quiltwork.text.polarity.pointers import antonyms_of, forms_of
 from quiltwork.text.polarity.prefixes import OFTEN, formed_by_prefix
-from quiltwork.text.polarity.signs import signs_of
+from quiltwork.text.polarity.signs import contrasted, signs_of
 from quiltwork.text.polarity.wordnet import WordNet
 
 
@@ -34,6 +34,8 @@ def entries_of(wordnet: WordNet, counted: Counted) -> list[Entry]:
     pairs = [entry for entry in antonyms_of(wordnet) if entry.source != "wordnet:similar" or _used(entry, counted)]
     known = {(entry.a, entry.b) for entry in pairs}
     pairs += [entry for entry in formed_by_prefix(counted.words, wordnet) if (entry.a, entry.b) not in known]
+    known |= {(entry.a, entry.b) for entry in pairs}
+    pairs += [entry for entry in contrasted(counted, wordnet) if (entry.a, entry.b) not in known]
     signs = signs_of(counted, wordnet)
     return [*pairs, *signs, *forms_of(wordnet, pairs, counted.words, OFTEN)]
 

@@ -23,6 +23,8 @@ PATTERNS: Mapping[str, float] = {
     "versus": -1.0, "vs": -1.0, "from to": -1.0, "instead of": -1.0, "and not": -1.0, "but not": 1.5,
 }  # fmt: skip
 """Times the logarithm of 1 + how often. Reduced but not abolished: of one direction."""
+KINDS, TIMES = 2, 3
+"""By how many patterns, and how often in all, a pair has to be set against one another to count as one."""
 RESTART, ROUNDS = 0.15, 60
 SHOWN = 4
 """Neighbours in the evidence, besides all that the word is set against."""
@@ -81,6 +83,19 @@ def signs_of(counted: Counted, wordnet: WordNet, without: frozenset[tuple[str, s
             near = [other for rank, other in enumerate(near) if rank < SHOWN or graph[word][other] < 0]
             reasons = " ".join(f"{other}:{graph[word][other]:+.2f}" for other in near)
             found.append(Entry("sign", word, MORE if sure > 0 else LESS, "graph", f"{abs(sure):.2f} {reasons}"))
+    return found
+
+
+def contrasted(counted: Counted, wordnet: WordNet) -> list[Entry]:
+    """Pairs of verbs that the corpus sets against one another by several patterns; not where one goes further than the
+    other (reduced but not abolished)."""
+    found = []
+    for (a, b), how in sorted(_patterns(counted, wordnet).items()):
+        against = {pattern: times for pattern, times in how.items() if PATTERNS[pattern] < 0}
+        often = len(against) >= KINDS and sum(against.values()) >= TIMES and how["but not"] <= how["rather than"]
+        if often and _acts(a, wordnet) and _acts(b, wordnet):
+            evidence = ", ".join(f"{pattern} {against[pattern]}" for pattern in sorted(against))
+            found.append(Entry("pair", a, b, "corpus", evidence))
     return found
 
 
