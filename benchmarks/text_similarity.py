@@ -128,9 +128,7 @@ def _supervised(
     return rows
 
 
-def _protocol_row(
-    name: str, other: str, features: Sequence[str], seed: int, found: Protocols
-) -> Mapping[str, Json]:
+def _protocol_row(name: str, other: str, features: Sequence[str], seed: int, found: Protocols) -> Mapping[str, Json]:
     low, high = found.fold_means.interval.low, found.fold_means.interval.high
     return {"table": "regression", "judged on": name, "seed": seed, "scores": ", ".join(features),
             "P1 mean of folds": f"{found.fold_means.mean:.4f} [{low:.3f}, {high:.3f}]",
