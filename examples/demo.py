@@ -4,7 +4,8 @@
 
 Adds every model below DIR to a fresh zoo, starts `quiltwork up` on it, sends all models the same prompts at once
 through the openai client, then does the same work with one transformers process per model. Last, it measures how many
-blocks of one fine-tune others might serve. Nothing is left behind.
+blocks of one fine-tune others might serve. In between it asks the same server how alike sentences are. Nothing is left
+behind.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from find_models import Candidate, find_models
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from sentences import show_similarity
 from sides import Apart, Quilt, Run, Work
 
-from quiltwork.core.errors import QuiltworkError
+from quiltwork.core.errors import QuiltworkError, UnsupportedError
 from quiltwork.zoo import Zoo
 
 PROMPTS = (
@@ -114,6 +116,7 @@ def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None
         work = work.only(served)
         ours = quilt.run(work)
         requests = quilt.tokenized(work)
+        show_similarity(quilt, scratch / "zoo", console)
     theirs = None
     if not args.no_baseline:
         console.print(f"the same {len(work.requests)} requests with one process per model; starting {len(served)}")
@@ -150,10 +153,11 @@ def take_in(models: tuple[Candidate, ...], scratch: Path, console: Console) -> l
                 console.print(f"  {candidate.name} is left out: {error}", markup=False, highlight=False, soft_wrap=True)
                 continue
             model = added.model
-            if model.unservable:
-                reasons = "; ".join(model.unservable)
+            try:
+                zoo.chain(model.ref)
+            except UnsupportedError as error:
                 console.print(
-                    f"  {candidate.name} is stored, not served: {reasons}",
+                    f"  {candidate.name} is stored, not served: {error.what}",
                     markup=False,
                     highlight=False,
                     soft_wrap=True,

@@ -126,11 +126,19 @@ class Quilt:
         return [(name, self._tokens(name, prompt)) for name, prompt in work.requests]
 
     def _tokens(self, name: str, prompt: str) -> list[int]:
-        body = json.dumps({"model": name, "prompt": prompt}).encode()
-        request = urllib.request.Request(f"{self.url}/tokenize", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as reply:
-            tokens: list[int] = json.load(reply)["tokens"]
+        tokens: list[int] = self.post("/tokenize", {"model": name, "prompt": prompt})["tokens"]
         return tokens
+
+    def post(self, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The reply to a JSON body. Raises QuiltworkError with what the server says is wrong."""
+        body = json.dumps(fields).encode()
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                found: dict[str, Any] = json.load(reply)
+        except urllib.error.HTTPError as error:
+            raise QuiltworkError(json.load(error)["error"]["message"], where=path) from error
+        return found
 
     def run(self, work: Work) -> Run:
         """Warm every model up, then ask everything at once."""

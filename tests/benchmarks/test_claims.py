@@ -75,6 +75,7 @@ PROMISED = {
     "cluster.rescale_in_ray_vs_ray_train": (at_least(10.0), "baseline/ours", False),
     "cluster.muri_srtf_jct": (at_most(1.01), "ours/baseline", False),
     "cluster.simulator_error": (at_most(1.05), "ours/baseline", False),
+    "text.own_vectors": (at_least(0.83), "ours/baseline", False),
     "text.table1_jaccard": (at_most(1.001), "ours/baseline", False),
     "text.table1_qgram": (at_most(1.001), "ours/baseline", False),
     "text.table1_jaccard_pairs": (at_most(1.001), "ours/baseline", False),
@@ -87,6 +88,12 @@ PROMISED = {
     "text.p1_protocol": (at_least(0.905), "ours/baseline", False),
     "text.p3_transfer": (at_least(0.895), "ours/baseline", False),
     "text.conformal_coverage": (at_least(0.85), "ours/baseline", False),
+    "text.paragraph_closed_r": (at_most(1.005), "ours/baseline", False),
+    "text.paragraph_closed_sg_r": (at_most(1.005), "ours/baseline", False),
+    "text.paragraph_closed_same": (at_most(1.0), "ours/baseline", True),
+    "text.paragraph_closed_speed": (at_least(50), "baseline/ours", False),
+    "text.paragraph_closed_speed_compiled": (at_least(50), "baseline/ours", False),
+    "text.paragraph_full_r": (at_most(1.005), "ours/baseline", False),
 }
 
 

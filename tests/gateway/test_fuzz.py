@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import schemathesis
 from fake_servable import FakeServable
 from hypothesis import Phase, settings
 from schemathesis.checks import not_a_server_error
+from tiny_sentences import tiny_host, tiny_zoo
 
 from quiltwork.core.names import ModelRef
 from quiltwork.gateway import create_app
 
-APP = create_app({"language": FakeServable(ModelRef("base"))})
+FOLDER = tempfile.TemporaryDirectory(prefix="quiltwork-fuzz-")
+SENTENCES = tiny_host(tiny_zoo(Path(FOLDER.name), ModelRef("words")))
+SENTENCES.offer(ModelRef("words"))
+APP = create_app({"language": FakeServable(ModelRef("base")), "text": SENTENCES})
 schema = schemathesis.openapi.from_asgi("/openapi.json", APP)
 
 

@@ -96,6 +96,9 @@ class FakeServable:
     def models(self) -> Sequence[Hosted]:
         return [Hosted(ref, "ready", {"parent": None, "max_model_len": 512}) for ref in self.refs]
 
+    def takes(self, ref: ModelRef) -> bool:
+        return True
+
     def load(self, ref: ModelRef) -> None:
         if ref.name == "absent":
             raise NotFoundError("there is no model absent", where="model")

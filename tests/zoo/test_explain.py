@@ -140,14 +140,13 @@ def test_hidden_models_do_not_move_the_cuts(filled: Zoo) -> None:
     assert len(filled.explain("near", tenant="bob", near=False).segments) == 1
 
 
-def test_a_model_that_cannot_be_served_has_parts_and_no_cuts(filled: Zoo, saved: Saved, tmp_path: Path) -> None:
+def test_a_model_of_a_family_without_blocks_has_parts_and_no_cuts(filled: Zoo, saved: Saved, tmp_path: Path) -> None:
     shutil.copytree(saved("llama"), tmp_path / "odd")
     config = json.loads((tmp_path / "odd" / "config.json").read_text()) | {"model_type": "odd"}
     (tmp_path / "odd" / "config.json").write_text(json.dumps(config))
     filled.add(tmp_path / "odd", name="odd")
     told = filled.explain("odd")
     assert told.segments == ()
-    assert told.unservable
     assert told.parts
     with pytest.raises(UnsupportedError, match="odd"):
         filled.explain("base", among=["odd"])

@@ -119,7 +119,6 @@ def test_a_field_that_changes_the_maths_refuses_by_name(kind: str, changes: dict
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"model_type": "mamba"}, "mamba"),
         ({}, "None"),
         ({"model_type": ["llama"]}, "llama"),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "SequenceClassification"),
@@ -130,6 +129,10 @@ def test_what_is_no_served_family_says_why(config: dict[str, Any], reason: str) 
     family, why = family_of(config)
     assert family is None
     assert reason in why
+
+
+def test_of_a_family_that_the_table_does_not_know_nothing_is_said() -> None:
+    assert family_of({"model_type": "mamba", "quantization_config": {"bits": 4}}) == (None, "")
 
 
 nonsense = (

@@ -150,7 +150,7 @@ def test_unknown_families_are_stored_tensor_by_tensor(zoo: Zoo, saved: Saved, tm
     folder = copy(saved("llama"), tmp_path / "odd")
     edit(folder / "config.json", model_type="oddity", limit=float("inf"))
     added = zoo.add(folder)
-    assert added.model.family == "unknown"
+    assert (added.model.family, added.model.unservable) == ("oddity", ())
     assert "model.layers.1" in [part.name for part in added.model.parts]
     with pytest.raises(UnsupportedError, match="oddity"):
         zoo.chain("odd")
@@ -441,3 +441,23 @@ def test_a_hub_name_is_found_in_the_local_cache(
     assert by_name.ref == ModelRef("org/tiny")
     assert zoo.add(f"org/tiny@{commit}").already
     assert zoo.add(folder / "snapshots" / commit).already
+
+
+def test_a_model_that_a_package_brings_is_added_by_the_name_it_gives(
+    zoo: Zoo, saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quiltwork.zoo.ingest.names", lambda group: ("Ours-1.0",))
+    monkeypatch.setattr("quiltwork.zoo.ingest.packaged", lambda group, name: lambda: saved("llama"))
+    added = zoo.add("Ours-1.0")
+    assert (added.model.ref.name, added.model.family) == ("Ours-1.0", "llama")
+    with pytest.raises(NotFoundError):
+        zoo.add("Ours-1.1")
+
+
+def test_a_configuration_without_a_family_says_why_nobody_serves_it(zoo: Zoo, saved: Saved, tmp_path: Path) -> None:
+    for number, kind in enumerate((None, "", "a b", 7)):
+        folder = copy(saved("llama"), tmp_path / f"odd-{number}")
+        edit(folder / "config.json", model_type=kind)
+        model = zoo.add(folder).model
+        assert model.family == "unknown"
+        assert "is not the name of a family" in model.unservable[0]

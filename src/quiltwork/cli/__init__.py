@@ -5,23 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
+from quiltwork.cli.lazy import Command, lazy_group, show_commands
 from quiltwork.core.errors import QuiltworkError
-from quiltwork.core.registry import missing_package, resolve
-
-
-@dataclass(frozen=True)
-class Command:
-    """Where a command or a group of commands is, and what ``--help`` says of it before it is imported."""
-
-    spec: str
-    help: str
-
+from quiltwork.core.registry import missing_package
 
 COMMANDS = {
     "up": Command("quiltwork.cli.up:up", "Serve the models of a zoo over HTTP, in OpenAI's shapes."),
@@ -34,26 +23,10 @@ COMMANDS = {
     "cluster": Command(
         "quiltwork.cli.cluster:app", "Run training jobs on shared servers; simulate clusters; plan how many."
     ),
+    "text": Command("quiltwork.cli.text:app", "How alike sentences are; find them again; train models of them."),
     "keys": Command("quiltwork.cli.keys:app", "API keys of a server."),
     "bench": Command("quiltwork.cli.bench:app", "The project's claims: list them, measure them, print their tables."),
 }
-
-
-class LazyGroup(TyperGroup):
-    """Shows every command, imports only the one that is used."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        name, shown, rest = super().resolve_command(ctx, args)
-        return name, shown if name is None else _load(name), rest
-
-
-def _load(name: str) -> Any:
-    found = resolve(COMMANDS[name].spec)
-    if not isinstance(found, typer.Typer):
-        single = typer.Typer(add_completion=False)
-        single.command(name)(found)
-        found = single
-    return typer.main.get_command(found)
 
 
 def _version(asked: bool) -> None:
@@ -65,7 +38,7 @@ def _version(asked: bool) -> None:
 
 
 def _app() -> typer.Typer:
-    app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True)
+    app = typer.Typer(cls=lazy_group(COMMANDS), add_completion=False, no_args_is_help=True)
 
     @app.callback(help="Store and serve many fine-tunes of one model by keeping once what they share.")
     def quiltwork(
@@ -73,10 +46,7 @@ def _app() -> typer.Typer:
     ) -> None:
         pass
 
-    for name, command in COMMANDS.items():
-        # Only shown: LazyGroup puts the real command in its place before anything of it runs.
-        app.command(name, help=command.help)(lambda: None)
-    return app
+    return show_commands(app, COMMANDS)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -55,7 +55,7 @@ def train(
             figures = "".join(f", {name} {value:.4g}" for name, value in report.metrics.items())
             say(f"{_so_far(report.done, report.total)}{figures}")
 
-        with _asked_to_stop() as stop:
+        with asked_to_stop() as stop:
             ran = run_training(made, place, every=every, stop=stop, tell=tell)
     done, total = (ran.report.done, ran.report.total) if ran.report else (None, None)
     metrics = dict(ran.report.metrics) if ran.report else {}
@@ -86,7 +86,7 @@ def _so_far(done: int, total: int | None) -> str:
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C or SIGTERM came, instead of what they do; the second one does it."""
     asked = threading.Event()
 

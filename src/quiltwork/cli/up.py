@@ -14,7 +14,7 @@ from quiltwork.cli.serving import end_quietly, open_keys
 from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError, UnsupportedError
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.registry import SERVABLES, find, names
-from quiltwork.core.servable import Json, Latitude, Offers, Servable
+from quiltwork.core.servable import Json, Latitude, Offers, Servable, taker
 from quiltwork.core.units import format_bytes, parse_bytes
 
 EVERY_MODEL = "*"
@@ -199,34 +199,36 @@ def _servable_models(zoo: object) -> list[ModelRef]:
 
 
 def _pin(servables: dict[str, Servable], ref: ModelRef) -> None:
-    for servable in servables.values():
-        if not isinstance(servable, Offers):
-            raise UnsupportedError(f"models of kind {servable.kind} cannot be pinned", where="--pin")
-        servable.pin(ref)
+    servable = taker(servables, ref)
+    if not isinstance(servable, Offers):
+        raise UnsupportedError(f"models of kind {servable.kind} cannot be pinned", where="--pin")
+    servable.pin(ref)
 
 
 def _load(servables: dict[str, Servable], wanted: list[ModelRef], *, must: bool, lazy: bool) -> None:
     """Load all, or as many as fit; what does not, and with ``lazy`` everything, is loaded when it is asked for."""
+    full: set[str] = set()
+    """Kinds of models that do not all fit at once: trying each of the others would read all their weights for
+    nothing."""
     for ref in wanted:
-        for servable in servables.values():
+        try:
+            servable = taker(servables, ref)
+            if lazy or servable.kind in full:
+                _offer(servable, ref)
+                continue
             try:
-                if lazy:
-                    _offer(servable, ref)
-                    continue
+                servable.load(ref)
+            except CapacityError as crowded:
                 try:
-                    servable.load(ref)
-                except CapacityError as full:
-                    try:
-                        _offer(servable, ref)
-                    except UnsupportedError:
-                        raise full from None
-                    # Trying each of the others would read all their weights for nothing.
-                    lazy = True
-                    _warn(f"not all models fit at once: {ref} and what follows is loaded when it is asked for")
-            except QuiltworkError as error:
-                if must:
-                    raise
-                _warn(f"{ref} is not served: {error}")
+                    _offer(servable, ref)
+                except UnsupportedError:
+                    raise crowded from None
+                full.add(servable.kind)
+                _warn(f"not all models fit at once: {ref} and what follows is loaded when it is asked for")
+        except QuiltworkError as error:
+            if must:
+                raise
+            _warn(f"{ref} is not served: {error}")
 
 
 def _offer(servable: Servable, ref: ModelRef) -> None:

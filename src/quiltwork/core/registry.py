@@ -14,6 +14,8 @@ from quiltwork.core.errors import BadInputError, ConflictError, NotFoundError, Q
 SERVABLES = "quiltwork.servables"
 TRAINABLES = "quiltwork.trainables"
 EXECUTORS = "quiltwork.executors"
+MODELS = "quiltwork.models"
+"""Folders of models that come with installed packages, by the name to add them to a zoo with."""
 
 _NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _SPEC = re.compile(rf"({_NAME}):({_NAME})", re.ASCII)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
-from quiltwork.core.errors import BadInputError
+from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.names import PUBLIC, ModelRef
 
 Json = Any
@@ -276,6 +276,11 @@ class Servable(Protocol):
         """What is loaded now."""
         ...
 
+    def takes(self, ref: ModelRef) -> bool:
+        """Whether a zoo model is of the kind hosted here; ``load`` may still say that it is not implemented. Of several
+        Servables one takes a model. Raises NotFoundError."""
+        ...
+
     def load(self, ref: ModelRef) -> None:
         """Make a zoo model ready to serve. Loading a name again upgrades it: running requests finish on the old
         version. Raises NotFoundError, UnsupportedError (what is not implemented, by name), CapacityError."""
@@ -334,3 +339,12 @@ class Offers(Protocol):
         Raises what ``load`` raises.
         """
         ...
+
+
+def taker(servables: Mapping[str, Servable], ref: ModelRef) -> Servable:
+    """The Servable that takes a zoo model. Raises UnsupportedError where none does, NotFoundError."""
+    for servable in servables.values():
+        if servable.takes(ref):
+            return servable
+    kinds = ", ".join(servable.kind for servable in servables.values()) or "none"
+    raise UnsupportedError(f"{ref} is of no kind that is served here", where="model", hint=f"served are: {kinds}")

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from quiltwork.core.errors import BadInputError, NotFoundError, UnsupportedError
 from quiltwork.core.names import ModelRef
-from quiltwork.core.servable import Json, Offers
+from quiltwork.core.servable import Json, Offers, taker
 from quiltwork.gateway.body import read_object
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.door import admin_of, house_of
@@ -122,20 +122,14 @@ async def unload_model(request: Request) -> Response:
 
 
 def _load(directory: Directory, ref: ModelRef, pin: bool | None = None) -> None:
-    """Load with the first Servable whose kind of model it is, and pin it or pin it no more."""
-    refused: UnsupportedError | None = None
-    for servable in directory.servables.values():
-        try:
-            if pin is None:
-                servable.load(ref)
-            elif isinstance(servable, Offers):
-                servable.pin(ref, pin)
-            else:
-                raise UnsupportedError(f"models of kind {servable.kind} cannot be pinned", where="pin")
-            return
-        except UnsupportedError as error:
-            refused = refused or error
-    raise refused or NotFoundError(f"nothing here serves {ref}", where="model")
+    """Load with the Servable whose kind of model it is, and pin it or pin it no more."""
+    servable = taker(directory.servables, ref)
+    if pin is None:
+        servable.load(ref)
+    elif isinstance(servable, Offers):
+        servable.pin(ref, pin)
+    else:
+        raise UnsupportedError(f"models of kind {servable.kind} cannot be pinned", where="pin")
 
 
 def _unload(directory: Directory, ref: ModelRef, where: str) -> None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 
 from quiltwork import __version__
 from quiltwork.core.servable import NO_LATITUDE, Latitude, Sample, Servable
-from quiltwork.gateway import admin_routes, health_routes, openai_routes, page
+from quiltwork.gateway import admin_routes, embedding_routes, health_routes, openai_routes, page
 from quiltwork.gateway.directory import Directory
 from quiltwork.gateway.door import Door, House
 from quiltwork.gateway.errors import install_error_handlers
@@ -58,7 +58,8 @@ def create_app(
     app = FastAPI(title="Quiltwork", version=__version__, docs_url=None, redoc_url=None)
     app.state.house = house
     install_error_handlers(app)
-    for router in (page.router, health_routes.router, openai_routes.router, admin_routes.router):
+    own = (page.router, health_routes.router, openai_routes.router, embedding_routes.router, admin_routes.router)
+    for router in own:
         app.include_router(router)
     for router in routers:
         app.include_router(router)

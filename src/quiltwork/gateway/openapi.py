@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from quiltwork.core.servable import Json, TaskSchema
 from quiltwork.gateway.admin_routes import LOAD_ADAPTER, LOAD_MODEL, MODEL, UNLOAD_ADAPTER
 from quiltwork.gateway.directory import Directory
+from quiltwork.gateway.embedding_routes import EMBEDDED, EMBEDDINGS
 from quiltwork.gateway.openai_requests import chat_schema, completion_schema
 from quiltwork.gateway.task_routes import OPENAI_TASKS, PLAIN_PATHS, binary_fields, body_schema
 
@@ -53,6 +54,7 @@ def _bodies(directory: Directory) -> dict[str, Json]:
     bodies = {
         "/v1/completions": json(completion_schema(_first(directory.schemas("completion")))),
         "/v1/chat/completions": json(chat_schema(_first(directory.schemas("chat")))),
+        "/v1/embeddings": json(dict(EMBEDDINGS)),
         "/v1/load_lora_adapter": json(dict(LOAD_ADAPTER)),
         "/v1/unload_lora_adapter": json(dict(UNLOAD_ADAPTER)),
         "/models/load": json(dict(LOAD_MODEL)),
@@ -102,6 +104,8 @@ def _answers(responses: dict[str, Json], path: str, method: str, directory: Dire
             "application/json": {"schema": {"type": "object", "required": ["id", "choices", "usage"]}},
             "text/event-stream": {"schema": {"type": "string"}},
         }
+    if path == "/v1/embeddings":
+        responses["200"]["content"] = {"application/json": {"schema": dict(EMBEDDED)}}
     for task in {t for s in directory.servables.values() for t in s.tasks()} - OPENAI_TASKS:
         if path in (PLAIN_PATHS.get(task), f"/v1/{task}"):
             schema = directory.schemas(task)[0]

@@ -22,7 +22,7 @@ from quiltwork.gateway.measure import Latency
 from quiltwork.gateway.replies import EventStream, in_thread, merged, until_gone
 from quiltwork.gateway.schemas import check, split
 
-OPENAI_TASKS = frozenset({"completion", "chat"})
+OPENAI_TASKS = frozenset({"completion", "chat", "embeddings"})
 """Tasks that have routes of OpenAI's shape instead."""
 PLAIN_PATHS = {"tokenize": "/tokenize", "detokenize": "/detokenize"}
 """Tasks whose paths other servers have settled; their model may be left out where there is only one."""

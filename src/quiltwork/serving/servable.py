@@ -33,6 +33,7 @@ from quiltwork.serving.sequence import Sequence as TokenSequence
 from quiltwork.serving.spare import return_freed_memory
 from quiltwork.serving.tasks import TASKS, check_fields
 from quiltwork.zoo.explain import describe
+from quiltwork.zoo.families import is_language
 from quiltwork.zoo.types import Chain
 
 PUBLISH_SECONDS = 0.25
@@ -250,6 +251,13 @@ class LanguageModels:
             self._loop.call(lambda: residency.unpin(ref))
         if pinned:
             self._loop.call(lambda: residency.pin(named))
+
+    def takes(self, ref: ModelRef) -> bool:
+        """Whether a zoo model is of a family that is served block by block. Raises NotFoundError."""
+        with self._load_lock:
+            self._open()
+            assert self._source is not None
+            return is_language(self._source.model(self._aliases.get(ref, ref)))
 
     def load(self, ref: ModelRef) -> None:
         """Make a model ready, or bring it to the zoo's present version; blocks, while running requests go on.

@@ -28,6 +28,10 @@ class Embedded:
     truncated: npt.NDArray[np.bool_]
     """(n,) whether the end of the sentence was left out because it is too long for the model."""
 
+    def rows(self, at: npt.NDArray[np.int64] | slice) -> Embedded:
+        """Those of some of the sentences."""
+        return Embedded(self.vectors[at], self.known[at], self.tokens[at], self.used[at], self.truncated[at])
+
 
 class Embedder(Protocol):
     """A model of sentences. A vector depends on the sentence alone: not on what else is embedded with it, nor on the

@@ -7,7 +7,8 @@ import unicodedata
 
 _CUT = re.compile(
     r"""
-      \d+(?:[.,]\d+)+                                   # 1,000.5
+      (?!cannot\b)[a-z]+(?=[\s,)\]]|$)                 # most words: what \w+ below would find, after all that is tried
+    | \d+(?:[.,]\d+)+                                   # 1,000.5
     | (?<!\w)\.\d+                                      # .05
     | (?:[^\W\d_]\.){2,}                                # i.e.
     | (?<![\w-])[^\W\d_]\.(?:[^\W\d_]{2,}|(?=\s+\w))    # n.crassa, s. cerevisiae: a letter, and more to come
@@ -21,6 +22,8 @@ _CUT = re.compile(
     """,
     re.VERBOSE,
 )
+TOKENS_VERSION = "corenlp 1"
+"""Changes whenever ``corenlp_tokens`` cuts anything in another way: what was cut before is then cut anew."""
 _QUOTE = re.compile(r'(?<![^\s(\[{-])"(?=\S)|“')
 _MARKS = str.maketrans({"—": "--", "“": "``", "”": "''", '"': "''", "’": "'", "‘": "`"})
 _MARK_KINDS = frozenset("PS")

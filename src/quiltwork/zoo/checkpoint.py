@@ -51,8 +51,9 @@ def understand(source: Source, config: Mapping[str, Json]) -> Understood:
     if family is None:
         groups = group_unknown(tensors)
         names = {(group, name): name for group, members in groups.items() for name in members}
-        note = "stored tensor by tensor, not to be served"
-        return Understood(UNKNOWN, clean, None, names, (reason,), (note,))
+        named = str(config.get("model_type") or UNKNOWN)
+        why = (reason,) if reason else ()
+        return Understood(UNKNOWN if reason else named, clean, None, names, why, ("stored tensor by tensor",))
     where = str(source.root)
     plan = make_plan(family, config, where=f"{where}/config.json")
     fitted: Fitted = fit(plan, tensors, config, where=where)

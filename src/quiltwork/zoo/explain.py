@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quiltwork.core.errors import NotFoundError
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Json
-from quiltwork.zoo.families import chain
+from quiltwork.zoo.families import chain, has_chain
 from quiltwork.zoo.near import Near, near_duplicates
 from quiltwork.zoo.segments import segment_id, segments
 from quiltwork.zoo.types import Block, Model, Part, Substitution
@@ -197,8 +197,8 @@ def explain(
     models = [zoo.model(other) for other in zoo.models()]
     visible = [other for other in models if tenant is None or visible_to(other.ref, tenant)]
     chosen = visible if among is None else [_seen(zoo, other, tenant) for other in among]
-    chains = {other.ref: chain(other).links for other in chosen if among is not None or not other.unservable}
-    if not model.unservable:
+    chains = {other.ref: chain(other).links for other in chosen if among is not None or has_chain(other)}
+    if has_chain(model):
         chains[model.ref] = chain(model).links
     cuts = {
         ref: [[part.block.id for part in chains[ref][run.start : run.stop]] for run in runs]

@@ -213,18 +213,29 @@ FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 """The families that can be served, by ``model_type``."""
 
 UNKNOWN = "unknown"
-"""The family of models that are stored tensor by tensor and cannot be served."""
+"""The family of models whose configuration does not say, or asks for what its family has not."""
 
 TENSORS = "tensors"
 """The kind of a block that no maths is known for: an unknown family's, or what lies beside a model's weights."""
 
 
+def is_language(model: Model) -> bool:
+    """Whether a model is of one of ``FAMILIES``, with everything of it implemented or not."""
+    return model.family in FAMILIES or model.config.get("model_type") in FAMILIES
+
+
+def has_chain(model: Model) -> bool:
+    """Whether a model can be served block by block."""
+    return not model.unservable and any(part.block.kind != TENSORS for part in model.parts)
+
+
 def chain(model: Model) -> Chain:
     """The links of a model in the order they run: embed, each layer's attn and ffn, head.
 
-    Raises UnsupportedError with every reason why the model cannot be served.
+    Raises UnsupportedError with every reason why the model cannot be served block by block.
     """
-    if model.unservable:
-        raise UnsupportedError("; ".join(model.unservable), where=f"model {model.ref}", hint="it is stored, not served")
+    if not has_chain(model):
+        reasons = model.unservable or (f"models of family {model.family!r} are not served block by block",)
+        raise UnsupportedError("; ".join(reasons), where=f"model {model.ref}", hint="it is stored tensor by tensor")
     links = tuple(part for part in model.parts if part.block.kind != TENSORS)
     return Chain(model, links)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import BadInputError, ConflictError, NotFoundError
 from quiltwork.core.names import PUBLIC, ModelRef, visible_to
+from quiltwork.core.registry import MODELS, names
+from quiltwork.core.registry import find as packaged
 from quiltwork.core.servable import Json
 from quiltwork.zoo import recipe as recipes
 from quiltwork.zoo import similar
@@ -83,7 +85,8 @@ def add(
     aliases: Iterable[str] = (),
     progress: Report | None = None,
 ) -> Added:
-    """Take in a model: a Hugging Face directory, a PEFT adapter's directory, a GGUF file or a hub name.
+    """Take in a model: a Hugging Face directory, a PEFT adapter's directory, a GGUF file, the name of a model that an
+    installed package brings, or a hub name.
 
     name : what to call it; the folder's, file's or hub's name where not given.
     base : the model that it was made from, if the one that is found by itself is not wanted.
@@ -141,6 +144,8 @@ def _locate(source: str | PathLike[str]) -> tuple[Path, str]:
         if path.suffix == ".gguf":
             return path, _legal(path.stem)
         raise BadInputError("is neither a folder nor a GGUF file", where=text)
+    if text in names(MODELS):
+        return Path(packaged(MODELS, text)()), _legal(text)
     from quiltwork.zoo.hub import find
 
     return find(text)

@@ -44,6 +44,9 @@ _MUST_BE_UNSET = (
 """Fields that change the maths of some model or other and are never implemented here."""
 
 
+_KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A tensor that a part needs: its name in the checkpoint and its shape."""
@@ -74,11 +77,14 @@ class Plan:
 
 
 def family_of(config: Mapping[str, Json]) -> tuple[Family | None, str]:
-    """The row that a configuration belongs to, or None and the reason why it has none."""
+    """The row that a configuration belongs to. None where it has none, and why nobody can serve it; nothing where it is
+    of a family that the table does not know: whether that is served is for the Servables to say."""
     kind = config.get("model_type")
-    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        return None, f"config.json: model_type {str(kind)[:60]!r} is not the name of a family"
+    family = FAMILIES.get(kind)
     if family is None:
-        return None, f"config.json: model_type {str(kind)[:60]!r} is not a family that can be served"
+        return None, ""
     named = config.get("architectures")
     if isinstance(named, list) and named and family.architecture not in named:
         return None, f"config.json: architectures {str(named[0])[:60]!r} is not served, only {family.architecture}"

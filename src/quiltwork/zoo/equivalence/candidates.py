@@ -13,7 +13,7 @@ from quiltwork.core.names import PUBLIC, ModelRef, visible_to
 from quiltwork.zoo.dtypes import is_float
 from quiltwork.zoo.equivalence.sketch import Sketches, sketch_cosine, values
 from quiltwork.zoo.equivalence.swap import Swap
-from quiltwork.zoo.families import TENSORS
+from quiltwork.zoo.families import TENSORS, has_chain
 from quiltwork.zoo.folding import FOLDED_KINDS, fold
 from quiltwork.zoo.segments import link_id
 from quiltwork.zoo.similar import cosine
@@ -61,7 +61,7 @@ def find_candidates(
     """
     others = [zoo.model(ref) for ref in zoo.models() if visible_to(ref, tenant) and ref != model.ref]
     # What was made from this very model shares its blocks without being a reason to keep them.
-    others = [other for other in others if not other.unservable and not _made_from(other, model)]
+    others = [other for other in others if has_chain(other) and not _made_from(other, model)]
     # Where several models have a block, it is called the base's, or a public one's, rather than some adapter's.
     others.sort(
         key=lambda o: (o.ref != model.base, bool(o.substitutions), o.ref.tenant != PUBLIC, o.base is not None, o.ref)

@@ -1,0 +1,143 @@
+"""``quiltwork text train``: vectors of a corpus's words, on this machine, stopped and gone on with at will."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from quiltwork.cli.output import emit, table
+from quiltwork.cli.train import asked_to_stop
+from quiltwork.core.servable import Json
+
+
+def train(
+    corpus: Annotated[
+        list[Path],
+        typer.Option(
+            "--corpus", help="A file or a folder: .txt, also .xz or .gz, or articles in JATS XML; repeatable."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the finished model.")],
+    model: Annotated[str, typer.Option(help="fasttext, word2vec ...: what there is, a wrong name tells.")] = "fasttext",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE of any other setting, as in window=5; repeatable. See the docs."),
+    ] = None,
+    dimensions: Annotated[int | None, typer.Option(help="Length of a vector.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often the corpus is gone through.")] = None,
+    min_count: Annotated[int | None, typer.Option(help="Words that occur less often are not learnt.")] = None,
+    words: Annotated[
+        float | None, typer.Option(help="How much of the corpus: at most 1, a share; else tokens. Documents are drawn.")
+    ] = None,
+    split: Annotated[bool, typer.Option("--split", help="Running text: find the sentences.")] = False,
+    tokens: Annotated[
+        Path | None, typer.Option(help="A folder that keeps the corpus cut into tokens, for the next run.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Where its state is kept, and taken from if it is there; beside OUT if not given."),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train vectors on a corpus, and go on where it was stopped. Ctrl-C stops after the step under way. Exits with 1
+    then."""
+    from quiltwork.core.checkpoint import CheckpointFile
+    from quiltwork.core.run_training import run_training
+    from quiltwork.core.trainable import Setup, StepReport
+    from quiltwork.text.vectors.training import text_vectors
+
+    config: dict[str, Json] = {
+        "corpus": [str(path) for path in corpus],
+        "out": str(out),
+        "model": model,
+        "split": split,
+        "tokens": None if tokens is None else str(tokens),
+    }
+    given = {"dimensions": dimensions, "epochs": epochs, "min_count": min_count, "words": words}
+    config |= {name: value for name, value in given.items() if value is not None}
+    config |= _settings(setting or [])
+    place = CheckpointFile(checkpoint or out.with_name(f"{out.name}.checkpoint.safetensors"))
+    made = text_vectors()
+    with _progress() as progress:
+        task = progress.add_task("reading the corpus", total=None)
+        made.setup(Setup(config, seed))
+
+        def tell(report: StepReport) -> None:
+            said = f"epoch {report.metrics['epoch']:.2f}, rate {report.metrics['rate']:.4f}"
+            progress.update(task, description=escape(f"{model}: {said}"), completed=report.done, total=report.total)
+
+        with asked_to_stop() as stop:
+            ran = run_training(made, place, every=every, stop=stop, tell=tell)
+    vocabulary = made.text.vocabulary
+    done = None if ran.report is None else ran.report.done
+    document = {
+        "model": model,
+        "out": str(out) if ran.finished else None,
+        "done": done,
+        "total": None if ran.report is None else ran.report.total,
+        "finished": ran.finished,
+        "resumed": ran.resumed,
+        "checkpoint": str(place.path),
+        "sentences": vocabulary.sentences,
+        "tokens": vocabulary.tokens,
+        "words": len(vocabulary.words),
+    }
+    shown = table("figure", "value", numbers=("value",))
+    for name in ("sentences", "tokens", "words"):
+        shown.add_row(name, f"{document[name]:,}")
+    if ran.finished:
+        shown.caption = f"written to {out}"
+    emit(document, json, shown)
+    if not ran.finished:
+        so_far = "before the first step" if ran.report is None else f"after step {done} of {ran.report.total}"
+        typer.echo(f"quiltwork: stopped {so_far}; go on with: {_again(config, place.path, every, seed)}", err=True)
+        raise typer.Exit(1)
+
+
+def _settings(given: list[str]) -> dict[str, Json]:
+    """NAME=VALUE, with values as JSON where they are, else as text."""
+    import json
+
+    from quiltwork.core.errors import BadInputError
+
+    found: dict[str, Json] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise BadInputError(f"{text[:40]!r} is not NAME=VALUE", where="--set")
+        try:
+            found[name.strip()] = json.loads(value)
+        except (ValueError, RecursionError):
+            found[name.strip()] = value
+    return found
+
+
+def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int) -> str:
+    import json
+
+    words = ["quiltwork", "text", "train", "--out", str(config["out"]), "--model", str(config["model"])]
+    corpus = config["corpus"]
+    assert isinstance(corpus, list)
+    for path in corpus:
+        words += ["--corpus", str(path)]
+    words += ["--split"] if config["split"] else []
+    words += [] if config["tokens"] is None else ["--tokens", str(config["tokens"])]
+    for name, value in config.items():
+        if name not in ("corpus", "out", "model", "split", "tokens"):
+            words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    words += ["--checkpoint", str(checkpoint), "--every", str(every), "--seed", str(seed)]
+    return shlex.join(words)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

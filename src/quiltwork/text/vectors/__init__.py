@@ -1,0 +1,1 @@
+"""Word vectors: trained on a corpus, kept in a folder, and pooled into a sentence's."""
