@@ -18,7 +18,7 @@ _MODULES = "modules.json"
 """What sentence-transformers lists a model's modules in."""
 
 KINDS: Mapping[str, str] = {
-    "word-vectors": "quiltwork.text.vectors.model:WordVectors.load",
+    "word-vectors": "quiltwork.text.vectors.pooling:load_word_embedder",
     "paragraph-vectors": "quiltwork.text.paragraph.folder:load",
     "sentence-ngrams": "quiltwork.text.sent2vec.folder:load",
 }
@@ -50,7 +50,7 @@ def load(files: ModelFiles, *, name: str | None = None, threads: int | None = No
     if isinstance(kind, str) and kind in KINDS:
         made: Embedder = resolve(KINDS[kind])(files)
         return made
-    if files.has(_MODULES) or kind in ENCODERS:
+    if files.has(_MODULES) or (isinstance(kind, str) and kind in ENCODERS):
         encoder: Callable[..., Embedder] = resolve(_ENCODER)
         return encoder(files, name=name, threads=threads)
     if kind is None:

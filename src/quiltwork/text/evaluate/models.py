@@ -1,4 +1,4 @@
-"""Models of sentences out of their folders, of whatever kind they are."""
+"""Models of sentences under the names that a table has for them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quiltwork.core.errors import BadInputError, NotFoundError
-from quiltwork.core.registry import resolve
 from quiltwork.text.embedder import Embedded, Embedder
-from quiltwork.text.files import Folder, ModelFiles, read_json
+from quiltwork.text.files import Folder, read_json
+from quiltwork.text.models import model_at
 
 PACKAGED = "packaged"
 """Stands for the encoder that comes with the extra ``text``."""
-
-_LOADERS = {
-    "word-vectors": "quiltwork.text.vectors.pooling:load_word_embedder",
-    "paragraph-vectors": "quiltwork.text.paragraph.folder:load",
-    "sentence-ngrams": "quiltwork.text.sent2vec.folder:load",
-}
-"""By what a model's config.json says of its type; any other is an encoder."""
-_ENCODER = "quiltwork.text.encoder.encoder:load_encoder"
-_PACKAGED = "quiltwork.text.encoder.packaged:packaged_encoder"
 
 
 @dataclass(frozen=True)
@@ -40,24 +30,15 @@ class Named:
 
 
 def open_model(folder: str | Path, *, name: str | None = None) -> Embedder:
-    """The embedder of a model's folder, or the packaged encoder. name : what tables call it; the folder's if None.
+    """The embedder of a model's folder, or the packaged encoder. name : what tables call it; where None, the folder's,
+    or the packaged encoder's own.
 
-    Raises NotFoundError for a folder that is not there, and what the loaders raise for what is wrong in it.
+    Raises as ``model_at``: NotFoundError for a folder that is not there, and what the loaders raise for what is wrong.
     """
     if str(folder) == PACKAGED:
-        packaged: Embedder = resolve(_PACKAGED)()
+        packaged = model_at(None)
         return packaged if name is None else Named(name, packaged)
-    if not Path(folder).is_dir():
-        raise NotFoundError("no such folder", where=str(folder))
-    return Named(name or Path(folder).resolve().name, _loaded(Folder(folder)))
-
-
-def _loaded(files: ModelFiles) -> Embedder:
-    kind = read_json(files, "config.json").get("model_type") if files.has("config.json") else None
-    if kind is not None and not isinstance(kind, str):
-        raise BadInputError("is not a name", where=f"{files.where}: config.json: model_type")
-    loaded: Embedder = resolve(_LOADERS.get(kind or "", _ENCODER))(files)
-    return loaded
+    return Named(name or Path(folder).resolve().name, model_at(folder))
 
 
 def words_of(folder: str | Path) -> int | None:
