@@ -166,7 +166,7 @@ class EncoderTraining:
         if finished and self._rank == 0:
             told = self._deliver()
             for name in ("held_out_before", "held_out_after"):
-                metrics[name] = float(told[name])  # type: ignore[arg-type]
+                metrics[name] = float(told[name])
         return StepReport(self._done, self._config.steps, finished, metrics)
 
     def _deliver(self) -> Mapping[str, Json]:
