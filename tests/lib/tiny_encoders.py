@@ -35,11 +35,14 @@ WIDTH, POSITIONS = 24, 40
 
 def word_pieces(first="[CLS]", last="[SEP]", pad="[PAD]", unknown="[UNK]", mask="[MASK]"):
     """A tokenizer as BERT and MPNet have it."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+    letters = sorted({letter for text in _CORPUS for letter in text.lower() if not letter.isspace()})
+    words = sorted({word.strip(".,;:()") for text in _CORPUS for word in text.lower().split()} - {""})
+    pieces = [first, pad, last, unknown, mask, *letters, *(f"##{letter}" for letter in letters), *words]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    specials = [first, pad, last, unknown, mask]
-    tokenizer.train_from_iterator(_CORPUS, trainers.WordPieceTrainer(vocab_size=220, special_tokens=specials))
+    tokenizer.add_special_tokens([first, pad, last, unknown, mask])
     ids = tokenizer.token_to_id
     tokenizer.post_processor = processors.BertProcessing((last, ids(last)), (first, ids(first)))
     return tokenizer

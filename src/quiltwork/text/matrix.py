@@ -23,4 +23,6 @@ def cosine_matrix(a: Embedded, b: Embedded) -> npt.NDArray[np.float32]:
 
 def _units(of: Embedded) -> npt.NDArray[np.float32]:
     norms = np.linalg.norm(of.vectors, axis=1, keepdims=True)
-    return np.divide(of.vectors, norms, out=np.full_like(of.vectors, np.nan), where=(norms > 0) & of.known[:, None])
+    units = np.full_like(of.vectors, np.nan)
+    np.divide(of.vectors, norms, out=units, where=(norms > 0) & of.known[:, None])
+    return units

@@ -24,16 +24,22 @@ class Dense(nn.Module):
         self, inputs: int, outputs: int, activation: nn.Module, *, bias: bool = True, residual: bool = False
     ) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs, outputs, bias=bias)
+        self.linear = _empty(inputs, outputs, bias)
         self.activation = activation
         self.adds_input = residual
-        self.residual = nn.Linear(inputs, outputs, bias=False) if residual and inputs != outputs else None
+        self.residual = _empty(inputs, outputs, False) if residual and inputs != outputs else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.activation(self.linear(x))
         if not self.adds_input:
             return y
         return y + (x if self.residual is None else self.residual(x))
+
+
+def _empty(inputs: int, outputs: int, bias: bool) -> nn.Linear:
+    """A matrix that is filled from a file: nothing is drawn from anybody's random numbers for it."""
+    made: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)  # type: ignore[no-untyped-call]
+    return made
 
 
 class Normalize(nn.Module):

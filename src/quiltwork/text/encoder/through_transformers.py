@@ -86,7 +86,7 @@ class ThroughTransformers:
         found = torch.empty(int(bounds[-1]), self.width)
         with torch.inference_mode():
             for length in np.unique(lengths):
-                places = np.flatnonzero(lengths == length)
+                places = np.flatnonzero(lengths == length).tolist()
                 ids = torch.from_numpy(np.stack([sentences[place] for place in places]))
                 given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
                 states = self._model(**{name: one for name, one in given.items() if name in self._takes})[0]
