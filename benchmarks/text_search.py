@@ -1,9 +1,9 @@
 """Search in a million sentences on this machine: how long the slowest take, how many are found, what memory it takes.
 
 100,000 texts are real (a fifth of them windows of two sentences, of the corpus in ``$QUILTWORK_DATA``), encoded with
-all-MiniLM-L6-v2; the others are those again with noise, a cosine of about 0.89 away. Queries are other sentences of the
-corpus, one at a time, text in and text out, timed by who asks. The exact answer is that of all vectors in the index.
-Encoding takes longest; ``$QUILTWORK_BENCH_WORK`` names a folder to keep its result in.
+all-MiniLM-L6-v2; the others are those again with noise, as far apart as real ones that are near. Queries are other
+sentences of the corpus, one at a time, text in and text out, timed by who asks. The exact answer is that of all vectors
+in the index. Encoding takes longest; ``$QUILTWORK_BENCH_WORK`` names a folder to keep its result in.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ KEEP = "QUILTWORK_BENCH_WORK"
 """Environment variable: a folder where encoded sentences are kept between runs; encoding takes longest."""
 SHORTEST, LONGEST = 30, 250
 """Characters of a sentence that is taken."""
-APART = 0.5
-"""Length of the noise that is added to a real sentence's vector of length 1: the cosine of the two is about 0.89."""
+APART = 0.7
+"""Length of the noise that is added to a real sentence's vector of length 1. Two made of one sentence have a cosine of
+about 0.67: of real sentences of the corpus, the median cosine with the nearest of 800 others is 0.63."""
 
 
 def texts(data: Path, count: int, queries: int, seed: int) -> tuple[list[str], list[str]]:

@@ -31,8 +31,8 @@ class Graph:
     """
 
     connectivity: int = 16
-    expansion_add: int = 64
-    expansion_search: int = 128
+    expansion_add: int = 96
+    expansion_search: int = 512
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
