@@ -102,10 +102,11 @@ def opposites(
     json: JsonOption = False,
 ) -> None:
     """Pairs of near sentences of which one says the opposite of the other."""
-    from quiltwork.text.search import Index
+    from quiltwork.text.search import Index, Opposite
     from quiltwork.text.search import opposites as opposite_pairs
 
-    found, done = [], 0
+    found: list[Opposite] = []
+    done = 0
     with Index(index) as opened, narration("looking") as say:
 
         def progress(count: int) -> None:

@@ -46,8 +46,7 @@ def opposites(
         raise BadInputError(f"{least} is not from -1 to 1", where="least")
     if neighbours < 1:
         raise BadInputError(f"{neighbours} is not a number of neighbours", where="neighbours")
-    if judge is None:
-        from quiltwork.text.polarity.detect import polarity_of as judge
+    decide = judge or _shipped_judge()
     seen: set[tuple[int, int]] = set()
     for start, block in index.blocks(256):
         rows, scores = index.nearest(np.asarray(block, np.float32), neighbours + 1)
@@ -58,7 +57,13 @@ def opposites(
                     continue
                 seen.add(pair)
                 texts = index.text(pair[0]), index.text(pair[1])
-                found = judge(*texts)
+                found = decide(*texts)
                 if found.kind == "opposite":
                     yield Opposite(pair, texts, score, found)
         progress(len(block))
+
+
+def _shipped_judge() -> Callable[[str, str], Polarity]:
+    from quiltwork.text.polarity.detect import polarity_of
+
+    return polarity_of
