@@ -1,4 +1,4 @@
-"""Similarity of biomedical sentences (Blagec et al. 2019): so far by their words and letters, without any training.
+"""Similarity of biomedical sentences (Blagec et al. 2019): by words, by trained and by pretrained vectors, and polarity.
 
 What is named here is what users may call. It is imported when it is used: importing the room is quick.
 """
