@@ -142,7 +142,7 @@ def _fit(base: Model, source: Source, config: Mapping[str, Json]) -> Resolved:
         raise UnsupportedError("an adapter on a stitched chain is not implemented", where=str(base.ref))
     family = FAMILIES.get(base.family)
     if family is None:
-        reason = f"its base {base.ref} is of a family that cannot be served"
+        reason = f"its base {base.ref} is of the family {base.family!r}, of which no adapter can be served"
         return Resolved(base, peft.Adapter((), {}, (reason,), ()), ())
     plan = make_plan(family, base.config, where=f"config.json of {base.ref}")
     attention = next(part.block.arch for part in base.parts if part.block.kind == "attn")

@@ -185,7 +185,7 @@ def test_a_family_that_is_not_known_is_refused_by_its_name(zoo, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
     zoo.add(folder)
-    with pytest.raises(UnsupportedError, match="model_type 'mamba'"):
+    with pytest.raises(UnsupportedError, match="family 'mamba'"):
         stitch(zoo, "strange", "large", at="1", text=TEXT, recipe=RECIPE, say=say)
 
 
