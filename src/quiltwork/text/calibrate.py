@@ -108,7 +108,7 @@ def fit_calibration(
     knots, ratings = (_line if kind == "linear" else _steps)(known[for_map], said[for_map], scale, scorer)
     misses = np.abs(np.interp(known[for_margin], knots, ratings) - said[for_margin])
     margin = float(np.sort(misses)[at - 1])
-    return Calibration(scorer, tuple(knots), tuple(ratings), margin, coverage, *scale, confidence)
+    return Calibration(scorer, tuple(knots), tuple(ratings), margin, coverage, *scale, confidence=confidence)
 
 
 def _rank(n: int, coverage: float, confidence: float | None) -> int:
@@ -183,11 +183,12 @@ def _calibration_of(document: Mapping[str, Any], where: str) -> Calibration:
     if not isinstance(scorer, str):
         raise BadInputError("is not a name", where=f"{where}: scorer")
     scores, ratings = (tuple(numbers_of(document.get(name), f"{where}: {name}")) for name in ("scores", "ratings"))
-    rest = [number(document.get(name), f"{where}: {name}") for name in ("margin", "coverage", "low", "high")]
+    margin, cover, low, high = [
+        number(document.get(name), f"{where}: {name}") for name in ("margin", "coverage", "low", "high")
+    ]
     sure = document.get("confidence")
+    confidence = None if sure is None else number(sure, f"{where}: confidence")
     try:
-        return Calibration(
-            scorer, scores, ratings, *rest, None if sure is None else number(sure, f"{where}: confidence")
-        )
+        return Calibration(scorer, scores, ratings, margin, cover, low, high, confidence)
     except BadInputError as error:
         raise BadInputError(error.what, where=where) from error
