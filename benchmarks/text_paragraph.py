@@ -3,7 +3,7 @@
 Two word2vecs with hierarchical softmax are trained (CBOW and skip-gram, one pass over the corpus). Over both, vectors
 are inferred in all ways, from word ids, by one thread. ``cbow`` inference is claimed of the one trained by CBOW, the
 pass of ``sg`` of the one trained by skip-gram, as they belong together. Published closed forms are of ``sg`` inference
-over a CBOW word2vec, so that has a claim besides. CTR's figures stand beside: choices were made on those.
+over a CBOW word2vec, so that has a row besides. CTR's figures stand beside: choices were made on those.
 
 A mean of r over seeds is less than the r of the mean score, by what sampling adds of noise; both are in the table.
 """
@@ -29,14 +29,11 @@ if TYPE_CHECKING:
     from quiltwork.text.paragraph.huffman import HuffmanVectors
     from quiltwork.text.paragraph.inference import Inference
 
-CLOSED_R, CLOSED_SG_R = "text.paragraph_closed_r", "text.paragraph_closed_sg_r"
+CLOSED_R = "text.paragraph_closed_r"
 SAME, FULL_R = "text.paragraph_closed_same", "text.paragraph_full_r"
 SPEED, COMPILED = "text.paragraph_closed_speed", "text.paragraph_closed_speed_compiled"
 CLAIMS = (
     Claim(name=CLOSED_R, room="text", title="1 + |r closed form - mean r of sampled cbow inference| on BIOSSES",
-          reach=at_most(1.005), ratio="ours/baseline", unit="x", parity=False),
-    Claim(name=CLOSED_SG_R, room="text",
-          title="1 + |r closed form - mean r of sampled sg inference| on BIOSSES, over a CBOW word2vec",
           reach=at_most(1.005), ratio="ours/baseline", unit="x", parity=False),
     Claim(name=SAME, room="text", title="different answers of the closed form in 10 processes, orders and seeds",
           reach=at_most(1.0), ratio="ours/baseline", unit="answers", parity=True),
@@ -80,6 +77,12 @@ def run(context: Context) -> Mapping[str, Outcome]:
             r["skip-gram", "sg", "sampled"] - r["skip-gram", "sg", "closed"], 4
         ),
     }
+    rows.append(
+        {
+            "table": "closed form of sg over a CBOW word2vec, on BIOSSES",
+            "|r closed form - mean r sampled|": round(abs(r["cbow", "sg", "closed"] - r["cbow", "sg", "sampled"]), 4),
+        }
+    )
 
     def apart(method: str, predicts: str, how: str) -> Outcome:
         difference = abs(r[method, predicts, how] - r[method, predicts, "sampled"])
@@ -89,7 +92,6 @@ def run(context: Context) -> Mapping[str, Outcome]:
     ours, gensim, compiled = _timed(models["cbow"], golds, context)
     return {
         CLOSED_R: apart("cbow", "cbow", "closed"),
-        CLOSED_SG_R: apart("cbow", "sg", "closed"),
         SAME: Outcome([float(len(answers))], [1.0], details={"processes": PROCESSES}),
         SPEED: Outcome(ours, gensim),
         COMPILED: Outcome(ours, compiled),

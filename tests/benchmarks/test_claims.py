@@ -93,7 +93,6 @@ PROMISED = {
     "text.p3_transfer": (at_least(0.895), "ours/baseline", False),
     "text.conformal_coverage": (at_least(0.85), "ours/baseline", False),
     "text.paragraph_closed_r": (at_most(1.005), "ours/baseline", False),
-    "text.paragraph_closed_sg_r": (at_most(1.005), "ours/baseline", False),
     "text.paragraph_closed_same": (at_most(1.0), "ours/baseline", True),
     "text.paragraph_closed_speed": (at_least(50), "baseline/ours", False),
     "text.paragraph_closed_speed_compiled": (at_least(50), "baseline/ours", False),

@@ -10,6 +10,7 @@ import pytest
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.text.calibrate import (
     Calibration,
+    _rank,
     fit_calibration,
     load_calibration,
     save_calibration,
@@ -37,6 +38,52 @@ def test_nine_of_ten_new_pairs_lie_in_the_interval(kind):
         rated = fitted(scores)
         shares.append(float(((rated.low <= gold) & (gold <= rated.high)).mean()))
     assert 0.89 <= np.mean(shares) <= 0.94
+
+
+def test_with_a_confidence_nine_of_ten_fits_cover_what_they_promise():
+    def held(confidence):
+        shares = []
+        for seed in range(200):
+            fitted = fit_calibration("s", *said(120, seed), seed=seed, confidence=confidence)
+            scores, gold = said(2000, 1000 + seed)
+            rated = fitted(scores)
+            shares.append(float(((rated.low <= gold) & (gold <= rated.high)).mean()))
+        return float((np.array(shares) >= 0.9).mean())
+
+    assert held(None) < 0.8, "coverage on average is no promise of each fit"
+    assert held(0.9) >= 0.88
+
+
+@pytest.mark.parametrize(
+    ("pairs", "rank"),
+    # The least k with P(Binomial(n, .9) < k) >= .9, by scipy.stats.binom.ppf(.9, n, .9) + 1.
+    [(44, 22), (60, 30), (172, 82), (2000, 913)],
+)
+def test_the_margin_of_a_sure_interval_is_the_least_that_the_binomial_allows(pairs, rank):
+    assert _rank(pairs // 2, 0.9, 0.9) == rank
+
+
+def test_too_few_pairs_cannot_be_sure():
+    scores, gold = said(40, 0)
+    assert fit_calibration("s", scores, gold, seed=0).confidence is None
+    with pytest.raises(BadInputError, match="40 pairs are too few for an interval of 90% with a confidence of 90%"):
+        fit_calibration("s", scores, gold, seed=0, confidence=0.9)
+    with pytest.raises(BadInputError, match=r"confidence 1\.5: each is between 0 and 1"):
+        fit_calibration("s", scores, gold, seed=0, confidence=1.5)
+
+
+def test_a_sure_interval_is_kept_and_one_of_an_older_file_is_read(tmp_path):
+    fitted = fit_calibration("s", *said(200, 0), seed=0, confidence=0.9)
+    path = tmp_path / "sure.json"
+    save_calibration(fitted, path)
+    assert load_calibration(path) == fitted
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**document, "confidence": 2}), encoding="utf-8")
+    with pytest.raises(BadInputError, match="cannot be sure to 2"):
+        load_calibration(path)
+    del document["confidence"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert load_calibration(path).confidence is None
 
 
 @pytest.mark.parametrize("kind", ["linear", "isotonic"])

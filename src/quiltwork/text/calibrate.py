@@ -39,7 +39,8 @@ class Calibration:
 
     scorer : the name of the scorer it was fitted on. scores, ratings : (m,) its knots, neither ever falling. margin :
     half the width of the interval, before it is cut at the scale's ends. coverage : how often a rating of pairs like
-    those it was fitted on lies in the interval. low, high : the scale.
+    those it was fitted on lies in the interval. low, high : the scale. confidence : how sure it is that coverage is not
+    less; None where coverage holds on average over fits.
     """
 
     scorer: str
@@ -49,6 +50,7 @@ class Calibration:
     coverage: float
     low: float = SCALE[0]
     high: float = SCALE[1]
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.scores) < 2 or len(self.scores) != len(self.ratings):
@@ -57,6 +59,8 @@ class Calibration:
             raise BadInputError("falls where scores rise", where=self._where)
         if not (self.margin >= 0 and 0 < self.coverage < 1 and self.low < self.high):
             raise BadInputError("has no interval", where=self._where)
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise BadInputError(f"cannot be sure to {self.confidence:g}", where=self._where, hint="between 0 and 1")
 
     def __call__(self, scores: Scores) -> Rating:
         value = np.interp(scores, self.scores, self.ratings)
@@ -76,12 +80,16 @@ def fit_calibration(
     seed: int,
     kind: Literal["linear", "isotonic"] = "linear",
     coverage: float = COVERAGE,
+    confidence: float | None = None,
     scale: tuple[float, float] = SCALE,
 ) -> Calibration:
     """Fitted on pairs that it will never be judged on: half of them, drawn by ``seed``, for the map, and the other half
     for the margin (split conformal prediction, Lei et al. 2018): the k-th smallest distance of a rating from the map,
     with k = ceil((n + 1) coverage). New pairs that are like these lie within it with that chance or a little more;
     nothing is promised of pairs of another kind.
+
+    confidence : that chance is one over all fits, and this fit's own is now above and now below. Given a confidence, k
+    is the least for which this fit's own is at least ``coverage`` with that confidence (Vovk 2012): a wider interval.
 
     kind : ``linear``, two knots, so that the file holds nothing of the pairs but a slope and a level; ``isotonic``, any
     rising steps. Raises BadInputError for scores that do not rise with ratings, and where there are too few pairs.
@@ -91,12 +99,33 @@ def fit_calibration(
     order = np.random.default_rng(seed).permutation(len(said))
     half = len(said) // 2
     for_map, for_margin = order[:half], order[half:]
-    at = math.ceil((len(for_margin) + 1) * coverage)
+    if not 0 < coverage < 1 or not (confidence is None or 0 < confidence < 1):
+        raise BadInputError(f"coverage {coverage}, confidence {confidence}: each is between 0 and 1", where=scorer)
+    at = _rank(len(for_margin), coverage, confidence)
     if half < 3 or at > len(for_margin):
-        raise BadInputError(f"{len(said)} pairs are too few for an interval of {coverage:.0%}", where=scorer)
+        sure = "" if confidence is None else f" with a confidence of {confidence:.0%}"
+        raise BadInputError(f"{len(said)} pairs are too few for an interval of {coverage:.0%}{sure}", where=scorer)
     knots, ratings = (_line if kind == "linear" else _steps)(known[for_map], said[for_map], scale, scorer)
     misses = np.abs(np.interp(known[for_margin], knots, ratings) - said[for_margin])
-    return Calibration(scorer, tuple(knots), tuple(ratings), float(np.sort(misses)[at - 1]), coverage, *scale)
+    margin = float(np.sort(misses)[at - 1])
+    return Calibration(scorer, tuple(knots), tuple(ratings), margin, coverage, *scale, confidence=confidence)
+
+
+def _rank(n: int, coverage: float, confidence: float | None) -> int:
+    """Which of n distances, by size, is the margin; n + 1 where none is far enough.
+
+    The coverage of the k-th of them is at least c with the chance that at most k - 1 of n draws fall within the true
+    c-quantile: the distribution function of Binomial(n, c) at k - 1.
+    """
+    if confidence is None:
+        return math.ceil((n + 1) * coverage)
+    chance = 0.0
+    for within in range(n):
+        ways = math.lgamma(n + 1) - math.lgamma(within + 1) - math.lgamma(n - within + 1)
+        chance += math.exp(ways + within * math.log(coverage) + (n - within) * math.log1p(-coverage))
+        if chance >= confidence:
+            return within + 1
+    return n + 1
 
 
 def _line(scores: Scores, gold: Scores, scale: tuple[float, float], where: str) -> tuple[list[float], list[float]]:
@@ -154,8 +183,12 @@ def _calibration_of(document: Mapping[str, Any], where: str) -> Calibration:
     if not isinstance(scorer, str):
         raise BadInputError("is not a name", where=f"{where}: scorer")
     scores, ratings = (tuple(numbers_of(document.get(name), f"{where}: {name}")) for name in ("scores", "ratings"))
-    rest = [number(document.get(name), f"{where}: {name}") for name in ("margin", "coverage", "low", "high")]
+    margin, cover, low, high = [
+        number(document.get(name), f"{where}: {name}") for name in ("margin", "coverage", "low", "high")
+    ]
+    sure = document.get("confidence")
+    confidence = None if sure is None else number(sure, f"{where}: confidence")
     try:
-        return Calibration(scorer, scores, ratings, *rest)
+        return Calibration(scorer, scores, ratings, margin, cover, low, high, confidence)
     except BadInputError as error:
         raise BadInputError(error.what, where=where) from error
