@@ -1,4 +1,4 @@
-"""Similarity of biomedical sentences (Blagec et al. 2019): by words, by trained and by pretrained vectors, and polarity.
+"""Similarity of biomedical sentences (Blagec et al. 2019): by words, trained and pretrained vectors; and polarity.
 
 What is named here is what users may call. It is imported when it is used: importing the room is quick.
 """
