@@ -25,7 +25,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     """Each side in a process of its own with all cores, in turn; nothing is cached between two rounds."""
     if context.data is None or not (context.data / CORPUS).is_file():
         raise NotFoundError("the corpus is not here", where=str(CORPUS), hint="set QUILTWORK_DATA")
-    side, repeats = (200, 3) if context.quick else (1000, 9)
+    side, repeats = (200, 3) if context.quick else (1000, 5)
     texts = sentences(context.data, 2 * side, context.seed)
     lists = {"left": texts[:side], "right": texts[side:]}
     cores = len(os.sched_getaffinity(0))
