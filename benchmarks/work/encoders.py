@@ -20,7 +20,7 @@ LONGEST_WORD = 100
 
 def sentences(data: Path, count: int, seed: int) -> list[str]:
     """So many distinct sentences of the corpus, drawn without looking at them. Lines with a longer word than
-    ``LONGEST_WORD`` are none: sequences of proteins, of which the encoder knows no part and Quiltwork gives no cosine."""
+    ``LONGEST_WORD`` are none: sequences of proteins, which the encoder does not know and Quiltwork gives no cosine."""
     with lzma.open(data / CORPUS, "rt", encoding="utf-8") as lines:
         distinct = list(dict.fromkeys(line.strip() for line in lines if _is_sentence(line)))
     places = np.random.default_rng(seed).choice(len(distinct), count, replace=False)
