@@ -46,6 +46,20 @@ def bias_gelu(x, bias):  # type: ignore[no-untyped-def]
 
 
 @kernel()
+def _norm(row, total, weight, shift, eps, out):  # type: ignore[no-untyped-def]
+    """LayerNorm of ``row`` (d,), whose sum is ``total``, to ``out`` (d,)."""
+    d = row.shape[0]
+    mean = total / np.float32(d)
+    square = np.float32(0)
+    for j in range(d):
+        c = row[j] - mean
+        square += c * c
+    scale = _ONE / np.sqrt(square / np.float32(d) + eps)
+    for j in range(d):
+        out[j] = (row[j] - mean) * scale * weight[j] + shift[j]
+
+
+@kernel()
 def add_norm(x, bias, rest, weight, shift, eps, out):  # type: ignore[no-untyped-def]
     """LayerNorm(x + bias + rest) to ``out``, which may be ``rest``; x, rest, out : (n, d), the others (d,)."""
     d = x.shape[1]
@@ -56,14 +70,7 @@ def add_norm(x, bias, rest, weight, shift, eps, out):  # type: ignore[no-untyped
             v = x[i, j] + bias[j] + rest[i, j]
             row[j] = v
             total += v
-        mean = total / np.float32(d)
-        square = np.float32(0)
-        for j in range(d):
-            c = row[j] - mean
-            square += c * c
-        scale = _ONE / np.sqrt(square / np.float32(d) + eps)
-        for j in range(d):
-            out[i, j] = (row[j] - mean) * scale * weight[j] + shift[j]
+        _norm(row, total, weight, shift, eps, out[i])
 
 
 @kernel()
@@ -77,11 +84,4 @@ def embed_norm(words, positions, ids, places, weight, shift, eps, out):  # type:
             v = words[ids[i], j] + positions[places[i], j]
             row[j] = v
             total += v
-        mean = total / np.float32(d)
-        square = np.float32(0)
-        for j in range(d):
-            c = row[j] - mean
-            square += c * c
-        scale = _ONE / np.sqrt(square / np.float32(d) + eps)
-        for j in range(d):
-            out[i, j] = (row[j] - mean) * scale * weight[j] + shift[j]
+        _norm(row, total, weight, shift, eps, out[i])

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from quiltwork.core.errors import BadInputError
+from quiltwork.core.result_folder import ResultFolder
 from quiltwork.core.trainable import Setup, State, StepReport
 from quiltwork.text.token_corpus import Ends, token_corpus
 from quiltwork.text.vectors.learner import MOST_TOKENS, Learner
-from quiltwork.text.vectors.result import Result
 from quiltwork.text.vectors.settings import read_settings
 from quiltwork.text.vectors.training_text import TrainingText, draw_text
 
@@ -33,7 +33,7 @@ class TextVectors:
         """Raises BadInputError naming the setting that is wrong, or what ``read_corpus`` finds wrong."""
         settings = read_settings(setup.config)
         run = f"{json.dumps(settings.told(), sort_keys=True)} {setup.seed}"
-        self._result = Result(settings.out)
+        self._result = ResultFolder(settings.out, where="config: out", replaces=True)
         self._result.require_free()
         cache = settings.tokens or (None if setup.workdir is None else Path(setup.workdir))
         corpus = token_corpus(settings.corpus, split=settings.split, cache=cache)
@@ -56,8 +56,8 @@ class TextVectors:
             self._learn_one()
             self._done += 1
         finished = self._done >= total
-        if finished and not self._result.holds(self._run):
-            self._result.write(self._run, self._fill)
+        if finished and self._result.report(self._run) is None:
+            self._result.write(self._run, {}, self._fill)
         steps, done = -(-total // self._per_step), -(-self._done // self._per_step)
         rate = self._rate(min(self._done, total - 1))
         share = self._done / total
