@@ -38,7 +38,7 @@ def test_another_trainings_result_is_replaced_only_where_that_is_wanted(tmp_path
 def test_a_folder_that_is_no_result_is_not_touched(tmp_path, replaces):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years")
-    with pytest.raises(ConflictError, match="out: .*is in use"):
+    with pytest.raises(ConflictError, match=r"out: .*is in use"):
         ResultFolder(tmp_path / "out", where="out", replaces=replaces).require_free("a")
 
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.core.names import ModelRef, parse_ref
+from quiltwork.core.names import parse_ref
 from quiltwork.core.servable import Json
+from quiltwork.core.settings import references, setting
 from quiltwork.serving.assembly import StandIns
 from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.chat import ChatTemplate
@@ -43,8 +44,6 @@ _KINDS: dict[str, type] = {"dtype": str, "device": str, "prefix_cache": bool, "t
 ALL = "*"
 """In ``drafts``: every model that the draft fits; in ``assemble``: every adapted one."""
 
-Value = TypeVar("Value")
-
 
 def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
     """A host of the language models of a zoo, with none of them loaded yet.
@@ -63,19 +62,19 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
     if unknown := sorted(set(settings) - set(SETTINGS)):
         raise BadInputError("is not a setting of language models", where=unknown[0])
     given = {name: value for name, value in settings.items() if value is not None}
-    path = _of(given, "zoo", str, "")
+    path = setting(given, "zoo", str, "")
     if not path:
         raise BadInputError("is missing: the folder of the zoo", where="zoo")
-    threads = _of(given, "threads", int, 0)
+    threads = setting(given, "threads", int, 0)
     if threads < 0:
         raise BadInputError(f"{threads} is not positive", where="threads")
-    max_queue = _of(given, "max_queue", int, 256)
+    max_queue = setting(given, "max_queue", int, 256)
     if max_queue < 0:
         raise BadInputError(f"{max_queue} is negative", where="max_queue")
     template = given.get("chat_template")
     if template is not None:
-        ChatTemplate(_of(given, "chat_template", str, ""), {}, datetime.now)
-    batches = _of(given, "log_batches", str, "")
+        ChatTemplate(setting(given, "chat_template", str, ""), {}, datetime.now)
+    batches = setting(given, "log_batches", str, "")
     config = _engine_config({name: given[name] for name in _ENGINE if name in given})
 
     def open_source() -> ModelSource:
@@ -90,13 +89,13 @@ def language_servable(settings: Mapping[str, Json]) -> LanguageModels:
     common: dict[str, Any] = {
         "max_queue": max_queue,
         "chat_template": template,
-        "aliases": _references(given.get("aliases", {}), "aliases"),
+        "aliases": references(given.get("aliases", {}), "aliases"),
         "stand_ins": _stand_ins(given.get("assemble", [])),
         "drafts": _drafts(given.get("drafts", {})),
         "now": datetime.now,
-        "seed": _of(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
+        "seed": setting(given, "seed", int, 0) if "seed" in given else random.SystemRandom().getrandbits(63),
     }
-    ray, agents = _of(given, "ray", str, ""), _of(given, "agents", int, 0)
+    ray, agents = setting(given, "ray", str, ""), setting(given, "agents", int, 0)
     if agents < 0:
         raise BadInputError(f"{agents} is not positive", where="agents")
     log = BatchLog(Path(batches), time.time) if batches else None
@@ -155,24 +154,11 @@ def _engine_config(values: Mapping[str, Json]) -> EngineConfig:
     defaults = EngineConfig()
     for name, value in values.items():
         if not (name == "tenant_kv_share" and type(value) is int):
-            _of({name: value}, name, _KINDS.get(name, int), getattr(defaults, name))
+            setting({name: value}, name, _KINDS.get(name, int), getattr(defaults, name))
     for tenant, weight in values.get("tenant_weights", {}).items():
         if not isinstance(tenant, str) or isinstance(weight, bool) or not isinstance(weight, int | float):
             raise BadInputError("must map tenants to numbers", where="tenant_weights")
     return EngineConfig(**values)
-
-
-def _of(values: Mapping[str, Json], name: str, kind: type[Value], default: Value) -> Value:
-    value = values.get(name, default)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise BadInputError(f"must be of type {kind.__name__}, not {value!r:.60}", where=name)
-    return value
-
-
-def _references(values: Json, name: str) -> dict[ModelRef, ModelRef]:
-    if not isinstance(values, Mapping) or not all(isinstance(v, str) for pair in values.items() for v in pair):
-        raise BadInputError("must map names to models", where=name)
-    return {parse_ref(key): parse_ref(model) for key, model in values.items()}
 
 
 def _stand_ins(values: Json) -> StandIns:
@@ -182,8 +168,8 @@ def _stand_ins(values: Json) -> StandIns:
 
 
 def _drafts(values: Json) -> Drafts:
-    named = _references(
+    named = references(
         {key: draft for key, draft in values.items() if key != ALL} if isinstance(values, Mapping) else values, "drafts"
     )
-    general = _references({"all": values[ALL]}, "drafts") if ALL in values else {}
+    general = references({"all": values[ALL]}, "drafts") if ALL in values else {}
     return Drafts(next(iter(general.values()), None), named)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.servable import Json, Sample
+from quiltwork.core.settings import references, setting
 from quiltwork.text.cache import CacheCounts, Cached, VectorCache
 from quiltwork.text.embedder import Embedded, Embedder
 from quiltwork.text.files import ModelFiles
@@ -21,7 +20,6 @@ from quiltwork.text.zoo_files import ZooFiles
 CACHE_BYTES = 128 << 20
 WARM_UP = ("a sentence to begin with",)
 """Embedded once while a model is loaded: what is compiled or opened with the first use is there before any request."""
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,11 @@ def text_servable(settings: Mapping[str, Json]) -> TextModels:
     BadInputError naming the setting.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    path = _of(given, "zoo", str, "")
+    path = setting(given, "zoo", str, "")
     if not path:
         raise BadInputError("is missing: the folder of the zoo", where="zoo")
-    threads, memory = _of(given, "threads", int, 0), _of(given, "memory_bytes", int, 0)
-    kept = _of(given, "cache_bytes", int, CACHE_BYTES)
+    threads, memory = setting(given, "threads", int, 0), setting(given, "memory_bytes", int, 0)
+    kept = setting(given, "cache_bytes", int, CACHE_BYTES)
     for name, value in (("threads", threads), ("memory_bytes", memory), ("cache_bytes", kept)):
         if value < 0:
             raise BadInputError(f"{value} is negative", where=name)
@@ -79,7 +77,7 @@ def text_servable(settings: Mapping[str, Json]) -> TextModels:
         return Cached(_Version(embedder, host.model.version), cache).embed(sentences)
 
     return TextModels(
-        Hosts(open_zoo, load_embedder, memory or None, _references(given.get("aliases", {}))),
+        Hosts(open_zoo, load_embedder, memory or None, references(given.get("aliases", {}), "aliases")),
         takes,
         Shipped(),
         embed=embed,
@@ -94,16 +92,3 @@ def _samples(counts: CacheCounts) -> list[Sample]:
         Sample("quiltwork_text_cache_misses_total", "counter", "Sentences that were computed.", float(counts.misses)),
         Sample("quiltwork_text_cache_bytes", "gauge", "Bytes of kept vectors.", float(counts.bytes)),
     ]
-
-
-def _of(values: Mapping[str, Json], name: str, kind: type[Value], default: Value) -> Value:
-    value = values.get(name, default)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise BadInputError(f"must be of type {kind.__name__}, not {value!r:.60}", where=name)
-    return value
-
-
-def _references(values: Json) -> dict[ModelRef, ModelRef]:
-    if not isinstance(values, Mapping) or not all(isinstance(v, str) for pair in values.items() for v in pair):
-        raise BadInputError("must map names to models", where="aliases")
-    return {parse_ref(key): parse_ref(model) for key, model in values.items()}

@@ -38,7 +38,7 @@ class Shipped:
 
         try:
             calibration = shipped_calibration(scorer)
-        except (NotFoundError, FileNotFoundError):  # none for this scorer, or none at all
+        except NotFoundError:  # people were not asked about what this scorer says
             return [None] * len(scores)
         found = calibration(scores)
         return [
