@@ -13,8 +13,8 @@ from quiltwork.zoo import Zoo
 
 MODEL = "all-MiniLM-L6-v2"
 PAIRS = (
-    ("It has recently been shown that Craf is essential for Kras G12D-induced NSCLC.",
-     "It has recently become evident that Craf is essential for the onset of Kras-driven lung cancer."),
+    ("Mice that lack the repair gene heal their wounds slowly.",
+     "Without the repair gene, wounds of mice take longer to close."),
     ("The drug inhibits the growth of the tumour.", "The drug does not inhibit the growth of the tumour."),
 )  # fmt: skip
 
