@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from quiltwork.cli.output import emit, table
-from quiltwork.cli.train import asked_to_stop
+from quiltwork.cli.train import asked_to_stop, stopped_early
 from quiltwork.core.servable import Json
 
 
@@ -97,9 +96,7 @@ def train(
         shown.caption = f"written to {out}"
     emit(document, json, shown)
     if not ran.finished:
-        so_far = "before the first step" if ran.report is None else f"after step {done} of {ran.report.total}"
-        typer.echo(f"quiltwork: stopped {so_far}; go on with: {_again(config, place.path, every, seed)}", err=True)
-        raise typer.Exit(1)
+        stopped_early(ran.report, _again(config, place.path, every, seed))
 
 
 def _settings(given: list[str]) -> dict[str, Json]:
@@ -120,7 +117,7 @@ def _settings(given: list[str]) -> dict[str, Json]:
     return found
 
 
-def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int) -> str:
+def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int) -> list[str]:
     import json
 
     words = ["quiltwork", "text", "train", "--out", str(config["out"]), "--model", str(config["model"])]
@@ -133,8 +130,7 @@ def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int) -> 
     for name, value in config.items():
         if name not in ("corpus", "out", "model", "split", "tokens"):
             words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    words += ["--checkpoint", str(checkpoint), "--every", str(every), "--seed", str(seed)]
-    return shlex.join(words)
+    return [*words, "--checkpoint", str(checkpoint), "--every", str(every), "--seed", str(seed)]
 
 
 def _progress() -> Progress:

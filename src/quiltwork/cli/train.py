@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -19,6 +19,9 @@ from quiltwork.cli.output import emit, narration, table
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.core.registry import TRAINABLES, resolve, spec
 from quiltwork.core.servable import Json
+
+if TYPE_CHECKING:
+    from quiltwork.core.trainable import StepReport
 
 
 def train(
@@ -37,7 +40,7 @@ def train(
     """Train in steps, and go on where it was stopped. Ctrl-C stops after the step under way. Exits with 1 then."""
     from quiltwork.core.checkpoint import CheckpointFile
     from quiltwork.core.run_training import run_training
-    from quiltwork.core.trainable import Setup, StepReport, Trainable
+    from quiltwork.core.trainable import Setup, Trainable
 
     settings = _settings(config)
     if steps is not None:
@@ -76,9 +79,14 @@ def train(
         words = ["quiltwork", "train", "--trainable", trainable, "--config", str(config), "--checkpoint"]
         words += [str(place.path), "--seed", str(seed), "--device", device, "--every", str(every)]
         words += [] if steps is None else ["--steps", str(steps)]
-        so_far = "before the first step" if done is None else f"after {_so_far(done, total)}"
-        typer.echo(f"quiltwork: stopped {so_far}; go on with: {shlex.join(words)}", err=True)
-        raise typer.Exit(1)
+        stopped_early(ran.report, words)
+
+
+def stopped_early(report: StepReport | None, words: list[str]) -> NoReturn:
+    """Say how far a training came that was asked to stop, and the command that goes on. Exits with 1."""
+    so_far = "before the first step" if report is None else f"after {_so_far(report.done, report.total)}"
+    typer.echo(f"quiltwork: stopped {so_far}; go on with: {shlex.join(words)}", err=True)
+    raise typer.Exit(1)
 
 
 def _so_far(done: int, total: int | None) -> str:
