@@ -76,11 +76,13 @@ def test_who_runs_is_listed_with_its_process_until_it_is_gone(world):
 
 
 def test_to_stop_is_sigterm_to_the_whole_process_group(world):
-    child = "trap 'echo child too; exit' TERM; while :; do sleep 0.05; done"
+    child = "trap 'echo child too; exit' TERM; echo child is there; while :; do sleep 0.05; done"
     world.run("w", f"({child}) & {TAKES_TERM}")
+    world.printed("w", "child is there")  # before, SIGTERM would be the end of it without a word
     world.stop("w")
     ended = world.exited("w")
     assert (ended.code, ended.signal) == (5, None)
+    world.printed("w", "child too")
     assert {"asked to go", "child too"} <= set(world.log("w").splitlines())
 
 
