@@ -11,6 +11,12 @@ from quiltwork.core.face import face
 
 if TYPE_CHECKING:
     from quiltwork.moe.balance import balance_loss
+    from quiltwork.moe.checkpoints.adoption import adopt
+    from quiltwork.moe.checkpoints.loading import load_moe
+    from quiltwork.moe.checkpoints.mixtral_folder import write_mixtral
+    from quiltwork.moe.checkpoints.saving import save_moe
+    from quiltwork.moe.checkpoints.sparse_block import record_routing, set_gates, sparse_blocks
+    from quiltwork.moe.checkpoints.upcycling import upcycle
     from quiltwork.moe.experts import Experts
     from quiltwork.moe.gate import Gate
     from quiltwork.moe.gates import Adaptive, TopK
@@ -19,6 +25,12 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "balance": ("balance_loss",),
+    "checkpoints.adoption": ("adopt",),
+    "checkpoints.loading": ("load_moe",),
+    "checkpoints.mixtral_folder": ("write_mixtral",),
+    "checkpoints.saving": ("save_moe",),
+    "checkpoints.sparse_block": ("record_routing", "set_gates", "sparse_blocks"),
+    "checkpoints.upcycling": ("upcycle",),
     "experts": ("Experts",),
     "gate": ("Gate",),
     "gates": ("Adaptive", "TopK"),
@@ -33,7 +45,15 @@ __all__ = [
     "MoELayer",
     "Routing",
     "TopK",
+    "adopt",
     "balance_loss",
+    "load_moe",
+    "record_routing",
+    "save_moe",
+    "set_gates",
+    "sparse_blocks",
+    "upcycle",
+    "write_mixtral",
 ]
 
 __getattr__, __dir__ = face(__name__, _MODULES)
