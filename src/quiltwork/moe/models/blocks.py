@@ -49,7 +49,8 @@ class Attention(nn.Module):
 
     def queries(self, x: Tensor) -> Tensor:
         """(T, D) -> (T, heads, head_width), not rotated."""
-        return self.q_proj(x).unflatten(-1, (-1, self._head))
+        q: Tensor = self.q_proj(x)
+        return q.unflatten(-1, (-1, self._head))
 
     def keys_and_values(self, x: Tensor, angles: Angles | None = None) -> tuple[Tensor, Tensor]:
         """(T, D) -> (T, heads, head_width) twice; those that heads share are there for each of them."""

@@ -45,10 +45,7 @@ def _barred(line: str, where: str) -> Row:
 
 def _table(path: str, encoding: str, delimiter: str, text: str, label: str) -> list[Row]:
     file = io.StringIO(read_text(path, encoding), newline="")
-    if delimiter == ",":
-        reader = csv.reader(file)
-    else:
-        reader = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    reader = csv.reader(file) if delimiter == "," else csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     try:
         rows = [(row, reader.line_num) for row in reader if row]
     except csv.Error as error:

@@ -78,7 +78,7 @@ class Translation:
     def scores(self, model: Any, part: str, size: int, device: torch.device) -> Mapping[str, float]:
         """Nats per token of the given translation, and BLEU (sacrebleu, 0 to 100) of the model's own, greedily
         decoded."""
-        from sacrebleu.metrics import BLEU
+        from sacrebleu import corpus_bleu
 
         total = 0.0
         for start in range(0, self.count(part), size):
@@ -86,7 +86,8 @@ class Translation:
             with torch.no_grad():
                 total += float(self.run(model, part, ids).losses.double().sum())
         said = self.translations(model, part, size)
-        return {"loss": total / self.count(part), "bleu": float(BLEU().corpus_score(said, [self._texts[part]]).score)}
+        bleu = corpus_bleu(said, [self._texts[part]])
+        return {"loss": total / self.count(part), "bleu": float(bleu.score)}
 
     def translations(self, model: Translator, part: str, size: int) -> list[str]:
         """Of the sources of a part."""
