@@ -11,6 +11,7 @@ from quiltwork.core.face import face
 
 if TYPE_CHECKING:
     from quiltwork.moe.balance import balance_loss
+    from quiltwork.moe.executor import moe_executor
     from quiltwork.moe.experts import Experts
     from quiltwork.moe.gate import Gate
     from quiltwork.moe.gates import Adaptive, TopK
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "balance": ("balance_loss",),
+    "executor": ("moe_executor",),
     "experts": ("Experts",),
     "gate": ("Gate",),
     "gates": ("Adaptive", "TopK"),
@@ -34,6 +36,7 @@ __all__ = [
     "Routing",
     "TopK",
     "balance_loss",
+    "moe_executor",
 ]
 
 __getattr__, __dir__ = face(__name__, _MODULES)
