@@ -63,7 +63,8 @@ class Block:
     id: str
     kind: str
     """``embed``, ``attn``, ``ffn``, ``moe`` (with an ``expert`` in each child), ``head``, ``stitch``; attachments
-    ``lora``, ``ia3``, ``norm``, ``bias``, ``prefix``, ``prompt``; ``tensors`` for what an unknown family keeps together."""
+    ``lora``, ``ia3``, ``norm``, ``bias``, ``prefix``, ``prompt``;
+    ``tensors`` for what an unknown family keeps together."""
     arch: Mapping[str, Json]
     """The configuration that changes the maths; keys in docs/blocks.md."""
     tensors: tuple[TensorRef, ...]
