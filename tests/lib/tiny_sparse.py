@@ -71,6 +71,8 @@ class Asking:
         self.engine = Engine(EngineConfig(**config), lambda: float(next(ticks)))
         self.zoo, self._ids = zoo, itertools.count(1)
         self.cached: dict[int, int] = {}
+        self.widest = 0
+        """Most sequences that were in one batch."""
         for name in names:
             self.engine.install(self.engine.prepare(zoo.chain(name), zoo.read))
 
@@ -89,7 +91,9 @@ class Asking:
         """Step until nothing is left: each sequence's tokens and their log-probabilities."""
         told: dict[int, list[tuple[int, float]]] = {}
         while self.engine.has_work:
-            for emission in self.engine.step():
+            emissions = self.engine.step()
+            self.widest = max(self.widest, *(batch.sequences for batch in self.engine.stats().last_batches), 0)
+            for emission in emissions:
                 assert emission.token is not None
                 assert emission.token.logprob is not None
                 told.setdefault(emission.sequence_id, []).append((emission.token.token, emission.token.logprob))
