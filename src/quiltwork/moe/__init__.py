@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from quiltwork.moe.checkpoints.saving import save_moe
     from quiltwork.moe.checkpoints.sparse_block import record_routing, set_gates, sparse_blocks
     from quiltwork.moe.checkpoints.upcycling import upcycle
+    from quiltwork.moe.executor import moe_executor
     from quiltwork.moe.experts import Experts
     from quiltwork.moe.gate import Gate
     from quiltwork.moe.gates import Adaptive, TopK
@@ -29,11 +30,19 @@ _MODULES = {
     "checkpoints.loading": ("load_moe",),
     "checkpoints.mixtral_folder": ("write_mixtral",),
     "checkpoints.saving": ("save_moe",),
-    "checkpoints.sparse_block": ("record_routing", "set_gates", "sparse_blocks"),
+    "checkpoints.sparse_block": (
+        "record_routing",
+        "set_gates",
+        "sparse_blocks",
+    ),
     "checkpoints.upcycling": ("upcycle",),
+    "executor": ("moe_executor",),
     "experts": ("Experts",),
     "gate": ("Gate",),
-    "gates": ("Adaptive", "TopK"),
+    "gates": (
+        "Adaptive",
+        "TopK",
+    ),
     "layer": ("MoELayer",),
     "routing": ("Routing",),
 }
@@ -48,6 +57,7 @@ __all__ = [
     "adopt",
     "balance_loss",
     "load_moe",
+    "moe_executor",
     "record_routing",
     "save_moe",
     "set_gates",
