@@ -6,8 +6,8 @@ import httpx
 import openai
 import pytest
 from jsonschema import Draft202012Validator
-from tiny_checkpoints import build
 from served_sparse import SIZES, save, sparse
+from tiny_checkpoints import build
 
 from quiltwork.core.names import ModelRef
 from quiltwork.gateway import create_app

@@ -1,12 +1,10 @@
 """The kernel against a loop over tokens in float64: any counts, any activation, its gradient, and what it refuses."""
 
-import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.layers.activation import ACTIVATIONS
 from quiltwork.moe import Experts, Routing
 from quiltwork.moe.routing import routing_of

@@ -14,8 +14,8 @@ from agent_crew import ThreadCrew
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tiny_checkpoints import build
 from served_sparse import SIZES, Asking, greedy, save, sparse, tuned
+from tiny_checkpoints import build
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import ModelRef
