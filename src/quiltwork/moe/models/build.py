@@ -22,7 +22,8 @@ _MODELS: dict[str, type[Model]] = {LM: Decoder, CLASSIFY: Classifier, TRANSLATE:
 _EMBEDDED = 0.1
 """Standard deviation of embeddings: small beside what layers add, so that these are heard from the start."""
 _ROUTED = 0.02
-"""Of routers: at first all experts are about as probable, and an adaptive gate takes two for nearly every token."""
+"""Of a classifier's head, and of routers: at first all experts are about as probable, and an adaptive gate takes two
+for nearly every token."""
 
 
 def build_model(
@@ -47,7 +48,7 @@ def _deviation(name: str, parameter: nn.Parameter, shape: ModelShape) -> float:
     """One over the square root of what a row sums; less where it is added to the stream that passes by."""
     if name.startswith("embed_tokens"):
         return _EMBEDDED
-    if name.endswith(".router"):
+    if name.endswith(".router") or name == "head.weight":
         return _ROUTED
     added = name.endswith(("o_proj.weight", ".down"))
     return float((parameter.shape[-1] * (2 * shape.layers if added else 1)) ** -0.5)
