@@ -11,6 +11,7 @@ from torch import nn
 from quiltwork.core.errors import BadInputError
 from quiltwork.moe.gate import Gate
 from quiltwork.moe.layer import MoELayer
+from quiltwork.moe.models.blocks import Block
 from quiltwork.moe.models.classifier import Classifier
 from quiltwork.moe.models.decoder import Decoder
 from quiltwork.moe.models.shape import ModelShape
@@ -54,7 +55,12 @@ def _deviation(name: str, parameter: nn.Parameter, shape: ModelShape) -> float:
     return float((parameter.shape[-1] * (2 * shape.layers if added else 1)) ** -0.5)
 
 
-def moe_layers(model: Model) -> tuple[MoELayer, ...]:
-    """Its layers of experts, in the order of ``Outcome.routed``; none of a dense model."""
+def moe_blocks(model: Model) -> tuple[Block, ...]:
+    """Its blocks that have experts, in the order of ``Outcome.routed``; none of a dense model."""
     blocks = [*(model.encoder if isinstance(model, Translator) else []), *model.layers]
-    return tuple(block.ffn for block in blocks if isinstance(block.ffn, MoELayer))
+    return tuple(block for block in blocks if isinstance(block, Block) and isinstance(block.ffn, MoELayer))
+
+
+def moe_layers(model: Model) -> tuple[MoELayer, ...]:
+    """Their layers of experts."""
+    return tuple(block.ffn for block in moe_blocks(model) if isinstance(block.ffn, MoELayer))

@@ -151,6 +151,7 @@ class MoETraining(Descent):
         metrics = {"loss": float(means["task"][0]), "balance": float(means["balance"][0])}
         if len(tokens):
             metrics["experts_per_token"] = float(loads.sum() / tokens.sum())
+            self.gating.learn(np.asarray(loads / tokens, np.float64))
         return metrics | {f"experts_per_token/{at}": float(loads[at] / tokens[at]) for at in range(len(tokens))}
 
     def _stepped(self) -> Mapping[str, float]:
@@ -184,13 +185,17 @@ class MoETraining(Descent):
 
     def _kept(self) -> State:
         kept = self.course.state()
-        return State({**kept.arrays, "counted": self._counted.copy()}, kept.meta)
+        return State({**kept.arrays, "counted": self._counted.copy(), "p": self.gating.p.copy()}, kept.meta)
 
     def _load_kept(self, state: State) -> None:
         counted = state.arrays.get("counted")
         if counted is None or counted.shape != self._counted.shape:
             raise BadInputError("is not of these experts", where="state: counted")
+        p = state.arrays.get("p")
+        if p is None or p.shape != self.gating.p.shape:
+            raise BadInputError("is not of these layers", where="state: p")
         self.course = read_course(state)
+        self.gating.load(np.array(p, np.float64))
         self._counted = np.array(counted, np.float32)
 
     def _deliver(self) -> tuple[float, float]:
@@ -222,7 +227,9 @@ class MoETraining(Descent):
 
     def _write(self, folder: Path) -> None:
         settings = self.settings
-        save_model(folder, self.model, settings.task, settings.gate_settings(), self.objective.classes)
+        save_model(
+            folder, self.model, settings.task, settings.gate_settings() | self.gating.told(), self.objective.classes
+        )
         self.objective.codec.save(folder)
 
 
