@@ -12,10 +12,13 @@ from quiltwork.core.face import face
 if TYPE_CHECKING:
     from quiltwork.moe.balance import balance_loss
     from quiltwork.moe.checkpoints.adoption import adopt
+    from quiltwork.moe.checkpoints.calibrating import calibrate
+    from quiltwork.moe.checkpoints.held_out import held_out
     from quiltwork.moe.checkpoints.loading import load_moe
     from quiltwork.moe.checkpoints.mixtral_folder import write_mixtral
     from quiltwork.moe.checkpoints.saving import save_moe
     from quiltwork.moe.checkpoints.sparse_block import record_routing, set_gates, sparse_blocks
+    from quiltwork.moe.checkpoints.thresholds import Thresholds, read_thresholds
     from quiltwork.moe.checkpoints.upcycling import upcycle
     from quiltwork.moe.experts import Experts
     from quiltwork.moe.gate import Gate
@@ -26,10 +29,13 @@ if TYPE_CHECKING:
 _MODULES = {
     "balance": ("balance_loss",),
     "checkpoints.adoption": ("adopt",),
+    "checkpoints.calibrating": ("calibrate",),
+    "checkpoints.held_out": ("held_out",),
     "checkpoints.loading": ("load_moe",),
     "checkpoints.mixtral_folder": ("write_mixtral",),
     "checkpoints.saving": ("save_moe",),
     "checkpoints.sparse_block": ("record_routing", "set_gates", "sparse_blocks"),
+    "checkpoints.thresholds": ("Thresholds", "read_thresholds"),
     "checkpoints.upcycling": ("upcycle",),
     "experts": ("Experts",),
     "gate": ("Gate",),
@@ -44,10 +50,14 @@ __all__ = [
     "Gate",
     "MoELayer",
     "Routing",
+    "Thresholds",
     "TopK",
     "adopt",
     "balance_loss",
+    "calibrate",
+    "held_out",
     "load_moe",
+    "read_thresholds",
     "record_routing",
     "save_moe",
     "set_gates",
