@@ -12,10 +12,13 @@ from quiltwork.core.face import face
 if TYPE_CHECKING:
     from quiltwork.moe.balance import balance_counts, balance_loss
     from quiltwork.moe.checkpoints.adoption import adopt
+    from quiltwork.moe.checkpoints.calibrating import calibrate
+    from quiltwork.moe.checkpoints.held_out import held_out
     from quiltwork.moe.checkpoints.loading import load_moe
     from quiltwork.moe.checkpoints.mixtral_folder import write_mixtral
     from quiltwork.moe.checkpoints.saving import save_moe
     from quiltwork.moe.checkpoints.sparse_block import record_routing, set_gates, sparse_blocks
+    from quiltwork.moe.checkpoints.thresholds import Thresholds, read_thresholds
     from quiltwork.moe.checkpoints.upcycling import upcycle
     from quiltwork.moe.executor import moe_executor
     from quiltwork.moe.expert_choice import ExpertChoice
@@ -39,6 +42,8 @@ _MODULES = {
         "balance_loss",
     ),
     "checkpoints.adoption": ("adopt",),
+    "checkpoints.calibrating": ("calibrate",),
+    "checkpoints.held_out": ("held_out",),
     "checkpoints.loading": ("load_moe",),
     "checkpoints.mixtral_folder": ("write_mixtral",),
     "checkpoints.saving": ("save_moe",),
@@ -46,6 +51,10 @@ _MODULES = {
         "record_routing",
         "set_gates",
         "sparse_blocks",
+    ),
+    "checkpoints.thresholds": (
+        "Thresholds",
+        "read_thresholds",
     ),
     "checkpoints.upcycling": ("upcycle",),
     "executor": ("moe_executor",),
@@ -88,6 +97,7 @@ __all__ = [
     "NullExperts",
     "RandomSecond",
     "Routing",
+    "Thresholds",
     "TopK",
     "TopP",
     "TrainingSettings",
@@ -95,12 +105,15 @@ __all__ = [
     "balance_counts",
     "balance_loss",
     "build_model",
+    "calibrate",
+    "held_out",
     "load_moe",
     "mixtral_state",
     "moe_executor",
     "moe_trainable",
     "null_balance_loss",
     "read_settings",
+    "read_thresholds",
     "record_routing",
     "save_moe",
     "set_gates",
