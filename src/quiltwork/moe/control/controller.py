@@ -12,7 +12,15 @@ import numpy as np
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.moe.control.levels import (
-    ASSIGNMENTS, BINS, COLUMNS, LEVELS, TOKENS, Numbers, level_at, place_of, threshold_for,
+    ASSIGNMENTS,
+    BINS,
+    COLUMNS,
+    LEVELS,
+    TOKENS,
+    Numbers,
+    level_at,
+    place_of,
+    threshold_for,
 )  # fmt: skip
 
 METHODS = ("quantile", "pi")
@@ -32,8 +40,8 @@ class Controller:
     costs : (L,) what an assignment costs in each layer, in any unit; alike where not given. The mean over all layers is
         weighted by them.
     memory : quantile: what a step counts for in the next one's decision, against 1 for itself.
-    repay : quantile: steps in which what was spent too much or too little is made up for, so that the mean over the whole
-        training is what was wanted; 0 for never.
+    repay : quantile: steps in which what was spent too much or too little is made up for, so that the mean over the
+        whole training is what was wanted; 0 for never.
     proportional, integral : pi: log-odds of the threshold per expert per token.
     """
 

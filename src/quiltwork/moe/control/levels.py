@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,15 +21,6 @@ a router is fresh, and at 1 when it is sure."""
 TOKENS, ASSIGNMENTS, LEVELS = 0, 1, 2
 """Columns of a tally: how many tokens, how many experts they took, and from here on the bins."""
 COLUMNS = LEVELS + BINS
-
-
-class Threshold(Protocol):
-    """A gate that one number makes take more experts or fewer."""
-
-    @property
-    def threshold(self) -> float | Tensor: ...
-    @property
-    def most(self) -> int | Tensor: ...
 
 
 def levels_of(gate: Gate, probabilities: Tensor) -> Tensor:

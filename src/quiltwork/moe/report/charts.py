@@ -61,7 +61,10 @@ def _course(
     y = Scale(low, max(figures.most, *values), bottom, 24)
     parts = []
     for tick in ticks(low, figures.most, 2):
-        parts += [line(left, y(tick), width - 8, y(tick), "grid"), text(left - 6, y(tick) + 4, f"{tick:g}", anchor="end")]
+        parts += [
+            line(left, y(tick), width - 8, y(tick), "grid"),
+            text(left - 6, y(tick) + 4, f"{tick:g}", anchor="end"),
+        ]
     if figures.target is not None:
         parts.append(line(left, y(figures.target), width - 8, y(figures.target), "cap"))
     shown = thinned(len(values), POINTS)
@@ -92,7 +95,7 @@ def load_chart(figures: Figures) -> str:
             x = left + e * cell
             parts.append(box(x + 1, y + 1, cell - 2, row - 3, "cool", strength=min(times / busiest, 0.999), tip=tip))
             if cell >= 30:
-                kind = "on" if times / busiest > 0.55 else "cell"
+                kind = "on" if times / busiest > 0.66 else "cell"
                 parts.append(text(x + cell / 2, y + 18, f"{times:.2f}", anchor="middle", kind=kind))
         parts.append(text(width - right + 12, y + 18, f"{skew(load):.2f}", kind="value"))
     told = ", ".join(f"layer {at}: {skew(load):.2f}" for at, load in enumerate(figures.load, start=1))
@@ -109,7 +112,10 @@ def loss_chart(course: Course) -> str:
     y = Scale(low - 0.04 * (high - low), high, bottom, 12)
     parts = []
     for tick in ticks(low, high, 4):
-        parts += [line(left, y(tick), width - 58, y(tick), "grid"), text(left - 8, y(tick) + 4, number(tick), anchor="end")]
+        parts += [
+            line(left, y(tick), width - 58, y(tick), "grid"),
+            text(left - 8, y(tick) + 4, number(tick), anchor="end"),
+        ]
     for tick in ticks(x.low, x.high, 4):
         parts.append(text(x(tick), bottom + 18, f"{tick:,.0f}", anchor="middle"))
     shown = thinned(len(even), POINTS)

@@ -141,9 +141,7 @@ def document_of(figures: Figures) -> dict[str, Json]:
             {"text": p.text, "experts": list(p.experts), "mean": p.mean, "loss": p.loss, "begins": p.begins}
             for p in figures.pieces
         ],
-        "words": [
-            {"text": w.text, "count": w.count, "experts_per_token": w.experts} for w in words_of(figures.pieces)
-        ],
+        "words": [{"text": w.text, "count": w.count, "experts_per_token": w.experts} for w in words_of(figures.pieces)],
     }
     if figures.course is not None:
         course = figures.course

@@ -49,9 +49,7 @@ def page_of(figures: Figures) -> str:
         "course": _course(figures),
         "load": load_chart(figures),
         "loss": _loss(figures),
-        "source": "".join(
-            f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in figures.facts.items()
-        ),
+        "source": "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in figures.facts.items()),
     }
     page = (_PAGE / "page.html").read_text(encoding="utf-8")
     # In one pass: what is put in may hold braces of its own.

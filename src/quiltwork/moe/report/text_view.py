@@ -37,7 +37,7 @@ def layer_choice(layers: int) -> str:
     """Buttons for the mean and each layer."""
     names = ["all layers", *(str(at + 1) for at in range(layers))]
     return "".join(
-        f'<label><input type="radio" name="layer" value="{at - 1}"{" checked" if at == 0 else ""}>{escape(name)}</label>'
+        f'<label><input type="radio" name="layer" value="{at - 1}"{"" if at else " checked"}>{escape(name)}</label>'
         for at, name in enumerate(names)
     )
 
