@@ -79,8 +79,8 @@ class Controller:
     def grouped(self, per_layer: Numbers) -> Numbers:
         """(L, n) -> (G, n), layers weighted by what they cost."""
         costs = np.asarray(self.costs or (1.0,) * self.layers)
-        weighted = per_layer * (costs / costs.mean())[:, None]
-        return weighted if isinstance(self.experts, tuple) else weighted.sum(0, keepdims=True)
+        weighted: Numbers = per_layer * (costs / costs.mean())[:, None]
+        return weighted if isinstance(self.experts, tuple) else np.asarray(weighted.sum(0, keepdims=True))
 
 
 @dataclass(frozen=True)
