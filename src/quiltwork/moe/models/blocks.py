@@ -50,11 +50,11 @@ class Attention(nn.Module):
     def queries(self, x: Tensor) -> Tensor:
         """(T, D) -> (T, heads, head_width), not rotated."""
         q: Tensor = self.q_proj(x)
-        return q.unflatten(-1, (-1, self._head))
+        return q.view(*q.shape[:-1], -1, self._head)
 
     def keys_and_values(self, x: Tensor, angles: Angles | None = None) -> tuple[Tensor, Tensor]:
         """(T, D) -> (T, heads, head_width) twice; those that heads share are there for each of them."""
-        k, v = (of(x).unflatten(-1, (-1, self._head)) for of in (self.k_proj, self.v_proj))
+        k, v = (of(x).view(*x.shape[:-1], -1, self._head) for of in (self.k_proj, self.v_proj))
         k = k if angles is None else rotate(k, *angles)
         if (shared := self.q_proj.out_features // self.k_proj.out_features) > 1:
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)

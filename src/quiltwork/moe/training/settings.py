@@ -17,6 +17,7 @@ WHERE = "config"
 """What errors call it: ``config: rate: must be a number``."""
 ADAPTIVE, DENSE = "adaptive", "dense"
 GATES = (ADAPTIVE, "top1", "top2", "random2", "top_p", "null", "expert_choice", "controlled_top_p", DENSE)
+GATE_SETTINGS = ("gate", "threshold", "reading", "weights", "most", "p", "nulls", "mean_experts")
 SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
 SINGLE, FIRST = "single", "first"
 BALANCED_OF = ("", SINGLE, FIRST)
@@ -123,6 +124,10 @@ class TrainingSettings:
             active=self.most,
             classes=classes,
         )
+
+    def gate_settings(self) -> dict[str, Json]:
+        """What makes its gates."""
+        return {name: value for name, value in self.told().items() if name in GATE_SETTINGS}
 
     def told(self) -> dict[str, Json]:
         """Its fields as JSON gives them back."""
