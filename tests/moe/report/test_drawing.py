@@ -2,7 +2,7 @@
 
 import pytest
 
-from quiltwork.moe.report.drawing import Scale, number, smoothed, text, thinned, ticks
+from quiltwork.moe.report.drawing import Scale, number, text, thinned, ticks
 
 
 def test_ticks_are_round_and_inside() -> None:
@@ -29,10 +29,6 @@ def test_thinned_keeps_both_ends() -> None:
     assert (places[0], places[-1]) == (0, 999)
     assert len(places) <= 50
     assert thinned(3, 50) == [0, 1, 2]
-
-
-def test_smoothing_begins_at_the_first_value() -> None:
-    assert smoothed([4.0, 2.0], 0.5) == pytest.approx([4.0, 4 / 1.5])
 
 
 def test_words_are_escaped() -> None:

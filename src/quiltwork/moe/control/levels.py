@@ -11,6 +11,7 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.moe.gate import Gate, first
 from quiltwork.moe.gates import Adaptive, gaps_of
 from quiltwork.moe.routing import Routing
+from quiltwork.moe.top_p import TopP
 
 Numbers = npt.NDArray[np.float64]
 
@@ -32,6 +33,10 @@ def levels_of(gate: Gate, probabilities: Tensor) -> Tensor:
         most = min(int(torch.as_tensor(gate.most).max()), probabilities.shape[1])
         values, _ = first(probabilities.detach(), most)
         return gaps_of(values, gate.reading)[:, 1:]
+    if isinstance(gate, TopP):
+        most = probabilities.shape[1] if gate.most is None else int(torch.as_tensor(gate.most).max())
+        values, _ = first(probabilities.detach(), min(most, probabilities.shape[1]))
+        return (values.cumsum(-1) - values)[:, 1:].clamp(0, 1)
     raise BadInputError(f"{type(gate).__name__} has no threshold that a controller could set", where="gate")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +18,28 @@ from quiltwork.moe.control.controller import (
     mean_experts,
     resumed,
 )  # fmt: skip
-from quiltwork.moe.control.levels import COLUMNS, LEVELS, Numbers, tally_of, threshold_for
+from quiltwork.moe.control.levels import LEVELS, Numbers, tally_of, threshold_for
 from quiltwork.moe.gate import Gate
+from quiltwork.moe.gates import Adaptive
 from quiltwork.moe.layer import MoELayer
 from quiltwork.moe.routing import Routing
-
-GRADIENT = "control/tally"
-"""What a step's tally is called among the gradients that workers take the mean of."""
+from quiltwork.moe.top_p import TopP
 
 
 def with_threshold(gate: Gate, threshold: float) -> Gate:
-    """The same gate with another threshold. Raises BadInputError for one that has none."""
-    if not is_dataclass(gate) or "threshold" not in {field.name for field in fields(gate)}:
-        raise BadInputError(f"{type(gate).__name__} has no threshold that a controller could set", where="gate")
-    return cast(Gate, replace(cast(Any, gate), threshold=threshold))
+    """The same gate with another threshold (of ``TopP`` its p). Raises BadInputError for one that has none."""
+    if isinstance(gate, Adaptive):
+        return replace(gate, threshold=threshold)
+    if isinstance(gate, TopP):
+        return replace(gate, p=max(threshold, 0.0))
+    raise BadInputError(f"{type(gate).__name__} has no threshold that a controller could set", where="gate")
+
+
+def most_of(layer: MoELayer) -> int:
+    """How many experts its gate may take for a token."""
+    given = layer.gate.most if isinstance(layer.gate, Adaptive | TopP) else None
+    experts = layer.experts.count
+    return experts if given is None else min(int(torch.as_tensor(given).max()), experts)
 
 
 def count(layers: Sequence[MoELayer], routed: Sequence[Routing]) -> Numbers:
@@ -49,7 +56,6 @@ class Steering:
             raise BadInputError(f"{len(layers)} layers for a controller of {controller.layers}", where="controller")
         self.controller, self._layers = controller, tuple(layers)
         self._state = begin(controller, threshold)
-        self._seen = np.zeros((len(layers), COLUMNS))
         self._set()
 
     @property
@@ -57,15 +63,9 @@ class Steering:
         """(L,) that the gates have now."""
         return layer_thresholds(self.controller, self._state)
 
-    def saw(self, routed: Sequence[Routing]) -> None:
-        """Count a forward's routing, of each layer (L)."""
-        self._seen += count(self._layers, routed)
-
-    def take(self, samples: int) -> npt.NDArray[np.float32]:
-        """What was counted since the last call, by sample, to be averaged over workers as gradients are."""
-        taken = (self._seen / max(samples, 1)).astype(np.float32)
-        self._seen[:] = 0
-        return taken
+    def count(self, routed: Sequence[Routing]) -> Numbers:
+        """(L, COLUMNS), the tally of a forward's routing in each layer (L)."""
+        return count(self._layers, routed)
 
     def follow(self, tally: npt.NDArray[np.generic]) -> dict[str, float]:
         """Set the thresholds of the next step; metrics that say them."""
@@ -99,7 +99,7 @@ def reach(
     changes what the next one sees: hence some rounds. Returns the threshold. Raises BadInputError for a number of
     experts out of range.
     """
-    most = min(int(torch.as_tensor(getattr(layer.gate, "most", 1)).max()) for layer in layers)
+    most = min(most_of(layer) for layer in layers)
     if not 1 <= experts <= most:
         raise BadInputError(f"{experts:g} is not from 1 to {most} experts", where="experts")
     for round_ in range(ROUNDS):

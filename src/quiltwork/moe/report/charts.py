@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quiltwork.moe.report.drawing import Scale, box, curve, line, number, smoothed, svg, text, thinned, ticks
+from quiltwork.moe.report.drawing import Scale, box, curve, line, number, svg, text, thinned, ticks
 from quiltwork.moe.report.figures import Course, Figures, skew
 
 POINTS = 240
@@ -103,12 +103,11 @@ def load_chart(figures: Figures) -> str:
 
 
 def loss_chart(course: Course) -> str:
-    """The training's loss, as it was and smoothed, and what was held out."""
+    """The training's loss, each the mean since the point before it, and what was held out."""
     width, height, left, bottom = 520.0, 226.0, 34.0, 200.0
-    even = smoothed(course.loss, 0.9)
-    every = [*even, *course.held_out]
+    every = [*course.loss, *course.held_out]
     low, high = min(every), max(every)
-    x = Scale(min(course.steps), max(course.steps), left, width - 58)
+    x = Scale(min(*course.steps, *course.held_out_steps), max(course.steps), left, width - 58)
     y = Scale(low - 0.04 * (high - low), high, bottom, 12)
     parts = []
     for tick in ticks(low, high, 4):
@@ -118,16 +117,17 @@ def loss_chart(course: Course) -> str:
         ]
     for tick in ticks(x.low, x.high, 4):
         parts.append(text(x(tick), bottom + 18, f"{tick:,.0f}", anchor="middle"))
-    shown = thinned(len(even), POINTS)
-    raw = [(x(course.steps[i]), y(min(max(course.loss[i], y.low), high))) for i in shown]
-    parts += [curve(raw, "curve raw"), curve([(x(course.steps[i]), y(even[i])) for i in shown], "curve behind")]
+    shown = thinned(len(course.loss), POINTS)
+    parts.append(curve([(x(course.steps[i]), y(course.loss[i])) for i in shown], "curve behind"))
     held = list(zip(course.held_out_steps, course.held_out, strict=True))
     parts.append(curve([(x(step), y(loss)) for step, loss in held], "curve hot"))
     parts += [f'<circle cx="{x(step):.1f}" cy="{y(loss):.1f}" r="3.2" class="dot"><title>step {step:,}: held out '
               f"{loss:.4f}</title></circle>" for step, loss in held]  # fmt: skip
-    parts += _ends(width - 50, bottom, y(even[-1]), even[-1], (y(held[-1][1]), held[-1][1]) if held else None)
+    parts += _ends(
+        width - 50, bottom, y(course.loss[-1]), course.loss[-1], (y(held[-1][1]), held[-1][1]) if held else None
+    )
     ends = f", held out {held[-1][1]:.4f}" if held else ""
-    return svg(width, height, f"Loss over steps; at the end {even[-1]:.4f}{ends}", parts)
+    return svg(width, height, f"Loss over steps; at the end {course.loss[-1]:.4f}{ends}", parts)
 
 
 def _ends(x: float, bottom: float, trained: float, loss: float, held: tuple[float, float] | None) -> list[str]:

@@ -80,12 +80,3 @@ def thinned(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
-
-
-def smoothed(values: Sequence[float], weight: float) -> list[float]:
-    """Each the fading mean of those up to it."""
-    found, total, mass = [], 0.0, 0.0
-    for value in values:
-        total, mass = weight * total + value, weight * mass + 1
-        found.append(total / mass)
-    return found

@@ -16,8 +16,8 @@ class Piece:
     """A token of the text, or the bytes of one character together."""
 
     text: str
-    experts: tuple[float, ...]
-    """(L,) taken in each layer."""
+    experts: tuple[float | None, ...]
+    """(L,) taken in each layer; None in one that it does not pass (a translator's other half)."""
     loss: float | None
     """In nats, of telling it from what stands before; None where nothing does, or nothing was to be told."""
     begins: bool = False
@@ -25,8 +25,9 @@ class Piece:
 
     @property
     def mean(self) -> float:
-        """Over layers."""
-        return math.fsum(self.experts) / len(self.experts)
+        """Over the layers that it passes."""
+        taken = [k for k in self.experts if k is not None]
+        return math.fsum(taken) / len(taken)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _course(figures: Figures) -> str:
     figures_ = "".join(f'<div class="chart">{chart}</div>' for chart in charts)
     return (
         '<section aria-labelledby="course-title"><div class="title"><h2 id="course-title">Over training</h2>'
-        "<p>Experts per token at each step.</p></div>"
+        "<p>Experts per token, the mean since the point before.</p></div>"
         '<p class="legend"><span><i class="key hot"></i>the layer</span>'
         f'<span><i class="key behind"></i>mean of all layers</span>{target}</p>'
         f'<div class="small">{figures_}</div></section>'
@@ -110,7 +110,7 @@ def _loss(figures: Figures) -> str:
     return (
         '<section aria-labelledby="loss-title"><div class="title"><h2 id="loss-title">Loss</h2>'
         "<p>In nats, over steps.</p></div>"
-        '<p class="legend"><span><i class="key behind"></i>training, smoothed (faint: each step)</span>'
+        '<p class="legend"><span><i class="key behind"></i>training, since the point before</span>'
         '<span><i class="key hot"></i>held out</span></p>'
         f'<div class="chart">{loss_chart(figures.course)}</div></section>'
     )

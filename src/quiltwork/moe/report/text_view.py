@@ -22,7 +22,7 @@ def text_view(figures: Figures) -> str:
 def _piece(piece: Piece, most: int, *, first: bool) -> str:
     shade = round(strength(piece.mean, most) * STEPS)
     loss = "" if piece.loss is None else f' data-l="{piece.loss:.3f}"'
-    data = ",".join(f"{k:g}" for k in (round(k, 2) for k in piece.experts))
+    data = ",".join("" if k is None else f"{round(k, 2):g}" for k in piece.experts)
     before = '<hr class="sample">' if piece.begins and not first else ""
     return f'{before}<i class="s{shade}" data-k="{data}"{loss}>{_shown(piece.text)}</i>'
 

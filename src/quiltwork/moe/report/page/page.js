@@ -2,8 +2,8 @@
 const view = document.getElementById("text"), tip = document.getElementById("tip");
 const most = Number(view.dataset.most), steps = Number(view.dataset.steps);
 const pieces = [...view.querySelectorAll("i")];
-const experts = pieces.map((piece) => piece.dataset.k.split(",").map(Number));
-const mean = (all) => all.reduce((sum, k) => sum + k, 0) / all.length;
+const experts = pieces.map((piece) => piece.dataset.k.split(",").map((k) => k === "" ? null : Number(k)));
+const mean = (all) => { const taken = all.filter((k) => k !== null); return taken.reduce((sum, k) => sum + k, 0) / taken.length; };
 const strength = (k) => k > 0 ? 0.08 + 0.92 * Math.min(Math.max((k - 1) / Math.max(most - 1, 1), 0), 1) : 0;
 const shown = (k) => Number.isInteger(k) ? String(k) : k.toFixed(2);
 
@@ -26,6 +26,7 @@ function tell(at) {
   const name = document.createElement("b"), cells = document.createElement("span");
   name.textContent = JSON.stringify(piece.textContent.replace("↵", ""));
   experts[at].forEach((k, layer) => {
+    if (k === null) return;
     const cell = document.createElement("i");
     cell.style.setProperty("--s", strength(k));
     cell.textContent = shown(k);
