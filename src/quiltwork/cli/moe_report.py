@@ -44,5 +44,4 @@ def report(
     shown = table("layer", "experts per token", "busiest expert", numbers=("experts per token", "busiest expert"))
     for layer, (k, load) in enumerate(zip(figures.experts(), figures.load, strict=True), start=1):
         shown.add_row(str(layer), f"{k:.3f}", f"{skew(load):.2f}x")
-    shown.caption = ", ".join(f"written to {path}" for path in (out, csv) if path is not None) or None
-    emit(document_of(figures), json, shown)
+    emit(document_of(figures), json, shown, *(f"written to {path}" for path in (out, csv) if path is not None))

@@ -134,7 +134,7 @@ def _facts(result: TrainingResult, text: Path | None) -> dict[str, str]:
         gate += f", {settings.reading} reading, threshold {settings.threshold:g}"
     asked = {"target_experts": ", ".join(f"{k:g}" for k in settings.target_experts),
              "budget_flops": settings.budget_flops, "budget_bytes": settings.budget_bytes}  # fmt: skip
-    gate += "".join(f", to begin with; {name.replace('_', ' ')} {value}" for name, value in asked.items() if value)
+    gate += "".join(f" to begin with, {name.replace('_', ' ')} {value}" for name, value in asked.items() if value)
     facts = {
         "task": settings.task,
         "gate": gate,
