@@ -18,6 +18,7 @@ from quiltwork.core.servable import Json
 from quiltwork.core.trainable import Arrays, Gradients, Setup, State, StepReport
 from quiltwork.layers.descent import Descent, Ids, Loss, device_named
 from quiltwork.layers.order import Order
+from quiltwork.moe.control.levels import COLUMNS
 from quiltwork.moe.flops import BACKWARD, forward_flops
 from quiltwork.moe.models.build import CLASSIFY, LM, build_model, moe_layers
 from quiltwork.moe.models.packed import Packed
@@ -30,6 +31,7 @@ from quiltwork.moe.training.language import Language
 from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run
 from quiltwork.moe.training.schedule import rate_factor
 from quiltwork.moe.training.settings import STEP, WHERE, TrainingSettings, read_settings
+from quiltwork.moe.training.steered import steering_of
 from quiltwork.moe.training.translation import Translation
 
 _FREE = ("out", "steps", "micro_batch", "batch", "rate", "validate_every", "validate_on")
@@ -65,11 +67,12 @@ class MoETraining(Descent):
         if seed < 0:
             raise BadInputError(f"{seed} is negative", where="seed")
         device = device_named(setup.device)
-        self.objective = _objective(settings, device)
+        self.objective = objective_of(settings, device)
         shape = settings.shape(self.objective.codec.size, len(self.objective.classes))
         self.gating = Gating(settings, seed)
         self.model = build_model(settings.task, shape, self.gating.gates, seed, device)
         self.gating.watch(self.model)
+        self.steering = steering_of(settings, self.model, self.objective.lengths(TRAIN))
         self._device = device
         self._of: dict[str, Json] = {"seed": seed, "corpus_digest": self.objective.digest}
         self._of |= {name: value for name, value in settings.told().items() if name not in (*_FREE, "seed", *_FILES)}
@@ -128,6 +131,8 @@ class MoETraining(Descent):
             means["second"][layer] = float(seconds.sum()) / count
             means["load"][layer] = _numbers(counts.load) / count
             means["counted"][layer] = _numbers(counts.counted) / count
+        if self.steering is not None:
+            means["tally"][:] = self.steering.count([routed.routing for routed in run.outcome.routed]) / count
         task = run.losses.mean()
         means["task"][0], means["balance"][0] = float(task.detach()), float(balance.detach())
         means["flops"][:] = self._flops(run, means["load"].sum(1) * count)
@@ -143,7 +148,8 @@ class MoETraining(Descent):
     def _mean_shapes(self) -> Mapping[str, tuple[int, ...]]:
         layers, width, experts = self._widths
         by_layer = {"tokens": (layers,), "second": (layers,), "load": (layers, experts), "counted": (layers, width)}
-        return {"task": (1,), "balance": (1,), "flops": (2,), **by_layer}
+        tally = {} if self.steering is None else {"tally": (layers, COLUMNS)}
+        return {"task": (1,), "balance": (1,), "flops": (2,), **by_layer, **tally}
 
     def _told(self, means: Arrays, count: int) -> Mapping[str, float]:
         self._counted = np.array(means["counted"], np.float32)
@@ -153,7 +159,8 @@ class MoETraining(Descent):
         if len(tokens):
             metrics["experts_per_token"] = float(loads.sum() / tokens.sum())
             self.gating.learn(np.asarray(loads / tokens, np.float64))
-        return metrics | {f"experts_per_token/{at}": float(loads[at] / tokens[at]) for at in range(len(tokens))}
+        metrics |= {f"experts_per_token/{at}": float(loads[at] / tokens[at]) for at in range(len(tokens))}
+        return metrics if self.steering is None else metrics | self.steering.follow(means["tally"])
 
     def _stepped(self) -> Mapping[str, float]:
         own = (self._clock() - self._begun) * self._workers  # every worker takes this step
@@ -192,7 +199,9 @@ class MoETraining(Descent):
 
     def _kept(self) -> State:
         kept = self.course.state()
-        return State({**kept.arrays, "counted": self._counted.copy(), "p": self.gating.p.copy()}, kept.meta)
+        steering = {} if self.steering is None else self.steering.arrays()
+        arrays = {**kept.arrays, "counted": self._counted.copy(), "p": self.gating.p.copy(), **steering}
+        return State(arrays, kept.meta)
 
     def _load_kept(self, state: State) -> None:
         counted = state.arrays.get("counted")
@@ -201,6 +210,8 @@ class MoETraining(Descent):
         p = state.arrays.get("p")
         if p is None or p.shape != self.gating.p.shape:
             raise BadInputError("is not of these layers", where="state: p")
+        if self.steering is not None:
+            self.steering.load(state.arrays)
         self.course = read_course(state)
         self.gating.load(np.array(p, np.float64))
         self._counted = np.array(counted, np.float32)
@@ -232,13 +243,15 @@ class MoETraining(Descent):
 
     def _write(self, folder: Path) -> None:
         settings = self.settings
-        save_model(
-            folder, self.model, settings.task, settings.gate_settings() | self.gating.told(), self.objective.classes
-        )
+        gate = settings.gate_settings() | self.gating.told()
+        if self.steering is not None:
+            gate["thresholds"] = list(self.steering.thresholds)
+        save_model(folder, self.model, settings.task, gate, self.objective.classes)
         self.objective.codec.save(folder)
 
 
-def _objective(settings: TrainingSettings, device: torch.device) -> Objective:
+def objective_of(settings: TrainingSettings, device: torch.device) -> Objective:
+    """What is learned and measured. Raises BadInputError or NotFoundError naming a file."""
     kinds: Mapping[str, type[Language | Classes]] = {LM: Language, CLASSIFY: Classes}
     made: Objective = (
         kinds[settings.task](settings, device) if settings.task in kinds else Translation(settings, device)
