@@ -1,0 +1,34 @@
+"""An encoder that sees a whole text at once and tells its class from the mean of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from quiltwork.moe.gate import Gate
+from quiltwork.moe.models.blocks import Angled, Block
+from quiltwork.moe.models.outcome import Outcome, Routed
+from quiltwork.moe.models.packed import Packed
+from quiltwork.moe.models.shape import ModelShape
+
+
+class Classifier(nn.Module):
+    """gates : one for each layer, None for a dense one."""
+
+    def __init__(self, shape: ModelShape, gates: Sequence[Gate | None]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
+        self.layers = nn.ModuleList(Block(shape, gate) for gate in gates)
+        self.norm = nn.RMSNorm(shape.width, shape.eps)
+        self.head = nn.Linear(shape.width, shape.classes, bias=False)
+        self._angled = Angled(shape)
+
+    def forward(self, ids: Tensor, packed: Packed) -> Outcome:
+        """ids : (T,) of n texts -> logits (n, classes)."""
+        x, angles, routed = self.embed_tokens(ids), self._angled(packed), list[Routed]()
+        for layer in self.layers:
+            x, routing = layer(x, packed, angles=angles, causal=False)
+            routed += [] if routing is None else [Routed(routing, packed)]
+        return Outcome(self.head(packed.mean(self.norm(x))), tuple(routed))

@@ -1,0 +1,34 @@
+"""A decoder in Mixtral's architecture: every token predicts the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from quiltwork.moe.gate import Gate
+from quiltwork.moe.models.blocks import Angled, Block
+from quiltwork.moe.models.outcome import Outcome, Routed
+from quiltwork.moe.models.packed import Packed
+from quiltwork.moe.models.shape import ModelShape
+
+
+class Decoder(nn.Module):
+    """gates : one for each layer, None for a dense one."""
+
+    def __init__(self, shape: ModelShape, gates: Sequence[Gate | None]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
+        self.layers = nn.ModuleList(Block(shape, gate) for gate in gates)
+        self.norm = nn.RMSNorm(shape.width, shape.eps)
+        self.lm_head = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self._angled = Angled(shape)
+
+    def forward(self, ids: Tensor, packed: Packed) -> Outcome:
+        """ids : (T,) -> logits (T, vocabulary)."""
+        x, angles, routed = self.embed_tokens(ids), self._angled(packed), list[Routed]()
+        for layer in self.layers:
+            x, routing = layer(x, packed, angles=angles, causal=True)
+            routed += [] if routing is None else [Routed(routing, packed)]
+        return Outcome(self.lm_head(self.norm(x)), tuple(routed))
