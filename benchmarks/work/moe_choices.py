@@ -31,7 +31,7 @@ class Judged:
 
     gate: Gate
     work: float
-    """FLOPs until top-2's least mean validation loss, of those top-2 took; of all its steps where it never came there."""
+    """FLOPs until top-2's least mean validation loss, of those top-2 took; of all steps where it never came there."""
     censored: bool
     least: float
     """Its own least mean validation loss."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 
+from quiltwork.core.errors import BadInputError
 from work.moe_arms import TOP2
 from work.moe_curves import StepCost, mean_curve, reached
 from work.moe_paired import Estimate, resampled
@@ -43,8 +44,13 @@ class TimeToLoss:
 
 
 def times(arm: str, runs: Runs, costs: Costs) -> dict[int, TimeToLoss]:
-    """By seed; the target of a seed is the minimum of top-2's own curve."""
+    """By seed; the target of a seed is the minimum of top-2's own curve.
+
+    Raises BadInputError where a top-2 run has learnt nothing.
+    """
     found = {}
+    if idle := [seed for seed, one in runs[TOP2].items() if not one.curve.least()[0]]:
+        raise BadInputError("was never better than untrained", where=f"{TOP2}, seed {idle[0]}")
     for seed in sorted(runs[arm].keys() & runs[TOP2].keys()):
         ours, top2 = runs[arm][seed], runs[TOP2][seed]
         at, target = top2.curve.least()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quiltwork.core.errors import BadInputError
 from work.moe_arms import ADAPTIVE, TOP1, TOP2
 from work.moe_curves import Curve, StepCost
 from work.moe_found import Found
@@ -43,12 +44,18 @@ def test_an_arm_that_never_gets_there_has_the_time_of_all_its_steps_and_says_so(
 
 def test_mean_curves_hold_seeds_together() -> None:
     runs = {
-        TOP2: {seed: found((3.0, 2.0 + seed, 1.0 + seed), 2) for seed in range(3)},
-        ADAPTIVE: {seed: found((3.0, 2.0 + seed, 1.0 + seed), 1) for seed in range(3)},
+        TOP2: {seed: found((3.0, 2.0, 1.0 + seed / 4), 2) for seed in range(3)},
+        ADAPTIVE: {seed: found((3.0, 2.0, 1.0 + seed / 4), 1) for seed in range(3)},
     }
     estimate, never = of_mean_curves(ADAPTIVE, runs, COSTS)
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.6, 0.6, 0.6))
     assert never == 0
+
+
+def test_a_top2_run_that_never_learnt_is_no_baseline() -> None:
+    flat = {0: found((3.0, 3.0, 3.5), 2)}
+    with pytest.raises(BadInputError, match="top2"):
+        times(ADAPTIVE, {TOP2: flat, ADAPTIVE: flat}, COSTS)
 
 
 def ratio(value: float, censored: bool = False) -> TimeToLoss:
