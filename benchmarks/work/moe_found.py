@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from work.moe_curves import Curve, Reached, StepCost, reached, spent
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ class Found:
     tests: Mapping[str, float]
     """The task's metric on the test data, of the model with the least validation loss: among the first steps that all
     arms have (``equal_steps``), and among all."""
-    cpu_s: float
-    """What its steps took, as it ran, beside whatever else ran then."""
+    cpu_s: tuple[float, ...]
+    """CPU-seconds of all steps up to each point of the curve, as they ran beside whatever else ran then."""
     load: float
     """How many processes were ready to run meanwhile, in the mean, its own among them."""
     rate: float
@@ -40,6 +42,10 @@ class Found:
     def spent(self, steps: float, cost: StepCost) -> float:
         """What so many of its steps cost."""
         return spent(steps, self.experts_per_token, cost)
+
+    def took(self, steps: float) -> float:
+        """CPU-seconds of so many of its steps, as they ran."""
+        return float(np.interp(steps, self.curve.steps, self.cpu_s))
 
     def least_within(self, budget: float, cost: StepCost) -> float:
         """Its least validation loss while it had not spent more than ``budget``."""
@@ -61,7 +67,7 @@ def found_of(told: Mapping[str, Json]) -> Found:
         by_layer=by_layer,
         expert_share=float(it["expert_share"]),
         tests={name: float(value) for name, value in it["tests"].items()},
-        cpu_s=float(it["cpu_s"]),
+        cpu_s=tuple(float(seconds) for seconds in it["cpu_s"]),
         load=float(it["load"]),
         rate=float(it["settings"]["settings"]["rate"]),
     )

@@ -34,6 +34,10 @@ class TimeToLoss:
     top2_s: float
     steps: float
     """The same in steps, of top-2's."""
+    as_run: float
+    """The same in CPU-seconds of the runs themselves, of top-2's."""
+    experts: float
+    """Its experts per token until then."""
     censored: bool
     """Whether the loss was never reached: the true time is longer."""
 
@@ -56,7 +60,8 @@ def times(arm: str, runs: Runs, costs: Costs) -> dict[int, TimeToLoss]:
         at, target = top2.curve.least()
         when = ours.reached(target)
         spent, spent_top2 = ours.spent(when.steps, costs[arm]), top2.spent(at, costs[TOP2])
-        found[seed] = TimeToLoss(spent, spent_top2, when.steps / at, when.censored)
+        as_run, experts = ours.took(when.steps) / top2.took(at), ours.mean_experts(when.steps)
+        found[seed] = TimeToLoss(spent, spent_top2, when.steps / at, as_run, experts, when.censored)
     return found
 
 

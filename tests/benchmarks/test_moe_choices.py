@@ -16,7 +16,9 @@ from work.moe_found import Found
 def found(losses: tuple[float, ...], experts: float = 2.0, share: float = 0.6) -> Found:
     steps = tuple(100 * n for n in range(len(losses)))
     each = (experts,) * steps[-1]
-    return Found(Curve(steps, losses), each, tuple((k, k) for k in each), share, {}, 10.0, 1.0, 1e-3)
+    return Found(
+        Curve(steps, losses), each, tuple((k, k) for k in each), share, {}, tuple(map(float, steps)), 1.0, 1e-3
+    )
 
 
 def test_the_gate_with_the_least_work_to_the_loss_is_the_best() -> None:

@@ -16,7 +16,16 @@ COSTS = {TOP2: COST, ADAPTIVE: COST, TOP1: COST}
 
 def found(losses: tuple[float, ...], experts: float) -> Found:
     steps = tuple(10 * n for n in range(len(losses)))
-    return Found(Curve(steps, losses), (experts,) * steps[-1], ((experts,),) * steps[-1], 0.6, {}, 1.0, 1.0, 1e-3)
+    return Found(
+        Curve(steps, losses),
+        (experts,) * steps[-1],
+        ((experts,),) * steps[-1],
+        0.6,
+        {},
+        tuple(map(float, steps)),
+        1.0,
+        1e-3,
+    )
 
 
 def test_time_is_steps_to_the_loss_times_what_they_cost_and_not_the_flops_of_a_step() -> None:
@@ -59,7 +68,7 @@ def test_a_top2_run_that_never_learnt_is_no_baseline() -> None:
 
 
 def ratio(value: float, censored: bool = False) -> TimeToLoss:
-    return TimeToLoss(value, 1.0, value, censored)
+    return TimeToLoss(value, 1.0, value, value, 1.0, censored)
 
 
 def test_the_mean_over_tasks_is_taken_seed_by_seed() -> None:
