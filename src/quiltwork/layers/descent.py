@@ -9,6 +9,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,10 +20,26 @@ from torch import Tensor, nn
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.sample_order import SampleOrder
 from quiltwork.core.servable import Json
-from quiltwork.core.trainable import Gradients, State, StepReport
+from quiltwork.core.trainable import Arrays, Gradients, State, StepReport
 from quiltwork.layers.flat_adamw import FlatAdamW
+from quiltwork.layers.order import Ids, LearningOrder, Order, Rows
 
-Ids = npt.NDArray[np.int64]
+__all__ = ["Descent", "Ids", "Loss", "Settings", "device_named", "digest_of"]
+
+MEANS, RECORDS, KEPT, ORDER = "means", "records", "kept", "order"
+"""What comes beside gradients and weights, as ``means/NAME``: gradients and states are flat."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of some samples, n."""
+
+    mean: Tensor
+    """The mean of their losses, to be differentiated."""
+    means: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """What else is a mean over them, of the shapes that ``_mean_shapes`` says."""
+    records: Rows | None = None
+    """(n, columns): what an order that learns is to know of each."""
 
 
 class Settings(Protocol):
@@ -58,19 +75,27 @@ class Descent(ABC):
     DATA = "data"
     """What messages call what samples are of."""
 
-    def begin(self, settings: Settings, parameters: Mapping[str, nn.Parameter], samples: int, seed: int) -> None:
-        """Before the first step. parameters : those that are trained, float32, by name."""
+    def begin(
+        self,
+        settings: Settings,
+        parameters: Mapping[str, nn.Parameter],
+        samples: int,
+        seed: int,
+        order: Order | None = None,
+    ) -> None:
+        """Before the first step. parameters : those that are trained, float32, by name. order : if not a drawn one."""
         self._settings, self._samples = settings, samples
         self._weights = FlatAdamW(parameters, settings.weight_decay)
-        self._order = SampleOrder(samples, seed)
+        self._order = order or SampleOrder(samples, seed)
         self._batch, self._rate = settings.batch, settings.rate
         self._done = self._taken = self._rank = 0
+        self._workers = 1
 
     # ---- what a room says
 
     @abstractmethod
-    def _loss_of(self, ids: Ids) -> Tensor:
-        """The mean of these samples' losses, to be differentiated."""
+    def _loss_of(self, ids: Ids) -> Loss:
+        """The loss of these samples."""
 
     @abstractmethod
     def _rate_factor(self, done: int) -> float:
@@ -84,6 +109,32 @@ class Descent(ABC):
     def _deliver(self) -> tuple[float, float]:
         """Write the result, if it is not there; the held-out loss before training and after it."""
 
+    # ---- what a room may say besides
+
+    def _mean_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """What every ``Loss.means`` has, and of which shape."""
+        return {}
+
+    def _told(self, means: Arrays, count: int) -> Mapping[str, float]:
+        """Metrics of a step, and whatever else is learnt from its ``means`` over ``count`` samples of all workers.
+
+        It is the same on every worker.
+        """
+        return {}
+
+    def _stepped(self) -> Mapping[str, float]:
+        """Further metrics, when the step is done."""
+        return {}
+
+    def _kept(self) -> State:
+        """What else belongs to a state."""
+        return State({}, {})
+
+    def _load_kept(self, state: State) -> None:
+        """Go on from ``_kept``. Raises BadInputError naming what does not fit."""
+        if state.arrays or state.meta:
+            raise BadInputError("is nothing that is kept here", where=f"state: {min([*state.arrays, *state.meta])}")
+
     # ---- what is the same for all
 
     def next_samples(self) -> Ids:
@@ -93,19 +144,31 @@ class Descent(ABC):
     def gradients(self, sample_ids: Ids) -> Gradients:
         """The mean over these samples' losses, and its gradient."""
         count = len(sample_ids)
-        if not count:
-            return Gradients(self._weights.zeros(), 0, {"loss": 0.0})
-        if int(sample_ids.min()) < 0 or int(sample_ids.max()) >= self._samples:
+        means = {name: np.zeros(shape, np.float32) for name, shape in self._mean_shapes().items()}
+        columns = self._order.columns if isinstance(self._order, LearningOrder) else 0
+        rows = np.zeros((self._samples, columns), np.float32)
+        if count and (int(sample_ids.min()) < 0 or int(sample_ids.max()) >= self._samples):
             raise BadInputError(f"there are {self._samples} samples", where="sample_ids")
         self._weights.forget_gradients()
         total = 0.0
-        size = self._settings.micro_batch or count
+        size = self._settings.micro_batch or max(count, 1)
         for start in range(0, count, size):
             some = sample_ids[start : start + size]
-            loss = self._loss_of(some) * (len(some) / count)
+            share = len(some) / count
+            told = self._loss_of(some)
+            loss = told.mean * share
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        return Gradients(self._weights.take_gradients(), count, {"loss": total})
+            for name, mean in means.items():
+                mean += told.means[name] * np.float32(share)
+            if columns:
+                assert told.records is not None
+                np.add.at(rows, some, told.records / np.float32(count))
+        arrays = self._weights.take_gradients() if count else self._weights.zeros()
+        arrays |= {f"{MEANS}/{name}": mean for name, mean in means.items()}
+        if columns:
+            arrays[RECORDS] = rows
+        return Gradients(arrays, count, {"loss": total})
 
     def apply(self, mean: Gradients) -> StepReport:
         """AdamW's step; after the last one worker 0 writes the result, if it is not there."""
@@ -113,11 +176,21 @@ class Descent(ABC):
             raise BadInputError("there is no sample to take a step with", where="gradients")
         metrics = dict(mean.metrics)
         if self._done < self._settings.steps:
+            arrays = dict(mean.arrays)
+            rows = arrays.pop(RECORDS, None)
+            means = _under(arrays, MEANS)
+            weights = {name: array for name, array in arrays.items() if not name.startswith(f"{MEANS}/")}
             rate = self._rate * self._rate_factor(self._done)
-            metrics["gradient_norm"] = self._weights.step(mean.arrays, self._done, rate, self._settings.clip)
-            metrics["rate"] = rate
+            norm = self._weights.step(weights, self._done, rate, self._settings.clip)
+            metrics |= {"gradient_norm": norm, "rate": rate, **self._told(means, mean.count)}
+            ids = self._order.ids(self._taken, mean.count)
             self._done += 1
             self._taken += mean.count
+            if rows is not None and isinstance(self._order, LearningOrder):
+                again = np.bincount(ids, minlength=self._samples)[ids].astype(np.float32)
+                found = rows[ids].astype(np.float32) * np.float32(mean.count) / again[:, None]
+                self._order.record(ids, found, self._taken)
+            metrics |= self._stepped()
         return self._report(metrics)
 
     def step(self) -> StepReport:
@@ -130,7 +203,7 @@ class Descent(ABC):
         """Which of how many workers this is. A step's samples stay as many as they are."""
         if not 0 <= rank < workers:
             raise BadInputError(f"there is no worker {rank} of {workers}", where="rank")
-        self._rank = rank
+        self._rank, self._workers = rank, workers
 
     def set_batch(self, samples: int) -> None:
         """So many samples in the following steps, all workers together, instead of the setting ``batch``."""
@@ -145,9 +218,14 @@ class Descent(ABC):
         self._rate = rate
 
     def state_dict(self) -> State:
-        """Weights that are trained, moments, and where in the data it is; all float32."""
+        """Weights that are trained and moments, float32; where in the data it is; and what else is kept."""
+        kept = self._kept()
         meta: dict[str, Json] = {"done": self._done, "taken": self._taken, "of": dict(self._identity())}
-        return State(self._weights.state(), meta)
+        arrays: dict[str, npt.NDArray[np.generic]] = dict(self._weights.state())
+        arrays |= {f"{KEPT}/{name}": array for name, array in kept.arrays.items()}
+        if isinstance(self._order, LearningOrder):
+            arrays |= {f"{ORDER}/{name}": array for name, array in self._order.state().items()}
+        return State(arrays, meta | ({KEPT: dict(kept.meta)} if kept.meta else {}))
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a state. Raises BadInputError naming what it was made with and this is not."""
@@ -161,7 +239,12 @@ class Descent(ABC):
             raise BadInputError(f"does not say where in the {self.DATA} it is", where="state: taken")
         if done > self._settings.steps:
             raise BadInputError(f"has done {done} steps, this is to do {self._settings.steps}", where="state: done")
-        self._weights.load(state.arrays, done)
+        beside = tuple(f"{kind}/" for kind in (KEPT, ORDER))
+        self._weights.load({name: one for name, one in state.arrays.items() if not name.startswith(beside)}, done)
+        kept = state.meta.get(KEPT)
+        self._load_kept(State(_under(state.arrays, KEPT), kept if isinstance(kept, Mapping) else {}))
+        if isinstance(self._order, LearningOrder):
+            self._order.load(_under(state.arrays, ORDER))
         self._done, self._taken = done, taken
 
     def _report(self, metrics: dict[str, float]) -> StepReport:
@@ -177,6 +260,12 @@ class Descent(ABC):
         places = np.arange(count)
         parts = [places[start : start + size] for start in range(0, count, size)]
         return math.fsum(float(loss(some)) * len(some) for some in parts) / count
+
+
+def _under(arrays: Arrays, kind: str) -> dict[str, npt.NDArray[np.generic]]:
+    """Those that are called ``kind/NAME``, by NAME."""
+    start = f"{kind}/"
+    return {name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)}
 
 
 def digest_of(parameters: Mapping[str, Tensor]) -> str:

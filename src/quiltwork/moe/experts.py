@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
-from quiltwork.layers.activation import activation
+from quiltwork.moe.kernel import run_experts
 from quiltwork.moe.routing import Routing
 
 
@@ -15,7 +13,7 @@ class Experts(nn.Module):
     """E feed-forward networks: ``down(act(gate) * up)`` where gated, else ``down(act(up))``.
 
     up : (E, H, D), or (E, 2H, D) where gated with the gate's half first. down : (E, D, H). Biases (E, H or 2H) and
-    (E, D) where there are.
+    (E, D) where there are. Raises UnsupportedError for an activation that is not known.
     """
 
     def __init__(
@@ -36,20 +34,7 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """x : (T, D) -> (T, D): of each token the weighted sum over its experts."""
-        act = activation(self.activation)
-        rows = x[routing.token]
-        bounds = routing.offsets.tolist()
-        ups, downs = self.up.unbind(0), self.down.unbind(0)  # indexing would make a gradient of all E for each
-        up_biases = self.up_bias.unbind(0) if self.up_bias is not None else [None] * self.count
-        down_biases = self.down_bias.unbind(0) if self.down_bias is not None else [None] * self.count
-        done = []
-        for e, (start, end) in enumerate(pairwise(bounds)):
-            raised = nn.functional.linear(rows[start:end], ups[e], up_biases[e])
-            if self.gated:
-                gate, up = raised.chunk(2, -1)
-                raised = act(gate) * up
-            else:
-                raised = act(raised)
-            done.append(nn.functional.linear(raised, downs[e], down_biases[e]))
-        out = torch.cat(done) * routing.weight.to(x.dtype)[:, None]
-        return torch.zeros_like(x).index_add(0, routing.token, out)
+        return run_experts(
+            x, routing, self.up, self.down, activation=self.activation, gated=self.gated,
+            up_bias=self.up_bias, down_bias=self.down_bias,
+        )  # fmt: skip

@@ -35,14 +35,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x : (T, D) -> (T, D). over : what is looked at, if not x itself."""
         source, source_packed = (x, packed) if over is None else over
-        q, k, v = (
-            of(one).unflatten(-1, (-1, self._head))
-            for of, one in ((self.q_proj, x), (self.k_proj, source), (self.v_proj, source))
-        )
-        if angles is not None:
-            q, k = rotate(q, *angles), rotate(k, *angles)
-        if (shared := q.shape[1] // k.shape[1]) > 1:
-            k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+        q = self.queries(x)
+        q = q if angles is None else rotate(q, *angles)
+        k, v = self.keys_and_values(source, angles)
         q, k, v = packed.padded(q), source_packed.padded(k), source_packed.padded(v)
         # What is padded stands behind every token: a causal mask hides it without one of its own.
         mask = None if causal else source_packed.keys
@@ -51,6 +46,19 @@ class Attention(nn.Module):
         )
         out: Tensor = self.o_proj(packed.flat(seen.transpose(1, 2)).flatten(1))
         return out
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(T, D) -> (T, heads, head_width), not rotated."""
+        q: Tensor = self.q_proj(x)
+        return q.view(*q.shape[:-1], -1, self._head)
+
+    def keys_and_values(self, x: Tensor, angles: Angles | None = None) -> tuple[Tensor, Tensor]:
+        """(T, D) -> (T, heads, head_width) twice; those that heads share are there for each of them."""
+        k, v = (of(x).view(*x.shape[:-1], -1, self._head) for of in (self.k_proj, self.v_proj))
+        k = k if angles is None else rotate(k, *angles)
+        if (shared := self.q_proj.out_features // self.k_proj.out_features) > 1:
+            k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+        return k, v
 
 
 class DenseFFN(nn.Module):

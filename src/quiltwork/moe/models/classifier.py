@@ -23,11 +23,11 @@ class Classifier(nn.Module):
         self.layers = nn.ModuleList(Block(shape, gate) for gate in gates)
         self.norm = nn.RMSNorm(shape.width, shape.eps)
         self.head = nn.Linear(shape.width, shape.classes, bias=False)
-        self._angled = Angled(shape)
+        self.angled = Angled(shape)
 
     def forward(self, ids: Tensor, packed: Packed) -> Outcome:
         """ids : (T,) of n texts -> logits (n, classes)."""
-        x, angles, routed = self.embed_tokens(ids), self._angled(packed), list[Routed]()
+        x, angles, routed = self.embed_tokens(ids), self.angled(packed), list[Routed]()
         for layer in self.layers:
             x, routing = layer(x, packed, angles=angles, causal=False)
             routed += [] if routing is None else [Routed(routing, packed)]

@@ -23,11 +23,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(shape, gate) for gate in gates)
         self.norm = nn.RMSNorm(shape.width, shape.eps)
         self.lm_head = nn.Linear(shape.width, shape.vocabulary, bias=False)
-        self._angled = Angled(shape)
+        self.angled = Angled(shape)
 
     def forward(self, ids: Tensor, packed: Packed) -> Outcome:
         """ids : (T,) -> logits (T, vocabulary)."""
-        x, angles, routed = self.embed_tokens(ids), self._angled(packed), list[Routed]()
+        x, angles, routed = self.embed_tokens(ids), self.angled(packed), list[Routed]()
         for layer in self.layers:
             x, routing = layer(x, packed, angles=angles, causal=True)
             routed += [] if routing is None else [Routed(routing, packed)]

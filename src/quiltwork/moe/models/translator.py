@@ -26,11 +26,11 @@ class Translator(nn.Module):
         self.layers = nn.ModuleList(Block(shape, gate, crossed=True) for gate in gates[half:])
         self.norm = nn.RMSNorm(shape.width, shape.eps)
         self.lm_head = nn.Linear(shape.width, shape.vocabulary, bias=False)
-        self._angled = Angled(shape)
+        self.angled = Angled(shape)
 
     def encode(self, ids: Tensor, packed: Packed) -> tuple[Tensor, tuple[Routed, ...]]:
         """ids : (S,) of the sources -> states (S, D), and how they were routed."""
-        x, angles, routed = self.embed_tokens(ids), self._angled(packed), list[Routed]()
+        x, angles, routed = self.embed_tokens(ids), self.angled(packed), list[Routed]()
         for layer in self.encoder:
             x, routing = layer(x, packed, angles=angles, causal=False)
             routed += [] if routing is None else [Routed(routing, packed)]
@@ -38,7 +38,7 @@ class Translator(nn.Module):
 
     def decode(self, ids: Tensor, packed: Packed, over: tuple[Tensor, Packed]) -> Outcome:
         """ids : (T,) of the targets -> logits (T, vocabulary). over : what ``encode`` gave, and where it lies."""
-        x, angles, routed = self.embed_tokens(ids), self._angled(packed), list[Routed]()
+        x, angles, routed = self.embed_tokens(ids), self.angled(packed), list[Routed]()
         for layer in self.layers:
             x, routing = layer(x, packed, angles=angles, causal=True, over=over)
             routed += [] if routing is None else [Routed(routing, packed)]

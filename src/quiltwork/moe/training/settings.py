@@ -15,9 +15,12 @@ from quiltwork.zoo.config import Fields
 
 WHERE = "config"
 """What errors call it: ``config: rate: must be a number``."""
-DENSE = "dense"
-GATES = ("adaptive", "top1", "top2", "random2", "top_p", "null", "expert_choice", "controlled_top_p", DENSE)
+ADAPTIVE, DENSE = "adaptive", "dense"
+GATES = (ADAPTIVE, "top1", "top2", "random2", "top_p", "null", "expert_choice", "controlled_top_p", DENSE)
+GATE_SETTINGS = ("gate", "threshold", "reading", "weights", "most", "p", "nulls", "mean_experts")
 SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
+SINGLE, FIRST = "single", "first"
+BALANCED_OF = ("", SINGLE, FIRST)
 BALANCED_OVER = STEP, TOGETHER = ("step", "together")
 HEADERS = KEEP, STRIP = ("keep", "strip")
 BYTE = "byte"
@@ -90,6 +93,9 @@ class TrainingSettings:
     """The largest norm of a step's gradient; 0 for any."""
     balance: float = 0.01
     """How much the load-balance loss counts."""
+    balance_of: str = ""
+    """Whose experts are counted for it: tokens with a single expert (``single``), or the first choice of all tokens
+    (``first``). ``single`` for an adaptive gate where empty, else ``first``."""
     balance_over: str = STEP
     """Where the share of each expert is counted: over all workers' tokens of the step before (``step``), so that the
     step is the same however it is split; or over the tokens that are computed together."""
@@ -99,6 +105,11 @@ class TrainingSettings:
     """Samples of a point; all that are set aside where 0."""
     seed: int | None = None
     """Of weights and order; that of the set-up where None."""
+
+    @property
+    def balanced_of(self) -> str:
+        """``balance_of``, found out."""
+        return self.balance_of or (SINGLE if self.gate == ADAPTIVE else FIRST)
 
     def shape(self, vocabulary: int, classes: int = 0) -> ModelShape:
         """Of the model."""
@@ -114,14 +125,18 @@ class TrainingSettings:
             classes=classes,
         )
 
+    def gate_settings(self) -> dict[str, Json]:
+        """What makes its gates."""
+        return {name: value for name, value in self.told().items() if name in GATE_SETTINGS}
+
     def told(self) -> dict[str, Json]:
         """Its fields as JSON gives them back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 TASK_DEFAULTS: Mapping[str, Mapping[str, Json]] = {
-    LM: {},
-    CLASSIFY: {"tokenizer": "bpe:4000", "length": 64, "inner": 208, "batch": 32, "rate": 1e-3, "validate_every": 20},
+    LM: {"validate_on": 128},
+    CLASSIFY: {"tokenizer": "bpe:4000", "length": 64, "inner": 208, "batch": 32, "rate": 1e-3, "validate_every": 40},
     TRANSLATE: {"tokenizer": "bpe:2000", "length": 64, "batch": 48, "inner": 320, "layers": 6, "validate_on": 500},
 }
 """What is taken for a task where nothing is said: its experts do 60 to 70 % of a top-2 step's work."""
@@ -177,6 +192,7 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
         weight_decay=_not_below(it, "weight_decay"),
         clip=_not_below(it, "clip"),
         balance=_not_below(it, "balance"),
+        balance_of=_one_of(it, "balance_of", BALANCED_OF),
         balance_over=_one_of(it, "balance_over", BALANCED_OVER),
         validate_every=it.size("validate_every"),
         validate_on=_whole(it, "validate_on"),

@@ -19,7 +19,7 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.core.result_folder import ResultFolder
 from quiltwork.core.servable import Json
 from quiltwork.core.trainable import Setup
-from quiltwork.layers.descent import Descent, Ids, device_named, digest_of
+from quiltwork.layers.descent import Descent, Ids, Loss, device_named, digest_of
 from quiltwork.serving.finetuning.config import LORA, WHERE, FineTuning, read_config
 from quiltwork.serving.finetuning.low_rank import LowRank, put_updates, without, write_adapter
 from quiltwork.serving.finetuning.source import find_source
@@ -105,8 +105,8 @@ class LanguageTraining(Descent):
         windows = self._cut.parts[1]
         return self._mean_loss(len(windows), lambda ids: self._loss(model, windows[torch.from_numpy(ids)]))
 
-    def _loss_of(self, ids: Ids) -> Tensor:
-        return self._loss(self._model, self._cut.parts[0][torch.from_numpy(ids.astype(np.int64))])
+    def _loss_of(self, ids: Ids) -> Loss:
+        return Loss(self._loss(self._model, self._cut.parts[0][torch.from_numpy(ids.astype(np.int64))]))
 
     def _rate_factor(self, done: int) -> float:
         return rate_factor(done, self._config)

@@ -15,7 +15,7 @@ from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.core.result_folder import ResultFolder
 from quiltwork.core.servable import Json
 from quiltwork.core.trainable import Setup
-from quiltwork.layers.descent import Descent, Ids, device_named, digest_of
+from quiltwork.layers.descent import Descent, Ids, Loss, device_named, digest_of
 from quiltwork.text.encoder.finetuning.config import WHERE, FineTuning, read_config
 from quiltwork.text.encoder.finetuning.pairs import ScoredPairs, read_pairs
 from quiltwork.text.encoder.finetuning.trained_model import TrainedModel
@@ -69,8 +69,8 @@ class EncoderTraining(Descent):
     def _measure(self, model: TrainedModel) -> float:
         return self._mean_loss(len(self._aside), lambda ids: _loss(model, self._aside.some(ids)))
 
-    def _loss_of(self, ids: Ids) -> torch.Tensor:
-        return _loss(self._model, self._pairs.some(ids))
+    def _loss_of(self, ids: Ids) -> Loss:
+        return Loss(_loss(self._model, self._pairs.some(ids)))
 
     def _rate_factor(self, done: int) -> float:
         return rate_factor(done, self._config)
