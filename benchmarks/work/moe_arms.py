@@ -44,7 +44,7 @@ LM = Task(
     "lm",
     {"corpus": ("lm/gutenberg_war_and_peace.txt",)},
     {"task": "lm", "tokenizer": "byte", "length": 128, "inner": 272, "batch": 8, "validate_every": 40,
-     "validate_on": 256},
+     "validate_on": 128},
     steps=600, tune_steps=200, rates=(1e-3, 2e-3, 4e-3), metric="bits",
     arms=(*MAIN, RANDOM2, *FURTHER),
 )  # fmt: skip
@@ -88,11 +88,20 @@ class Run:
     """Settings of the gate, beside its name."""
     tuning: bool = False
     """Whether only its validation curve is wanted."""
+    matched: Run | None = None
+    """For random second experts: the run that has as many in each step and layer."""
+
+    def config(self) -> dict[str, Json]:
+        """The training's settings but for files and steps."""
+        # The room's own random gate has one rate for all: the run itself sets it for each layer and step.
+        gate = TOP2 if self.arm == RANDOM2 else self.arm
+        return {**self.task.settings, **self.gate, "gate": gate, "rate": self.rate}
 
     def told(self) -> dict[str, Json]:
         """What decides how it goes, beside the data and the sources."""
-        settings = {**self.task.settings, **self.gate, "gate": self.arm, "rate": self.rate, "steps": self.steps}
-        return {"task": self.task.name, "arm": self.arm, "seed": self.seed, "tuning": self.tuning, "settings": settings}
+        told: dict[str, Json] = {"task": self.task.name, "arm": self.arm, "seed": self.seed, "tuning": self.tuning,
+                                 "settings": {**self.config(), "steps": self.steps}}  # fmt: skip
+        return told if self.matched is None else {**told, "matched": self.matched.told()}
 
 
 def steps_of(task: Task, arm: str) -> int:
