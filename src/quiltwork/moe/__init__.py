@@ -10,30 +10,61 @@ from typing import TYPE_CHECKING
 from quiltwork.core.face import face
 
 if TYPE_CHECKING:
-    from quiltwork.moe.balance import balance_loss
+    from quiltwork.moe.balance import balance_counts, balance_loss
+    from quiltwork.moe.expert_choice import ExpertChoice
     from quiltwork.moe.experts import Experts
     from quiltwork.moe.gate import Gate
     from quiltwork.moe.gates import Adaptive, TopK
     from quiltwork.moe.layer import MoELayer
+    from quiltwork.moe.models.build import build_model
+    from quiltwork.moe.models.mixtral import mixtral_state
+    from quiltwork.moe.models.shape import ModelShape
+    from quiltwork.moe.null_experts import NullExperts, null_balance_loss
+    from quiltwork.moe.random_second import RandomSecond
     from quiltwork.moe.routing import Routing
+    from quiltwork.moe.top_p import TopP
+    from quiltwork.moe.training.settings import TrainingSettings, read_settings
+    from quiltwork.moe.training.training import MoETraining, moe_trainable
 
 _MODULES = {
-    "balance": ("balance_loss",),
+    "balance": ("balance_counts", "balance_loss"),
+    "expert_choice": ("ExpertChoice",),
     "experts": ("Experts",),
     "gate": ("Gate",),
     "gates": ("Adaptive", "TopK"),
     "layer": ("MoELayer",),
+    "null_experts": ("NullExperts", "null_balance_loss"),
+    "random_second": ("RandomSecond",),
     "routing": ("Routing",),
+    "models.build": ("build_model",),
+    "models.mixtral": ("mixtral_state",),
+    "models.shape": ("ModelShape",),
+    "training.settings": ("TrainingSettings", "read_settings"),
+    "training.training": ("MoETraining", "moe_trainable"),
+    "top_p": ("TopP",),
 }
 
 __all__ = [
     "Adaptive",
+    "ExpertChoice",
     "Experts",
     "Gate",
     "MoELayer",
+    "MoETraining",
+    "ModelShape",
+    "NullExperts",
+    "RandomSecond",
     "Routing",
     "TopK",
+    "TopP",
+    "TrainingSettings",
+    "balance_counts",
     "balance_loss",
+    "build_model",
+    "mixtral_state",
+    "moe_trainable",
+    "null_balance_loss",
+    "read_settings",
 ]
 
 __getattr__, __dir__ = face(__name__, _MODULES)

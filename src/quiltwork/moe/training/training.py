@@ -20,6 +20,7 @@ from quiltwork.layers.descent import Descent, Ids, Loss, device_named
 from quiltwork.layers.order import Order
 from quiltwork.moe.flops import BACKWARD, forward_flops
 from quiltwork.moe.models.build import CLASSIFY, LM, build_model, moe_layers
+from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.saving import save_model
 from quiltwork.moe.training.balancing import balance_loss_of, counts_of
 from quiltwork.moe.training.classes import Classes
@@ -151,6 +152,7 @@ class MoETraining(Descent):
         metrics = {"loss": float(means["task"][0]), "balance": float(means["balance"][0])}
         if len(tokens):
             metrics["experts_per_token"] = float(loads.sum() / tokens.sum())
+            self.gating.learn(np.asarray(loads / tokens, np.float64))
         return metrics | {f"experts_per_token/{at}": float(loads[at] / tokens[at]) for at in range(len(tokens))}
 
     def _stepped(self) -> Mapping[str, float]:
@@ -177,6 +179,12 @@ class MoETraining(Descent):
         self.gating.moment = (0, 0)
         return self._mean_loss(on, lambda ids: self.objective.run(self.model, VALID, places[ids]).losses.mean())
 
+    def expert_share(self) -> float:
+        """How much of a forward's FLOPs is the experts', if each token has ``most`` of them."""
+        ids = np.arange(min(self.settings.batch, self.objective.count(VALID)))
+        packed = [Packed(torch.from_numpy(lengths[ids])) for lengths in self.objective.lengths(VALID)]
+        return forward_flops(self.model, packed).expert_share
+
     # ---- state and result
 
     def _identity(self) -> Mapping[str, Json]:
@@ -184,13 +192,17 @@ class MoETraining(Descent):
 
     def _kept(self) -> State:
         kept = self.course.state()
-        return State({**kept.arrays, "counted": self._counted.copy()}, kept.meta)
+        return State({**kept.arrays, "counted": self._counted.copy(), "p": self.gating.p.copy()}, kept.meta)
 
     def _load_kept(self, state: State) -> None:
         counted = state.arrays.get("counted")
         if counted is None or counted.shape != self._counted.shape:
             raise BadInputError("is not of these experts", where="state: counted")
+        p = state.arrays.get("p")
+        if p is None or p.shape != self.gating.p.shape:
+            raise BadInputError("is not of these layers", where="state: p")
         self.course = read_course(state)
+        self.gating.load(np.array(p, np.float64))
         self._counted = np.array(counted, np.float32)
 
     def _deliver(self) -> tuple[float, float]:
@@ -203,8 +215,6 @@ class MoETraining(Descent):
     def _report_of(self) -> dict[str, Json]:
         settings, curve = self.settings, self.course.curve
         size = settings.micro_batch or settings.batch
-        run = self.objective.run(self.model, VALID, np.arange(min(size, self.objective.count(VALID))))
-        top2 = forward_flops(self.model, run.packed)
         return {
             "held_out": {"before": curve[0]["valid_loss"], "after": curve[-1]["valid_loss"]},
             "test": dict(self.objective.scores(self.model, TEST, size, self._device)),
@@ -214,7 +224,7 @@ class MoETraining(Descent):
             "parameters": self._weights.count,
             "parts": {part: self.objective.count(part) for part in (TRAIN, VALID, TEST)},
             "blank_rows": self.objective.blank,
-            "expert_share_of_flops": top2.expert_share,
+            "expert_share_of_flops": self.expert_share(),
             "settings": settings.told(),
             "seed": self._of["seed"],
             "corpus_digest": self.objective.digest,
@@ -222,7 +232,9 @@ class MoETraining(Descent):
 
     def _write(self, folder: Path) -> None:
         settings = self.settings
-        save_model(folder, self.model, settings.task, settings.gate_settings(), self.objective.classes)
+        save_model(
+            folder, self.model, settings.task, settings.gate_settings() | self.gating.told(), self.objective.classes
+        )
         self.objective.codec.save(folder)
 
 
