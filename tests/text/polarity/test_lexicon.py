@@ -10,6 +10,7 @@ from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.text import polarity_of, read_lexicon
 from quiltwork.text.polarity.lexicon import Entry, Lexicon, parse, printed, shipped_lexicon
 from quiltwork.text.polarity.morphology import formed_opposite
+from quiltwork.text.polarity.patterns import count
 from quiltwork.text.polarity.recipe import made_lexicon
 
 EVIDENCE = {
@@ -18,7 +19,7 @@ EVIDENCE = {
     ("pair", "wordnet:similar"): r"[a-z]+ as [a-z]+, [a-z]+ as [a-z]+",
     ("pair", "wordnet:derived"): r"of \S+ and \S+",
     ("pair", "prefix"): r"(?:[a-z]+-|[a-z]+- (?:gloss|ending)|[a-z]+-/[a-z]+-|-ful/-less) \d+ \d+",
-    ("pair", "corpus"): r"[a-z ]+ \d+(?:, [a-z ]+ \d+)+",
+    ("pair", "corpus"): r"[a-z (/]+ \d+(?:, [a-z (/]+ \d+)+",
     ("sign", "graph"): r"\d\.\d\d(?: [a-z_.'-]+:[+-]\d+\.\d\d)+",
     ("form", "wordnet:form"): r"[va](?: \d+)?",
 }
@@ -114,3 +115,21 @@ def test_what_is_missing_or_broken_is_named_with_its_line(sources, tmp_path):
     lexicon.write_bytes(b"\xff\xfe")
     with pytest.raises(BadInputError, match="is not UTF-8"):
         read_lexicon(lexicon)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "pattern"),
+    [
+        ("It was raised or lowered.", "or"),
+        ("It was either raised or lowered.", "either or"),
+        ("It is known to raised or lowered.", "to or"),
+        ("It was raised (lowered) there.", "("),
+        ("It was raised/lowered.", "/"),
+        ("A and B were raised and lowered, respectively.", "and respectively"),
+        ("It was raised (lowered by half) there.", None),
+    ],
+)
+def test_how_a_corpus_sets_two_words_side_by_side(tmp_path, sentence, pattern):
+    (tmp_path / "corpus.txt").write_text(sentence + "\n", encoding="utf-8")
+    found = count([tmp_path / "corpus.txt"]).beside
+    assert found.get(("raised", "lowered"), {}) == ({pattern: 1} if pattern else {})
