@@ -24,6 +24,8 @@ PATTERNS: Mapping[str, float] = {
     "(": -1.0, "/": -0.5, "and respectively": -1.0,
 }  # fmt: skip
 """Times the logarithm of 1 + how often. Reduced but not abolished: of one direction."""
+UNSURE = "/"
+"""Stands between synonyms as often as between antonyms: no evidence for a pair."""
 KINDS, TIMES = 2, 3
 """By how many patterns, and how often in all, a pair has to be set against one another to count as one."""
 RESTART, ROUNDS = 0.15, 60
@@ -92,7 +94,7 @@ def contrasted(counted: Counted, wordnet: WordNet) -> list[Entry]:
     other (reduced but not abolished)."""
     found = []
     for (a, b), how in sorted(_patterns(counted, wordnet).items()):
-        against = {pattern: times for pattern, times in how.items() if PATTERNS[pattern] < 0}
+        against = {pattern: times for pattern, times in how.items() if PATTERNS[pattern] < 0 and pattern != UNSURE}
         often = len(against) >= KINDS and sum(against.values()) >= TIMES and how["but not"] <= how["rather than"]
         if often and _acts(a, wordnet) and _acts(b, wordnet):
             evidence = ", ".join(f"{pattern} {against[pattern]}" for pattern in sorted(against))
