@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.text import polarity_of, read_lexicon
+from quiltwork.text.polarity import lexicon as lexicon_module
 from quiltwork.text.polarity.lexicon import Entry, Lexicon, parse, printed, shipped_lexicon
 from quiltwork.text.polarity.morphology import formed_opposite
 from quiltwork.text.polarity.patterns import count
@@ -24,6 +27,20 @@ EVIDENCE = {
     ("form", "wordnet:form"): r"[va](?: \d+)?",
 }
 """What the recipe writes as evidence, by kind and source."""
+
+
+WORDNET_FOLDER = Path(os.environ.get("QUILTWORK_WORDNET", "/usr/share/wordnet"))
+"""Where Debian's wordnet-base puts WordNet's files."""
+CORPORA = ("coronaml", "elife.ccby", "evinf.ccby", "smallbio")
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.skipif(not (WORDNET_FOLDER / "data.verb").is_file(), reason="needs wordnet-base, or QUILTWORK_WORDNET")
+def test_the_shipped_lexicon_is_byte_for_byte_what_the_recipe_makes(data_dir):
+    corpora = [data_dir / "text" / "corpus" / f"{name}.txt.xz" for name in CORPORA]
+    shipped = Path(lexicon_module.__file__).with_name("lexicon.tsv").read_bytes()
+    assert printed(made_lexicon(WORDNET_FOLDER, corpora)).encode() == shipped
 
 
 def test_every_line_of_the_shipped_lexicon_has_a_source_that_the_recipe_writes():
