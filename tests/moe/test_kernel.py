@@ -1,10 +1,12 @@
 """The kernel against a loop over tokens in float64: any counts, any activation, its gradient, and what it refuses."""
 
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.layers.activation import ACTIVATIONS
 from quiltwork.moe import Experts, Routing
 from quiltwork.moe.routing import routing_of
@@ -102,3 +104,31 @@ def test_it_is_the_loop_over_tokens(
     torch.manual_seed(len(taken))
     experts = made(count, width, inner, gated=gated, activation=activation, bias=bias)
     check(experts, torch.randn(len(taken), width), routing(taken, count), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("counts", [[0, 70, 0, 0], [1, 0, 0, 69], [64, 1, 5, 0]])
+def test_skewed_loads_of_many_tokens_are_the_loop_too(counts: list[int], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    experts = made(4, 24, 20, gated=True, activation="silu", bias=False)
+    taken = [[e] for e, count in enumerate(counts) for _ in range(count)]
+    check(experts, torch.randn(len(taken), 24), routing(taken, 4), dtype)
+
+
+def test_a_gradient_is_the_same_when_asked_for_twice() -> None:
+    torch.manual_seed(0)
+    experts = made(3, 8, 12, gated=False, activation="relu", bias=False)
+    x = torch.randn(5, 8, requires_grad=True)
+    y = experts(x, routing([[0], [0, 2], [], [2], [0]], 3)).sum()
+    first = torch.autograd.grad(y, [x, *experts.parameters()], retain_graph=True)
+    second = torch.autograd.grad(y, [x, *experts.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="known: silu"):
+        Experts(2, 8, 8, gated=False, activation="sine")
+    experts = made(2, 8, 8, gated=False, activation="relu", bias=False)
+    for x in (torch.randn(3, 8).bfloat16(), torch.randn(3, 7)):
+        with pytest.raises(BadInputError, match=r"x: is torch\."):
+            experts(x, routing([[0]] * 3, 2))

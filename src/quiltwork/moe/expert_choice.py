@@ -42,7 +42,7 @@ class ExpertChoice:
         lengths = (tokens,) if self.lengths is None else self.lengths
         if sum(lengths) != tokens or min(lengths, default=0) < 0:
             raise BadInputError(f"are not those of {tokens} tokens", where="lengths")
-        parts = [_chosen(part, self.mean) for part in torch.split(probabilities.detach(), lengths)]
+        parts = [_chosen(part, self.mean) for part in torch.split(probabilities.detach(), list(lengths))]
         chosen = torch.cat(parts) if parts else probabilities.detach().bool()
         each = torch.arange(experts, device=logits.device).expand(tokens, experts)
         return routing_of(each, weights_of(probabilities, chosen, self.weights), chosen, probabilities)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from quiltwork.core.errors import BadInputError
 from quiltwork.moe.kernel import run_experts
+from quiltwork.moe.nonlinearity import nonlinearity
 from quiltwork.moe.routing import Routing
 
 
@@ -21,6 +23,7 @@ class Experts(nn.Module):
     ) -> None:
         super().__init__()
         raised = 2 * inner if gated else inner
+        nonlinearity(activation, gated, compiled=False)  # refuses what is not known before anything is trained
         self.gated, self.activation = gated, activation
         self.up = nn.Parameter(torch.empty(experts, raised, width))
         self.down = nn.Parameter(torch.empty(experts, width, inner))
@@ -33,7 +36,13 @@ class Experts(nn.Module):
         return self.up.shape[0]
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
-        """x : (T, D) -> (T, D): of each token the weighted sum over its experts."""
+        """x : (T, D) -> (T, D): of each token the weighted sum over its experts.
+
+        Raises BadInputError where ``x`` is of another dtype or width than the weights.
+        """
+        if x.dtype != self.up.dtype or x.shape[1:] != self.up.shape[2:]:
+            ours = f"{self.up.dtype} and {self.up.shape[2]} wide"
+            raise BadInputError(f"is {x.dtype} of shape {tuple(x.shape)}, the experts are {ours}", where="x")
         return run_experts(
             x, routing, self.up, self.down, activation=self.activation, gated=self.gated,
             up_bias=self.up_bias, down_bias=self.down_bias,
