@@ -1,12 +1,10 @@
 """The kernel against a loop over tokens in float64: any counts, any activation, its gradient, and what it refuses."""
 
-import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.layers.activation import ACTIVATIONS
 from quiltwork.moe import Experts, Routing
 from quiltwork.moe.routing import routing_of
@@ -18,7 +16,9 @@ def routing(taken: list[list[int]], experts: int) -> Routing:
     """Each token's experts, with weights that have a gradient."""
     most = max(map(len, taken), default=0) or 1
     candidates = torch.tensor([row + [0] * (most - len(row)) for row in taken], dtype=torch.int64).reshape(-1, most)
-    chosen = torch.tensor([[place < len(row) for place in range(most)] for row in taken], dtype=torch.bool).reshape(-1, most)
+    chosen = torch.tensor([[place < len(row) for place in range(most)] for row in taken], dtype=torch.bool).reshape(
+        -1, most
+    )
     weights = torch.rand(len(taken), most, dtype=torch.float32, requires_grad=True)
     return routing_of(candidates, weights, chosen, torch.rand(len(taken), experts))
 

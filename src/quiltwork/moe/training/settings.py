@@ -16,10 +16,10 @@ from quiltwork.zoo.config import Fields
 
 WHERE = "config"
 """What errors call it: ``config: rate: must be a number``."""
-ADAPTIVE, DENSE = "adaptive", "dense"
-GATES = (ADAPTIVE, "top1", "top2", "random2", "top_p", "null", "expert_choice", "controlled_top_p", DENSE)
+ADAPTIVE, CONTROLLED, DENSE = "adaptive", "controlled_top_p", "dense"
+GATES = (ADAPTIVE, "top1", "top2", "random2", "top_p", "null", "expert_choice", CONTROLLED, DENSE)
 GATE_SETTINGS = ("gate", "threshold", "reading", "weights", "most", "p", "nulls", "mean_experts")
-STEERED = (ADAPTIVE, "controlled_top_p")
+STEERED = (ADAPTIVE, CONTROLLED)
 """Gates whose thresholds a controller can set."""
 SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
 SINGLE, FIRST = "single", "first"
@@ -71,8 +71,8 @@ class TrainingSettings:
     """top_p and controlled_top_p: the probability that a token's experts are to have together."""
     nulls: int = 0
     """null: experts that do nothing; as many as there are experts where 0."""
-    mean_experts: float = 1.25
-    """controlled_top_p, random2, expert_choice: experts of a token, in the mean."""
+    mean_experts: tuple[float, ...] = (1.25,)
+    """controlled_top_p, random2, expert_choice: experts of a token, in the mean; one number, or one for each layer."""
     target_experts: tuple[float, ...] = ()
     """Thresholds follow a mean of so many experts per token: one number over all layers, or one for each."""
     budget_flops: float | None = None
@@ -190,7 +190,7 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
         most=it.size("most", 1 << 12),
         p=_between(it, "p", 0, 1),
         nulls=_whole(it, "nulls"),
-        mean_experts=_between(it, "mean_experts", 0, 1 << 12),
+        mean_experts=_means(it),
         target_experts=_targets(it),
         budget_flops=None if it.get("budget_flops") is None else _above(it, "budget_flops"),
         budget_bytes=None if it.get("budget_bytes") is None else _above(it, "budget_bytes"),
@@ -230,6 +230,12 @@ def _require_fit(settings: TrainingSettings, it: Fields) -> None:
         raise it.error("most", f"{settings.most} is above the number of experts, {settings.experts}")
     if settings.task == TRANSLATE and settings.layers % 2:
         raise it.error("layers", f"{settings.layers} cannot be halved between encoder and decoder")
+    if len(settings.mean_experts) not in (1, settings.layers):
+        raise it.error("mean_experts", f"needs one number, or one for each of {settings.layers} layers")
+    if settings.gate == "random2" and not all(1 <= one <= 2 for one in settings.mean_experts):
+        raise it.error("mean_experts", "must be from 1 to 2: a second expert is what is random")
+    if settings.gate in ("top2", "random2") and settings.experts < 2:
+        raise it.error("experts", f"{settings.gate} needs two")
     pair = 2 if settings.task == TRANSLATE else None
     for name, paths in (("corpus", settings.corpus), ("valid", settings.valid), ("test", settings.test)):
         if pair and paths and len(paths) != pair:
@@ -311,6 +317,12 @@ def _not_below(it: Fields, name: str) -> float:
     if (value := it.number(name)) < 0:
         raise it.error(name, f"{value:g} is below 0")
     return value
+
+
+def _means(it: Fields) -> tuple[float, ...]:
+    value = it.get("mean_experts")
+    given = value if isinstance(value, list | tuple) else [value]
+    return tuple(_between(Fields({"mean_experts": one}, {}, it.where), "mean_experts", 0, 1 << 12) for one in given)
 
 
 def _between(it: Fields, name: str, least: float, most: float) -> float:

@@ -71,7 +71,7 @@ class MoETraining(Descent):
         self.gating = Gating(settings, seed)
         self.model = build_model(settings.task, shape, self.gating.gates, seed, device)
         self.gating.watch(self.model)
-        self.steering = steering_of(settings, self.model, self.objective.lengths(TRAIN))
+        self.steering = steering_of(settings, self.model, self.gating.gates, self.objective.lengths(TRAIN))
         self._device = device
         self._of: dict[str, Json] = {"seed": seed, "corpus_digest": self.objective.digest}
         self._of |= {name: value for name, value in settings.told().items() if name not in (*_FREE, "seed", *_FILES)}
