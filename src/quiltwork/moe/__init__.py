@@ -11,6 +11,8 @@ from quiltwork.core.face import face
 
 if TYPE_CHECKING:
     from quiltwork.moe.balance import balance_counts, balance_loss
+    from quiltwork.moe.control.controller import Controller
+    from quiltwork.moe.evaluation import Evaluated, Mode, evaluate_result, mode_of
     from quiltwork.moe.expert_choice import ExpertChoice
     from quiltwork.moe.experts import Experts
     from quiltwork.moe.gate import Gate
@@ -18,11 +20,17 @@ if TYPE_CHECKING:
     from quiltwork.moe.layer import MoELayer
     from quiltwork.moe.null_experts import NullExperts, null_balance_loss
     from quiltwork.moe.random_second import RandomSecond
+    from quiltwork.moe.report.making import figures_of
+    from quiltwork.moe.report.page import write_page
+    from quiltwork.moe.report.tables import write_tables
     from quiltwork.moe.routing import Routing
     from quiltwork.moe.top_p import TopP
+    from quiltwork.moe.training.result import TrainingResult, read_result
 
 _MODULES = {
     "balance": ("balance_counts", "balance_loss"),
+    "control.controller": ("Controller",),
+    "evaluation": ("Evaluated", "Mode", "evaluate_result", "mode_of"),
     "expert_choice": ("ExpertChoice",),
     "experts": ("Experts",),
     "gate": ("Gate",),
@@ -30,24 +38,38 @@ _MODULES = {
     "layer": ("MoELayer",),
     "null_experts": ("NullExperts", "null_balance_loss"),
     "random_second": ("RandomSecond",),
+    "report.making": ("figures_of",),
+    "report.page": ("write_page",),
+    "report.tables": ("write_tables",),
     "routing": ("Routing",),
     "top_p": ("TopP",),
+    "training.result": ("TrainingResult", "read_result"),
 }
 
 __all__ = [
     "Adaptive",
+    "Controller",
+    "Evaluated",
     "ExpertChoice",
     "Experts",
     "Gate",
     "MoELayer",
+    "Mode",
     "NullExperts",
     "RandomSecond",
     "Routing",
     "TopK",
     "TopP",
+    "TrainingResult",
     "balance_counts",
     "balance_loss",
+    "evaluate_result",
+    "figures_of",
+    "mode_of",
     "null_balance_loss",
+    "read_result",
+    "write_page",
+    "write_tables",
 ]
 
 __getattr__, __dir__ = face(__name__, _MODULES)
