@@ -1,4 +1,4 @@
-"""``quiltwork moe``: models that spend as many experts on a token as it needs: judged, and looked at."""
+"""``quiltwork moe``: models that spend as many experts on a token as it needs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from quiltwork.cli.lazy import Command, lazy_group, show_commands
 COMMANDS = {
     "evaluate": Command("quiltwork.cli.moe_evaluate:evaluate", "One trained model with other numbers of experts."),
     "report": Command("quiltwork.cli.moe_report:report", "A page that shows which tokens took how many experts."),
+    "train": Command("quiltwork.cli.moe_train:train", "Train a small model of experts on text, classes or pairs."),
 }
 """A command of the room is one line here and one file."""
 

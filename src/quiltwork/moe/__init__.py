@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from quiltwork.moe.gate import Gate
     from quiltwork.moe.gates import Adaptive, TopK
     from quiltwork.moe.layer import MoELayer
+    from quiltwork.moe.models.build import build_model
+    from quiltwork.moe.models.mixtral import mixtral_state
+    from quiltwork.moe.models.shape import ModelShape
     from quiltwork.moe.null_experts import NullExperts, null_balance_loss
     from quiltwork.moe.random_second import RandomSecond
     from quiltwork.moe.report.making import figures_of
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from quiltwork.moe.routing import Routing
     from quiltwork.moe.top_p import TopP
     from quiltwork.moe.training.result import TrainingResult, read_result
+    from quiltwork.moe.training.settings import TrainingSettings, read_settings
+    from quiltwork.moe.training.training import MoETraining, moe_trainable
 
 _MODULES = {
     "balance": ("balance_counts", "balance_loss"),
@@ -36,6 +41,9 @@ _MODULES = {
     "gate": ("Gate",),
     "gates": ("Adaptive", "TopK"),
     "layer": ("MoELayer",),
+    "models.build": ("build_model",),
+    "models.mixtral": ("mixtral_state",),
+    "models.shape": ("ModelShape",),
     "null_experts": ("NullExperts", "null_balance_loss"),
     "random_second": ("RandomSecond",),
     "report.making": ("figures_of",),
@@ -44,6 +52,8 @@ _MODULES = {
     "routing": ("Routing",),
     "top_p": ("TopP",),
     "training.result": ("TrainingResult", "read_result"),
+    "training.settings": ("TrainingSettings", "read_settings"),
+    "training.training": ("MoETraining", "moe_trainable"),
 }
 
 __all__ = [
@@ -54,20 +64,27 @@ __all__ = [
     "Experts",
     "Gate",
     "MoELayer",
+    "MoETraining",
     "Mode",
+    "ModelShape",
     "NullExperts",
     "RandomSecond",
     "Routing",
     "TopK",
     "TopP",
     "TrainingResult",
+    "TrainingSettings",
     "balance_counts",
     "balance_loss",
+    "build_model",
     "evaluate_result",
     "figures_of",
+    "mixtral_state",
     "mode_of",
+    "moe_trainable",
     "null_balance_loss",
     "read_result",
+    "read_settings",
     "write_page",
     "write_tables",
 ]

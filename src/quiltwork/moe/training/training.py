@@ -21,6 +21,7 @@ from quiltwork.layers.order import Order
 from quiltwork.moe.control.levels import COLUMNS
 from quiltwork.moe.flops import BACKWARD, forward_flops
 from quiltwork.moe.models.build import CLASSIFY, LM, build_model, moe_layers
+from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.saving import save_model
 from quiltwork.moe.training.balancing import balance_loss_of, counts_of
 from quiltwork.moe.training.classes import Classes
@@ -184,6 +185,12 @@ class MoETraining(Descent):
         self.gating.moment = (0, 0)
         return self._mean_loss(on, lambda ids: self.objective.run(self.model, VALID, places[ids]).losses.mean())
 
+    def expert_share(self) -> float:
+        """How much of a forward's FLOPs is the experts', if each token has ``most`` of them."""
+        ids = np.arange(min(self.settings.batch, self.objective.count(VALID)))
+        packed = [Packed(torch.from_numpy(lengths[ids])) for lengths in self.objective.lengths(VALID)]
+        return forward_flops(self.model, packed).expert_share
+
     # ---- state and result
 
     def _identity(self) -> Mapping[str, Json]:
@@ -213,8 +220,6 @@ class MoETraining(Descent):
     def _report_of(self) -> dict[str, Json]:
         settings, curve = self.settings, self.course.curve
         size = settings.micro_batch or settings.batch
-        run = self.objective.run(self.model, VALID, np.arange(min(size, self.objective.count(VALID))))
-        top2 = forward_flops(self.model, run.packed)
         return {
             "held_out": {"before": curve[0]["valid_loss"], "after": curve[-1]["valid_loss"]},
             "test": dict(self.objective.scores(self.model, TEST, size, self._device)),
@@ -224,7 +229,7 @@ class MoETraining(Descent):
             "parameters": self._weights.count,
             "parts": {part: self.objective.count(part) for part in (TRAIN, VALID, TEST)},
             "blank_rows": self.objective.blank,
-            "expert_share_of_flops": top2.expert_share,
+            "expert_share_of_flops": self.expert_share(),
             "settings": settings.told(),
             "seed": self._of["seed"],
             "corpus_digest": self.objective.digest,
