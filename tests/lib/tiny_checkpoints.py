@@ -15,15 +15,28 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": _LLAMA | {"head_dim": 16, "attention_bias": False},
     "gpt2": {"vocab_size": 64, "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64},
 }
+_SPARSE = _LLAMA | {"num_experts_per_tok": 2}
+SPARSE_CONFIGS: dict[str, dict[str, Any]] = {
+    "mixtral": _SPARSE | {"num_local_experts": 4},
+    "qwen2_moe": _SPARSE
+    | {"num_experts": 6, "num_experts_per_tok": 4, "moe_intermediate_size": 16, "mlp_only_layers": [0]}
+    | {"shared_expert_intermediate_size": 24, "use_sliding_window": True, "sliding_window": 8},
+    "qwen3_moe": _SPARSE | {"num_experts": 4, "moe_intermediate_size": 16, "head_dim": 16, "norm_topk_prob": True},
+    "olmoe": _SPARSE | {"num_experts": 8, "num_experts_per_tok": 4},
+}
+"""Those whose feed-forward layers are mixtures of experts."""
 
 
 def build(kind: str, seed: int = 0, **changes: Any) -> Any:
-    """A randomly initialised transformers model of one of ``CONFIGS``; norms and biases are not left at 1 and 0."""
+    """A randomly initialised transformers model of one of ``CONFIGS`` or ``SPARSE_CONFIGS``.
+
+    Norms and biases are not left at 1 and 0.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(kind.split("-")[0], **(CONFIGS[kind] | changes))
+    config = AutoConfig.for_model(kind.split("-")[0], **((CONFIGS | SPARSE_CONFIGS)[kind] | changes))
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -20,7 +20,7 @@ def plan_of(kind: str, **changes: Any) -> Plan:
 
 
 def arch(plan: Plan, part: str) -> dict[str, Any]:
-    return dict(next(p.arch for p in plan.parts if p.name == part))
+    return dict(next(p.arch for p in plan.walk() if p.name == part))
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -49,8 +49,18 @@ def test_absent_fields_mean_what_transformers_assumes(family: str) -> None:
     assert attention["num_heads"] == config.num_attention_heads
     assert attention["num_kv_heads"] == getattr(config, "num_key_value_heads", config.num_attention_heads)
     width = config.hidden_size // config.num_attention_heads
-    assert attention["head_dim"] == getattr(config, "head_dim", width)
+    assert attention["head_dim"] == (getattr(config, "head_dim", None) or width)
     assert attention["sliding_window"] == (config.sliding_window if family == "mistral" else None)
+    if FAMILIES[family].sparse is not None:
+        assert (forward["num_experts"], forward["most"]) == (config.num_experts, config.num_experts_per_tok)
+        forward = arch(plan, "layers.0.ffn.experts.0")
+        inner = getattr(config, "moe_intermediate_size", config.intermediate_size)
+        assert (forward["intermediate_size"], attention["norm_eps"]) == (inner, config.rms_norm_eps)
+        assert (forward["activation"], attention["rope"]["theta"]) == (
+            config.hidden_act,
+            config.rope_parameters["rope_theta"],
+        )
+        return
     if family == "gpt2":
         assert (forward["intermediate_size"], attention["norm_eps"]) == (4 * config.n_embd, config.layer_norm_epsilon)
         assert (forward["activation"], attention["rope"]) == (config.activation_function, None)

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 from openai.types.chat import ChatCompletionMessageParam
 
-from quiltwork.cli.client import check_ended, check_models, check_text, connect, naming_errors
+from quiltwork.cli.client import (
+    EXPERTS_HELP,
+    check_ended,
+    check_models,
+    check_text,
+    connect,
+    experts_of,
+    naming_errors,
+)
 from quiltwork.cli.explained import explained, show_explained
 from quiltwork.core.errors import BadInputError
 
@@ -18,6 +26,7 @@ def chat(
     system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    experts: Annotated[str | None, typer.Option(help=EXPERTS_HELP)] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell what each answer went through.")] = False,
     url: Annotated[str, typer.Option(envvar="QUILTWORK_URL", help="The server.")] = "http://127.0.0.1:8000",
     key: Annotated[str | None, typer.Option(envvar="QUILTWORK_API_KEY", help="An API key.")] = None,
@@ -26,7 +35,8 @@ def chat(
     messages: list[ChatCompletionMessageParam] = []
     if system is not None:
         messages.append({"role": "system", "content": check_text(system, "--system")})
-    options = {"max_tokens": max_tokens, "temperature": temperature, "explain": explain or None}
+    options: dict[str, object] = {"max_tokens": max_tokens, "temperature": temperature, "explain": explain or None}
+    options["experts"] = None if experts is None else experts_of(experts)
     extra = {name: value for name, value in options.items() if value is not None}
     asking = sys.stdin.isatty()
     with naming_errors(url), connect(url, key) as client:

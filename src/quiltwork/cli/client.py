@@ -63,6 +63,27 @@ def check_text(text: str, where: str) -> str:
     return text
 
 
+def experts_of(text: str) -> int | str | dict[str, float | int]:
+    """The request field ``experts`` of ``--experts``: a number of them, ``adaptive``, ``T`` or ``T:MOST``.
+
+    A threshold is written with a point, so that 1 is one expert and 1.0 a threshold. Raises BadInputError.
+    """
+    threshold, colon, most = text.partition(":")
+    try:
+        if text == "adaptive":
+            return text
+        if not colon and "." not in text:
+            return int(text)
+        told: dict[str, float | int] = {"threshold": float(threshold)}
+        return {**told, "most": int(most)} if colon else told
+    except ValueError as error:
+        hint = "2, adaptive, 0.1, or 0.1:2 for a threshold and the most"
+        raise BadInputError(f"{text[:40]!r} is not a number of experts", where="--experts", hint=hint) from error
+
+
+EXPERTS_HELP = "Of a model with experts: how many each token takes, or adaptive, or a threshold (0.1, 0.1:2)."
+
+
 def check_ended(reason: str | None, url: str) -> None:
     """Raise QuiltworkError for a stream that ended without saying why."""
     if reason is None:

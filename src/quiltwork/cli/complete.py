@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 from openai.types import Completion
 
-from quiltwork.cli.client import check_ended, check_text, connect, naming_errors, pick_model
+from quiltwork.cli.client import (
+    EXPERTS_HELP,
+    check_ended,
+    check_text,
+    connect,
+    experts_of,
+    naming_errors,
+    pick_model,
+)
 from quiltwork.cli.explained import explained, show_explained
 from quiltwork.core.errors import BadInputError, QuiltworkError
 
@@ -19,6 +27,7 @@ def complete(
     model: Annotated[str | None, typer.Option(help="Which one; may be left out where there is one.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 128,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    experts: Annotated[str | None, typer.Option(help=EXPERTS_HELP)] = None,
     url: Annotated[str, typer.Option(envvar="QUILTWORK_URL", help="The server.")] = "http://127.0.0.1:8000",
     key: Annotated[str | None, typer.Option(envvar="QUILTWORK_API_KEY", help="An API key.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell what the request went through.")] = False,
@@ -38,6 +47,8 @@ def complete(
         fixed: dict[str, object] = {} if temperature is None else {"temperature": temperature}
         if explain:
             fixed["explain"] = True
+        if experts is not None:
+            fixed["experts"] = experts_of(experts)
         if json:
             whole = client.completions.create(model=model, prompt=prompt, max_tokens=max_tokens, extra_body=fixed)
             if not isinstance(whole, Completion):

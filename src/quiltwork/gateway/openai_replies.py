@@ -18,6 +18,10 @@ class Usage:
     accepted: int = 0
     rejected: int = 0
     relaxed: int = 0
+    experts: int = 0
+    """Experts that tokens took, over all layers with any."""
+    expert_tokens: int = 0
+    """How often a token took some."""
     served: dict[int, Json] = field(default_factory=dict)
     """What served each prompt, by the reply's index of its first choice."""
     explained: dict[str, Json] | None = None
@@ -32,6 +36,8 @@ class Usage:
         self.accepted += usage.get("accepted_prediction_tokens", 0)
         self.rejected += usage.get("rejected_prediction_tokens", 0)
         self.relaxed += usage.get("relaxed_prediction_tokens", 0)
+        self.experts += usage.get("experts_taken", 0)
+        self.expert_tokens += usage.get("expert_layer_tokens", 0)
         if "served" in fields:
             self.served[first] = fields["served"]
         if "explain" in fields:
@@ -65,6 +71,8 @@ class Usage:
                 # Not one of OpenAI's, so it is there only where there is something to say.
                 **({"relaxed_prediction_tokens": self.relaxed} if self.relaxed else {}),
             },
+            # Neither is this: the mean over all tokens that were computed and all layers with experts.
+            **({"experts_per_token": round(self.experts / self.expert_tokens, 4)} if self.expert_tokens else {}),
         }
 
 

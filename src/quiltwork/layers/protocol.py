@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+Tell = Callable[[str, Tensor], None]
+"""Takes the name of what is counted (``experts_per_token``) and (rows,) numbers."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,13 @@ class Runs:
     """(sequences,) int32 on the CPU: tokens of each sequence whose keys and values exist after this step."""
     options: Sequence[Mapping[str, Any]] = field(default=())
     """Per sequence, the request options an executor may read (experts per token); empty where there are none."""
+    tell: Tell | None = field(default=None, compare=False)
+    """Told by an executor, under a name, what it spent on each row."""
+
+    def per_row(self, values: Sequence[Any]) -> list[Any]:
+        """One value a row of one value a sequence."""
+        counts = self.starts.diff().tolist()
+        return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
 
     @property
     def rows(self) -> int:
@@ -137,6 +147,20 @@ class Weights(Protocol):
         A role the block does not have is handed on as None. Without roles it is held once per ``key``.
         """
         ...
+
+    @property
+    def inside(self) -> Mapping[str, Inner]:
+        """The blocks inside this one (experts) by name, in order; held and let go with it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A block inside another one: what an executor of the outer one loads it from."""
+
+    kind: str
+    arch: Mapping[str, Any]
+    weights: Weights
 
 
 class ExecutorFactory(Protocol):

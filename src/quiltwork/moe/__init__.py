@@ -11,8 +11,18 @@ from quiltwork.core.face import face
 
 if TYPE_CHECKING:
     from quiltwork.moe.balance import balance_counts, balance_loss
+    from quiltwork.moe.checkpoints.adoption import adopt
+    from quiltwork.moe.checkpoints.calibrating import calibrate
+    from quiltwork.moe.checkpoints.held_out import held_out
+    from quiltwork.moe.checkpoints.loading import load_moe
+    from quiltwork.moe.checkpoints.mixtral_folder import write_mixtral
+    from quiltwork.moe.checkpoints.saving import save_moe
+    from quiltwork.moe.checkpoints.sparse_block import record_routing, set_gates, sparse_blocks
+    from quiltwork.moe.checkpoints.thresholds import Thresholds, read_thresholds
+    from quiltwork.moe.checkpoints.upcycling import upcycle
     from quiltwork.moe.control.controller import Controller
     from quiltwork.moe.evaluation import Evaluated, Mode, evaluate_result, mode_of
+    from quiltwork.moe.executor import moe_executor
     from quiltwork.moe.expert_choice import ExpertChoice
     from quiltwork.moe.experts import Experts
     from quiltwork.moe.gate import Gate
@@ -34,8 +44,18 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "balance": ("balance_counts", "balance_loss"),
+    "checkpoints.adoption": ("adopt",),
+    "checkpoints.calibrating": ("calibrate",),
+    "checkpoints.held_out": ("held_out",),
+    "checkpoints.loading": ("load_moe",),
+    "checkpoints.mixtral_folder": ("write_mixtral",),
+    "checkpoints.saving": ("save_moe",),
+    "checkpoints.sparse_block": ("record_routing", "set_gates", "sparse_blocks"),
+    "checkpoints.thresholds": ("Thresholds", "read_thresholds"),
+    "checkpoints.upcycling": ("upcycle",),
     "control.controller": ("Controller",),
     "evaluation": ("Evaluated", "Mode", "evaluate_result", "mode_of"),
+    "executor": ("moe_executor",),
     "expert_choice": ("ExpertChoice",),
     "experts": ("Experts",),
     "gate": ("Gate",),
@@ -70,21 +90,34 @@ __all__ = [
     "NullExperts",
     "RandomSecond",
     "Routing",
+    "Thresholds",
     "TopK",
     "TopP",
     "TrainingResult",
     "TrainingSettings",
+    "adopt",
     "balance_counts",
     "balance_loss",
     "build_model",
+    "calibrate",
     "evaluate_result",
     "figures_of",
+    "held_out",
+    "load_moe",
     "mixtral_state",
     "mode_of",
+    "moe_executor",
     "moe_trainable",
     "null_balance_loss",
     "read_result",
     "read_settings",
+    "read_thresholds",
+    "record_routing",
+    "save_moe",
+    "set_gates",
+    "sparse_blocks",
+    "upcycle",
+    "write_mixtral",
     "write_page",
     "write_tables",
 ]

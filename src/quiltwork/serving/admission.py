@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.names import ModelRef
 from quiltwork.core.servable import Caller, Input
+from quiltwork.serving.experts import OPTION
 from quiltwork.serving.hosting import Language
 from quiltwork.serving.options import RequestOptions, check_token_id
 from quiltwork.serving.request import Choice, Request, new_choice
@@ -97,6 +98,7 @@ def new_choices(
             tenant=caller.tenant,
             public_prefix=options.public_prefix,
             adapter_scale=options.adapter_scale,
+            state_options={} if options.experts is None else {OPTION: options.experts},
             prompt_logprobs=options.prompt_logprobs if index == 0 else None,
             explain=options.explain,
             speculation=options.speculation,

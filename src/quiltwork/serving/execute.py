@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from quiltwork.layers.protocol import PAGE_TOKENS, Gathered, PagedKV, Runs
+from quiltwork.serving.experts import Spent
 from quiltwork.serving.kv import KVCache
 from quiltwork.serving.route import Route, Segment
 from quiltwork.serving.sequence import Sequence
@@ -274,12 +275,20 @@ def _runs(works: Seq[Work], counts: Seq[int], device: torch.device) -> Runs:
         positions = np.concatenate([np.arange(e - c, e, dtype=np.int64) for e, c in zip(ends, counts, strict=True)])
     bounds = np.zeros(len(works) + 1, dtype=np.int32)
     np.cumsum(counts, out=bounds[1:])
+    first = bounds[:-1]
+
+    def tell(name: str, numbers: Tensor) -> None:
+        sums = np.add.reduceat(numbers.numpy(force=True), first)
+        for work, total, count in zip(works, sums.tolist(), counts, strict=True):
+            work.seq.spent.setdefault(name, Spent()).add(total, count)
+
     options = [w.seq.state_options for w in works] if any(w.seq.state_options for w in works) else ()
     return Runs(
         positions=torch.from_numpy(positions).to(device),
         starts=torch.from_numpy(bounds),
         lengths=torch.tensor(ends, dtype=torch.int32),
         options=options,
+        tell=tell,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from quiltwork.core.servable import Sample
 from quiltwork.layers.protocol import PAGE_TOKENS
 from quiltwork.serving.engine import EngineStats
+from quiltwork.serving.experts import Spent
 from quiltwork.serving.ledger import TenantStats
 from quiltwork.serving.residency import Residency
 
@@ -50,6 +51,7 @@ class _ModelCounts:
     generated_tokens: int = 0
     assembled: int = 0
     finished: dict[str, int] = field(default_factory=dict)
+    experts: Spent = field(default_factory=Spent)
     first_token: Histogram = field(default_factory=lambda: Histogram(FIRST_TOKEN_BOUNDS))
     between_tokens: Histogram = field(default_factory=lambda: Histogram(BETWEEN_TOKENS_BOUNDS))
     request: Histogram = field(default_factory=lambda: Histogram(REQUEST_BOUNDS))
@@ -96,6 +98,12 @@ class Metrics:
             if reason in ("stop", "length"):
                 counts.request.observe(seconds)
 
+    def took(self, model: str, experts: Spent) -> None:
+        """A request that ended took experts; nothing where its model has none."""
+        if experts.count:
+            with self._lock:
+                self._of(model).experts.add(experts.total, experts.count)
+
     def samples(self, stats: EngineStats) -> list[Sample]:
         """Everything as it stands now, the engine's own counts included."""
         samples = _engine_samples(stats)
@@ -116,6 +124,7 @@ def _model_samples(model: str, counts: _ModelCounts) -> list[Sample]:
         Sample("vllm:generation_tokens_total", "counter", "Tokens generated.", counts.generated_tokens, labels),
         Sample("quiltwork:assembled_requests_total", "counter",
                "Requests for a model that an adapted one answered.", counts.assembled, labels),
+        *_expert_samples(counts.experts, labels),
         *(
             Sample("vllm:request_success_total", "counter", "Requests that ended, by reason.", count,
                    {**labels, "finished_reason": reason})
@@ -125,6 +134,18 @@ def _model_samples(model: str, counts: _ModelCounts) -> list[Sample]:
         counts.between_tokens.sample("vllm:inter_token_latency_seconds", between, labels),
         counts.between_tokens.sample("vllm:time_per_output_token_seconds", between, labels),
         counts.request.sample("vllm:e2e_request_latency_seconds", "Seconds a whole request took.", labels),
+    ]  # fmt: skip
+
+
+def _expert_samples(spent: Spent, labels: Mapping[str, str]) -> list[Sample]:
+    """What requests that ended took; their quotient is the mean experts per token. Nothing for models without any."""
+    if not spent.count:
+        return []
+    return [
+        Sample("quiltwork:experts_taken_total", "counter",
+               "Experts that tokens took, over all layers with experts.", spent.total, labels),
+        Sample("quiltwork:expert_layer_tokens_total", "counter",
+               "How often a token went through a layer with experts.", spent.count, labels),
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
+from quiltwork.serving.experts import EXPERTS_SCHEMA, parse_experts
 
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 10_000
@@ -151,6 +152,7 @@ OPTIONS_SCHEMA: Mapping[str, Json] = {
             "x-changes-state": True,
             "description": "Multiplies what the model's adapter adds.",
         },
+        "experts": EXPERTS_SCHEMA,
         "public_prefix": {
             "type": ["boolean", "null"],
             "default": False,
@@ -224,6 +226,8 @@ class RequestOptions:
     n: int = 1
     response_format: Mapping[str, Json] | None = None
     adapter_scale: float = 1.0
+    experts: Mapping[str, Json] | None = None
+    """How many experts a token takes, as ``parse_experts`` has it; None for the model's own gate."""
     public_prefix: bool = False
     explain: bool = False
     speculation: bool = True
@@ -278,6 +282,7 @@ def parse_options(
         n=read.integer("n", 1),
         response_format=read.response_format("response_format"),
         adapter_scale=read.number("adapter_scale", 1.0),
+        experts=parse_experts(options.get("experts")),
         public_prefix=read.boolean("public_prefix", False),
         explain=read.boolean("explain", False),
         speculation=read.speculation("speculation"),

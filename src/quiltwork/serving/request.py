@@ -9,6 +9,7 @@ from quiltwork.core.errors import QuiltworkError
 from quiltwork.core.servable import Json, Part, Stream
 from quiltwork.serving.assembly import Assembled
 from quiltwork.serving.detokenize import Detokenizer
+from quiltwork.serving.experts import PER_TOKEN, Spent, spent_together
 from quiltwork.serving.hosting import Language
 from quiltwork.serving.metrics import Metrics
 from quiltwork.serving.options import RequestOptions
@@ -63,6 +64,11 @@ class Request:
     """What its answer may lose where an adapted model stands in."""
     assembled: Assembled | None = None
     """Which chain was chosen for it; None where there was no choice."""
+
+    @property
+    def spent(self) -> dict[str, Spent]:
+        """What all its choices took together."""
+        return spent_together(choice.sequence.spent for choice in self.choices)
 
     @property
     def unfinished(self) -> list[Choice]:
@@ -138,6 +144,7 @@ def usage_part(request: Request) -> Part:
             "accepted_prediction_tokens": accepted,
             "rejected_prediction_tokens": sum(choice.sequence.drafted for choice in request.choices) - accepted,
             "relaxed_prediction_tokens": sum(choice.sequence.relaxed_tokens for choice in request.choices),
+            **_experts(request.spent.get(PER_TOKEN)),
         },
         "served": {
             "model": str(model.ref),
@@ -158,6 +165,11 @@ def usage_part(request: Request) -> Part:
             ]
         }
     return Part(fields, last=True)
+
+
+def _experts(spent: Spent | None) -> dict[str, Json]:
+    """Experts that tokens took, over all layers with any, and how often one took some; nothing for other models."""
+    return {} if spent is None else {"experts_taken": round(spent.total), "expert_layer_tokens": spent.count}
 
 
 def _explained(choice: Choice) -> dict[str, Json]:

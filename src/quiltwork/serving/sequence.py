@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.names import PUBLIC, ModelRef
+from quiltwork.serving.experts import Spent
 from quiltwork.serving.sampling import Sampled, SamplerState
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class Sequence:
     """Those of them that the model itself came to, or let stand."""
     relaxed_tokens: int = 0
     """Those of them that it let stand where it drew another."""
+    spent: dict[str, Spent] = field(default_factory=dict)
+    """What executors told that its rows took, by name, over all layers that told."""
     trace: Trace | None = None
 
     @property

@@ -18,6 +18,7 @@ from quiltwork.serving.admission import most_tokens, new_choices, prompt_ids
 from quiltwork.serving.assembly import StandIns, allowance, choose, permitted
 from quiltwork.serving.drafts import Drafts, unfit
 from quiltwork.serving.engine import EngineStats
+from quiltwork.serving.experts import PER_TOKEN, Spent, check_experts, experts_of
 from quiltwork.serving.fairness import admits
 from quiltwork.serving.hosting import Language, LanguageLoader, ModelSource
 from quiltwork.serving.loop import EngineLoop
@@ -495,6 +496,7 @@ class LanguageModels:
             return self._tokenize(host, input, options)
         language = host.language
         parsed = parse_options(options, vocab_size=host.vocab_size, defaults=language.defaults)
+        check_experts(parsed.experts, host.chain)
         if parsed.relaxed_share is not None and not caller.relaxed_speculation:
             raise UnsupportedError(
                 "relaxed changes answers and is not allowed for this caller",
@@ -517,7 +519,7 @@ class LanguageModels:
         request.stream = Stream(on_cancel=lambda: self._cancelled(request))
         seed = self._seeds.getrandbits(63)
         request.choices = new_choices(request, ref, caller, max_tokens, seed, self._ids)
-        if parsed.adapter_scale == 1.0:  # nobody was judged with another one
+        if parsed.adapter_scale == 1.0 and parsed.experts is None:  # nobody was judged with others
             request.allowed = allowance(caller, parsed.quality_budget)
         self._admit(host, request, caller.tenant)
         try:
@@ -686,6 +688,7 @@ class LanguageModels:
             self._demand.ended(host.language.ref, request)
         seconds = self._clock() - request.arrived
         self._metrics.finished(request.model, reason, seconds)
+        self._metrics.took(request.model, request.spent.get(PER_TOKEN, Spent()))
         with self._lock:
             self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
         self._give_back(host, request)
@@ -782,6 +785,7 @@ def _info(host: _Host) -> dict[str, Json]:
         "chat": language.template_source is not None,
         "defaults": dict(language.defaults),
         "blocks": len({part.block.id for part in host.chain.links}),
+        "experts": experts_of(host.chain),
         "lossy": bool(model.lossy),
         "notes": list(model.notes),
     }

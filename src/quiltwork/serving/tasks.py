@@ -44,6 +44,8 @@ _PART = {
                     "accepted_prediction_tokens",
                     "rejected_prediction_tokens",
                     "relaxed_prediction_tokens",
+                    "experts_taken",
+                    "expert_layer_tokens",
                 ),
                 _INTEGER,
             ),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from quiltwork.core import registry
 from quiltwork.core.errors import UnsupportedError
-from quiltwork.layers.protocol import Executor, LoadedAttachment, Placement
+from quiltwork.layers.protocol import Executor, Inner, LoadedAttachment, Placement
 from quiltwork.zoo.types import Block, Part, RawTensor, TensorRef
 
 Read = Callable[[TensorRef], RawTensor]
@@ -120,17 +120,26 @@ class WeightStore:
 
 
 class BlockWeights:
-    """One block's view of the store: what the executors of ``layers`` ask for their weights."""
+    """One block's view of the store: what the executors of ``layers`` ask for their weights.
+
+    Raises UnsupportedError where something is attached to a block inside it.
+    """
 
     def __init__(self, store: WeightStore, block: Block, read: Read) -> None:
         self._store, self._read = store, read
         self._refs = {ref.name: ref for ref in block.tensors}
         self._held: list[Content] = []
+        self._within = {part.name: BlockWeights(store, part.block, read) for part in block.children}
+        if any(part.attachments for part in block.children):
+            raise UnsupportedError("what is inside a block takes no attachments", where=block.kind)
+        self.inside: Mapping[str, Inner] = {
+            part.name: Inner(part.block.kind, part.block.arch, self._within[part.name]) for part in block.children
+        }
 
     @property
     def contents(self) -> frozenset[Content]:
         """What of the store it holds."""
-        return frozenset(self._held)
+        return frozenset(self._held).union(*(inner.contents for inner in self._within.values()))
 
     def _bytes(self, ref: TensorRef) -> int:
         width = torch.empty((), dtype=self._store.placement.dtype).element_size()
@@ -169,6 +178,8 @@ class BlockWeights:
         for key in self._held:
             self._store.release(key)
         self._held.clear()
+        for inner in self._within.values():
+            inner.close()
 
 
 @dataclass(eq=False)
@@ -198,8 +209,6 @@ class Library:
         with self.store.lock:
             loaded = self._blocks.get(block.id)
             if loaded is None:
-                if block.children:
-                    raise UnsupportedError(f"{block.kind} blocks with inner parts are not executed", where=block.kind)
                 weights = BlockWeights(self.store, block, read)
                 try:
                     factory = registry.find(registry.EXECUTORS, block.kind)
@@ -258,10 +267,10 @@ def units(links: Iterable[Part]) -> Iterator[tuple[Content, tuple[Block, ...]]]:
 
 
 def weight_bytes(blocks: Iterable[Block], width: int) -> int:
-    """Bytes of all tensors of blocks with ``width`` bytes a number."""
+    """Bytes of all tensors of blocks, and of blocks inside them, with ``width`` bytes a number."""
     total = 0
     for block in blocks:
-        for ref in block.tensors:
+        for ref in block.walk():
             count = 1
             for n in ref.shape:
                 count *= n

@@ -13,10 +13,12 @@ from quiltwork.core.errors import BadInputError, NotFoundError, UnsupportedError
 from quiltwork.core.names import PUBLIC, ModelRef
 from quiltwork.core.servable import Json
 from quiltwork.zoo import hub
+from quiltwork.zoo.config import read_json
 from quiltwork.zoo.derived import STITCHED
 from quiltwork.zoo.dtypes import itemsize, narrowed
 from quiltwork.zoo.families import FAMILIES
 from quiltwork.zoo.formats import peft
+from quiltwork.zoo.fused_experts import unfused
 from quiltwork.zoo.intake import BESIDE, Intake
 from quiltwork.zoo.manifest import make_block
 from quiltwork.zoo.objects import content_id
@@ -119,7 +121,7 @@ def _folders(root: Path, named: str) -> Iterator[tuple[Path, bool]]:
 
 def _made_from(bases: list[Model], folder: Path) -> Model | None:
     """The model whose every tensor is the folder's."""
-    source = scan(folder)
+    source = unfused(scan(folder), read_json(folder / "config.json"))
     remaining = [(model, {t.content for t in _all_tensors(model)}) for model in bases]
     for name in source.tensors:
         if not remaining:
@@ -153,6 +155,7 @@ def _fit(base: Model, source: Source, config: Mapping[str, Json]) -> Resolved:
         num_layers=sum(part.block.kind == "attn" for part in base.parts),
         num_kv_heads=attention["num_kv_heads"],
         head_dim=attention["head_dim"],
+        mixtures=tuple(part.name for part in base.parts if part.block.children),
     )
     return Resolved(base, peft.understand(config, source.slices(), known, where=str(source.root)), ())
 

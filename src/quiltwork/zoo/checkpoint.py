@@ -10,7 +10,7 @@ from quiltwork.core.servable import Json
 from quiltwork.zoo.families import TENSORS, UNKNOWN
 from quiltwork.zoo.intake import Intake
 from quiltwork.zoo.manifest import make_block
-from quiltwork.zoo.plan import Fitted, Plan, family_of, fit, group_unknown, make_plan
+from quiltwork.zoo.plan import Fitted, PartPlan, Plan, family_of, fit, group_unknown, make_plan
 from quiltwork.zoo.similar import Place
 from quiltwork.zoo.source import Source
 from quiltwork.zoo.types import Part
@@ -36,7 +36,7 @@ class Understood:
 
     def shapes(self) -> dict[Place, tuple[int, ...]]:
         """Shapes of the tensors of a known family."""
-        parts = self.plan.parts if self.plan is not None else ()
+        parts = self.plan.walk() if self.plan is not None else ()
         return {(part.name, role): wanted.shape for part in parts for role, wanted in part.tensors.items()}
 
 
@@ -64,17 +64,7 @@ def understand(source: Source, config: Mapping[str, Json]) -> Understood:
 def build_parts(understood: Understood, intake: Intake) -> list[Part]:
     """The model's parts, their tensors put."""
     if understood.plan is not None:
-        return [
-            Part(
-                part.name,
-                make_block(
-                    part.kind,
-                    part.arch,
-                    [intake.tensor(understood.names[part.name, role], role) for role in part.tensors],
-                ),
-            )
-            for part in understood.plan.parts
-        ]
+        return [_built(part, part.name, understood, intake) for part in understood.plan.parts]
     groups: dict[str, list[str]] = {}
     for (group, _), name in understood.names.items():
         groups.setdefault(group, []).append(name)
@@ -83,6 +73,12 @@ def build_parts(understood: Understood, intake: Intake) -> list[Part]:
         Part(group, make_block(TENSORS, arch, [intake.tensor(name, name) for name in members]))
         for group, members in groups.items()
     ]
+
+
+def _built(plan: PartPlan, name: str, understood: Understood, intake: Intake) -> Part:
+    tensors = [intake.tensor(understood.names[plan.name, role], role) for role in plan.tensors]
+    children = [_built(child, child.name.removeprefix(f"{plan.name}."), understood, intake) for child in plan.children]
+    return Part(name, make_block(plan.kind, plan.arch, tensors, children))
 
 
 def has_tokenizer(files: Mapping[str, str]) -> bool:

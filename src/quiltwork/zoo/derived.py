@@ -117,15 +117,16 @@ def _directory(derived: Derived, files: Mapping[str, str]) -> Recipe:
 
     Raises UnsupportedError where the configuration describes other parts than these.
     """
-    planned = {part.name: part for part in make_plan(FAMILIES[derived.family], derived.config).parts}
-    if [part.name for part in derived.parts] != list(planned):
+    planned = {part.name: part for part in make_plan(FAMILIES[derived.family], derived.config).walk()}
+    walked = [inner for part in derived.parts for inner in part.walk()]
+    if [part.name for part in walked] != list(planned):
         raise UnsupportedError("its layers are not those of its configuration", where=str(derived.ref))
     tensors: dict[str, TensorRef] = {}
-    contents = {(part.name, t.name): t.content for part in derived.parts for t in part.block.tensors}
+    contents = {(part.name, t.name): t.content for part in walked for t in part.block.tensors}
     tied = bool(derived.config.get("tie_word_embeddings", FAMILIES[derived.family].defaults["tie_word_embeddings"]))
     if tied and contents[_ENDS[0]] != contents[_ENDS[1]]:
         raise UnsupportedError("head and embedding are tied in its configuration, yet differ", where=str(derived.ref))
-    for part in derived.parts:
+    for part in walked:
         plan = planned[part.name]
         if dict(plan.arch) != dict(part.block.arch):
             different = sorted(k for k in plan.arch if plan.arch[k] != part.block.arch.get(k))

@@ -77,8 +77,8 @@ def _by_name(model: Model) -> dict[str, Part]:
 
 
 def _change(zoo: Zoo, name: str, a: Part | None, b: Part | None) -> Change:
-    ours = {t.name: t for t in a.block.walk()} if a else {}
-    theirs = {t.name: t for t in b.block.walk()} if b else {}
+    ours = dict(a.block.named()) if a else {}
+    theirs = dict(b.block.named()) if b else {}
     roles = [*ours, *(role for role in theirs if role not in ours)]
     changed = [role for role in roles if not _same(ours.get(role), theirs.get(role))]
     both = [(ours[role], theirs[role]) for role in changed if role in ours and role in theirs]

@@ -10,6 +10,7 @@ from quiltwork.core.errors import NotFoundError
 from quiltwork.core.names import ModelRef, visible_to
 from quiltwork.core.servable import Json
 from quiltwork.zoo.families import chain, has_chain
+from quiltwork.zoo.manifest import named_blocks
 from quiltwork.zoo.near import Near, near_duplicates
 from quiltwork.zoo.segments import segment_id, segments
 from quiltwork.zoo.types import Block, Model, Part, Substitution
@@ -143,7 +144,7 @@ def describe(
     """
     holders: dict[str, set[ModelRef]] = {}
     for other in models:
-        for block in _blocks(other.parts):
+        for block in named_blocks(other.parts):
             holders.setdefault(block.id, set()).add(other.ref)
 
     def explained(block: Block) -> ExplainedBlock:
@@ -153,7 +154,7 @@ def describe(
     for ref, runs in cuts.items():
         for run in runs:
             riders.setdefault(tuple(run), set()).add(ref)
-    mine = _blocks(model.parts)
+    mine = named_blocks(model.parts)
     return Explanation(
         ref=model.ref,
         version=model.version,
@@ -164,8 +165,8 @@ def describe(
             for part in model.parts
         ),
         segments=tuple(_segments(model.ref, links, cuts.get(model.ref, ()), riders, tenant)),
-        nbytes=sum(block.nbytes for block in mine),
-        own_bytes=sum(block.nbytes for block in mine if not holders.get(block.id, set()) - {model.ref}),
+        nbytes=sum(_without_children(block) for block in mine),
+        own_bytes=sum(_without_children(block) for block in mine if not holders.get(block.id, set()) - {model.ref}),
         unservable=model.unservable,
         substitutions=tuple(_substituted(substitution, tenant) for substitution in model.substitutions),
     )
@@ -227,9 +228,9 @@ def _seen(zoo: Zoo, ref: ModelRef | str, tenant: str | None) -> Model:
     return model
 
 
-def _blocks(parts: Iterable[Part]) -> list[Block]:
-    """Blocks and attachments of these parts, once each; not what is inside them."""
-    return list({block.id: block for part in parts for block in (part.block, *part.attachments)}.values())
+def _without_children(block: Block) -> int:
+    """Bytes of a block's own tensors: what is inside it counts as itself."""
+    return sum(tensor.nbytes for tensor in block.tensors)
 
 
 def _others(holders: Collection[ModelRef], model: ModelRef, tenant: str | None) -> Others:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from quiltwork.core.errors import UnsupportedError
 from quiltwork.core.servable import Json
 from quiltwork.zoo.config import Fields
+from quiltwork.zoo.sparse import MIXTRAL, QWEN, QWEN_NARROW, QWEN_SHARED, Sparse
 from quiltwork.zoo.types import Chain, Model
 
 
@@ -36,7 +37,10 @@ class Family:
     gated: bool = True
     layout: str = "linear"
     rope: bool = True
-    qk_norm: bool = False
+    qk_norm: bool | str = False
+    """Whether queries and keys are normed: each head alone, or ``width`` for all heads of a token together."""
+    sparse: Sparse | None = None
+    """Where feed-forward layers are mixtures of experts: which, and of what."""
     biases: Callable[[Fields], frozenset[str]] = lambda _: frozenset()
     """Roles of projections that have a bias."""
     window: Callable[[Fields, int], int | None] = lambda _, layer: None
@@ -116,6 +120,13 @@ def _qwen_window(config: Fields, layer: int) -> int | None:
     return window
 
 
+def _qwen2_moe_window(config: Fields, layer: int) -> int | None:
+    if config.get("layer_types") is not None:
+        return _qwen_window(config, layer)
+    window = config.optional_size("sliding_window") if config.flag("use_sliding_window") else None
+    return window if layer % 2 == 0 and layer < config.number("max_window_layers") else None
+
+
 _ROWS = (
     Family(
         name="llama",
@@ -157,6 +168,98 @@ _ROWS = (
         qk_norm=True,
         biases=lambda config: _ATTENTION if config.flag("attention_bias") else frozenset(),
         window=_qwen_window,
+    ),
+    Family(
+        name="mixtral",
+        architecture="MixtralForCausalLM",
+        prefix="model.",
+        modules=_LLAMA_MODULES,
+        defaults=_LLAMA_DEFAULTS
+        | {
+            "intermediate_size": 14336,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 4096 * 32,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1e6,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+        },
+        window=lambda config, layer: config.optional_size("sliding_window"),
+        sparse=MIXTRAL,
+    ),
+    Family(
+        name="qwen2_moe",
+        architecture="Qwen2MoeForCausalLM",
+        prefix="model.",
+        modules=_LLAMA_MODULES,
+        defaults=_QWEN_DEFAULTS
+        | {
+            "hidden_size": 2048,
+            "intermediate_size": 5632,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "qkv_bias": True,
+            "num_experts": 60,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
+            "norm_topk_prob": False,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": None,
+        },
+        biases=lambda config: frozenset({"q_proj", "k_proj", "v_proj"}) if config.flag("qkv_bias") else frozenset(),
+        window=_qwen2_moe_window,
+        sparse=QWEN_SHARED,
+    ),
+    Family(
+        name="qwen3_moe",
+        architecture="Qwen3MoeForCausalLM",
+        prefix="model.",
+        modules=_LLAMA_MODULES | _QK_NORMS,
+        defaults=_QWEN_DEFAULTS
+        | {
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 24,
+            "num_key_value_heads": 4,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+            "norm_topk_prob": False,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": None,
+        },
+        qk_norm=True,
+        biases=lambda config: _ATTENTION if config.flag("attention_bias") else frozenset(),
+        window=lambda config, layer: (
+            config.optional_size("sliding_window") if config.flag("use_sliding_window") else None
+        ),
+        sparse=QWEN_NARROW,
+    ),
+    Family(
+        name="olmoe",
+        architecture="OlmoeForCausalLM",
+        prefix="model.",
+        modules=_LLAMA_MODULES | _QK_NORMS,
+        defaults=_LLAMA_DEFAULTS
+        | {
+            "vocab_size": 50304,
+            "hidden_size": 2048,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 16,
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-5,
+            "attention_bias": False,
+            "num_experts": 64,
+            "num_experts_per_tok": 8,
+            "norm_topk_prob": False,
+        },
+        qk_norm="width",
+        biases=lambda config: _ATTENTION if config.flag("attention_bias") else frozenset(),
+        must_be={"clip_qkv": None},
+        sparse=QWEN,
     ),
     Family(
         name="gpt2",

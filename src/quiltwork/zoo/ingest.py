@@ -20,8 +20,10 @@ from quiltwork.zoo import similar
 from quiltwork.zoo.adapters import adapter_parts, resolve_base
 from quiltwork.zoo.checkpoint import TOKENIZER_FILES, Understood, build_parts, has_tokenizer, understand
 from quiltwork.zoo.config import read_json
+from quiltwork.zoo.fused_experts import unfused
 from quiltwork.zoo.intake import Intake, Report
 from quiltwork.zoo.source import Source, scan
+from quiltwork.zoo.sparse import CALIBRATION, calibrated
 from quiltwork.zoo.types import Model, Part
 
 if TYPE_CHECKING:
@@ -126,7 +128,10 @@ def _add(zoo: Zoo, path: Path, request: Request) -> Added:
     scanned = scan(path)
     if (path / "adapter_config.json").is_file():
         return _add_adapter(zoo, scanned, request)
-    return _add_model(zoo, scanned, read_json(path / "config.json"), request)
+    config = read_json(path / "config.json")
+    if (path / CALIBRATION).is_file():
+        config = calibrated(config, read_json(path / CALIBRATION), where=str(path / CALIBRATION))
+    return _add_model(zoo, scanned, config, request)
 
 
 def _locate(source: str | PathLike[str]) -> tuple[Path, str]:
@@ -178,6 +183,7 @@ def _add_model(
     request: Request,
     made_files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Added:
+    source = unfused(source, config)
     understood = understand(source, config)
     existing = _existing(zoo, request.ref)
     if existing is not None and request.lossy is None:
@@ -240,7 +246,7 @@ def _draft(
     notes = [*intake.source.notes, *understood.notes]
     if found is not None:
         base = found.model
-        theirs = {tensor.content for part in base.parts for tensor in part.block.tensors}
+        theirs = {tensor.content for part in base.parts for tensor in part.block.walk()}
         own = {name: intake.tensor(name, name).content for name in understood.names.values()}
         kept = sum(content in theirs for content in own.values())
         notes.append(

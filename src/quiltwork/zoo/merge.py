@@ -43,11 +43,12 @@ def write_merged(zoo: Zoo, model: Model, dest: Path, *, merged: bool, report: Ca
     _refuse(model, merged)
     parts = [part for part in model.parts if part.block.kind != TENSORS]
     tied = _tied(model, parts)
-    planned = make_plan(FAMILIES[model.family], model.config, where=f"config.json of {model.ref}").parts
-    names = {(part.name, role): wanted.name for part in planned for role, wanted in part.tensors.items()}
+    plan = make_plan(FAMILIES[model.family], model.config, where=f"config.json of {model.ref}")
+    names = {(part.name, role): wanted.name for part in plan.walk() for role, wanted in part.tensors.items()}
     chosen = [
         _Written(names[part.name, tensor.name], tensor, part)
-        for part in parts
+        for outer in parts
+        for part in outer.walk()
         for tensor in part.block.tensors
         if not (tied and (part.name, tensor.name) == _ENDS[1])
     ]

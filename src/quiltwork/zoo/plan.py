@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from quiltwork.zoo.config import MOST_LAYERS, Fields
 from quiltwork.zoo.families import FAMILIES, Family
 from quiltwork.zoo.formats.weights import Slice
 from quiltwork.zoo.rope import normalise
+from quiltwork.zoo.sparse import EXPERTS_FIELDS, GateRule, gate_rule
 
 _ACTIVATIONS = {
     "silu": "silu",
@@ -60,9 +61,17 @@ class PartPlan:
     """One part as the configuration describes it; ``tensors`` by role (``q_proj.weight``)."""
 
     name: str
+    """Of one inside another: that one's name and its own behind a dot (``layers.3.ffn.experts.0``)."""
     kind: str
     arch: Mapping[str, Json]
     tensors: Mapping[str, Wanted]
+    children: tuple[PartPlan, ...] = ()
+
+    def walk(self) -> Iterator[PartPlan]:
+        """It and all inside it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,11 @@ class Plan:
     modules: Mapping[str, tuple[str, str]]
     """Full module path -> (part, role), as adapters name their targets."""
     unservable: tuple[str, ...]
+
+    def walk(self) -> Iterator[PartPlan]:
+        """All parts, and all inside them."""
+        for part in self.parts:
+            yield from part.walk()
 
 
 def family_of(config: Mapping[str, Json]) -> tuple[Family | None, str]:
@@ -149,7 +163,8 @@ class _Described:
         fused = any(target.endswith("/qkv_proj") for target in self.family.modules.values())
         matrices = {"qkv_proj": (q + 2 * kv, d)} if fused else {"q_proj": (q, d), "k_proj": (kv, d), "v_proj": (kv, d)}
         matrices["o_proj"] = (d, q)
-        norms = {"norm": d} | ({"q_norm": self.head_dim, "k_norm": self.head_dim} if self.family.qk_norm else {})
+        normed = (q, kv) if self.family.qk_norm == "width" else (self.head_dim, self.head_dim)
+        norms = {"norm": d} | (dict(zip(("q_norm", "k_norm"), normed, strict=True)) if self.family.qk_norm else {})
         arch = {
             **self.common,
             "num_heads": self.heads,
@@ -179,6 +194,37 @@ class _Described:
         name = f"layers.{layer}.ffn"
         return PartPlan(name, "ffn", arch, self.tensors(name, matrices, {"norm": d}))
 
+    def mixture(self, layer: int, rule: GateRule) -> PartPlan:
+        """A layer's experts, each a part of its own, with their router and the norm before it."""
+        sparse, d, part = self.family.sparse, self.width, f"layers.{layer}.ffn"
+        assert sparse is not None
+        count, inner = sparse.experts(self.config), self.config.size(sparse.inner_field)
+        block = sparse.block.replace("{i}", str(layer))
+        children = [
+            self.expert(f"{part}.experts.{i}", f"{block}.experts.{i}", inner, sparse.roles) for i in range(count)
+        ]
+        tensors = self.tensors(part, {}, {"norm": d}) | {"router.weight": Wanted(f"{block}.gate.weight", (count, d))}
+        if sparse.shared_field is not None:
+            wide = self.config.size(sparse.shared_field)
+            children.append(self.expert(f"{part}.shared", f"{block}.shared_expert", wide, sparse.roles))
+            tensors["shared_gate.weight"] = Wanted(f"{block}.shared_expert_gate.weight", (1, d))
+        arch = {**self.common, "num_experts": count, "shared": sparse.shared_field is not None, **rule.arch()}
+        return PartPlan(part, "moe", arch, tensors, tuple(children))
+
+    def expert(self, name: str, path: str, inner: int, roles: Mapping[str, str]) -> PartPlan:
+        """One expert, which stands at ``path`` in the checkpoint."""
+        shapes = {"gate_proj": (inner, self.width), "up_proj": (inner, self.width), "down_proj": (self.width, inner)}
+        arch = {
+            "hidden_size": self.width,
+            "intermediate_size": inner,
+            "activation": self.activation,
+            "gated": True,
+            "layout": "linear",
+            "bias": False,
+        }
+        found = {f"{role}.weight": Wanted(f"{path}.{roles[role]}.weight", shape) for role, shape in shapes.items()}
+        return PartPlan(name, "expert", arch, found)
+
     def head(self) -> PartPlan:
         """The last norm and the output matrix."""
         tensors = self.tensors("head", {"lm_head": (self.vocab, self.width)}, {"norm": self.width})
@@ -194,10 +240,20 @@ def make_plan(family: Family, values: Mapping[str, Json], *, where: str = "confi
     rope, unservable = normalise(config) if family.rope else (None, [])
     model = _describe(family, config, rope)
     parts = [model.embed()]
+    sparse, mixtures = family.sparse, []
     for layer in range(model.layers):
-        parts += [model.attention(layer), model.feed_forward(layer)]
+        parts.append(model.attention(layer))
+        if sparse is None or not sparse.is_sparse(config, layer):
+            parts.append(model.feed_forward(layer))
+            continue
+        rule, problem = gate_rule(sparse, config, layer)
+        parts.append(model.mixture(layer, rule))
+        mixtures.append(layer)
+        if problem and problem not in unservable:
+            unservable.append(problem)
     parts.append(model.head())
-    unservable += [f"{where}: {key} is not implemented" for key in _MUST_BE_UNSET if values.get(key)]
+    own = EXPERTS_FIELDS if sparse is not None else ()
+    unservable += [f"{where}: {key} is not implemented" for key in _MUST_BE_UNSET if values.get(key) and key not in own]
     for key, value in family.must_be.items():
         if config.get(key) not in (value, None):
             unservable.append(f"{where}: {key} = {config.get(key)} is not implemented")
@@ -208,7 +264,9 @@ def make_plan(family: Family, values: Mapping[str, Json], *, where: str = "confi
     implied = ["full_attention" if window is None else "sliding_attention" for window in windows]
     if config.get("layer_types") not in (None, implied):
         unservable.append(f"{where}: layer_types is not implemented for {family.name}")
-    return Plan(family, tuple(parts), _modules(family, model.layers), tuple(unservable))
+    return Plan(
+        family, tuple(parts), _modules(family, model.layers, mixtures) | _inner_modules(parts), tuple(unservable)
+    )
 
 
 def _describe(family: Family, config: Fields, rope: Mapping[str, Json] | None) -> _Described:
@@ -245,13 +303,27 @@ def _describe(family: Family, config: Fields, rope: Mapping[str, Json] | None) -
     )
 
 
-def _modules(family: Family, layers: int) -> dict[str, tuple[str, str]]:
+def _modules(family: Family, layers: int, mixtures: Iterable[int]) -> dict[str, tuple[str, str]]:
     found = {}
+    without = {f"layers.{layer}.ffn" for layer in mixtures}
     for path, target in family.modules.items():
         for i in map(str, range(layers)) if "{i}" in path else ("",):
             part, role = target.replace("{i}", i).split("/")
+            if part in without and role != "norm":
+                continue
             found[path.replace("{i}", i)] = (part, role)
     return found
+
+
+def _inner_modules(parts: Iterable[PartPlan]) -> dict[str, tuple[str, str]]:
+    """Those of experts and their routers, which stand elsewhere than the family's table says."""
+    return {
+        wanted.name.removesuffix(".weight"): (inner.name, role.removesuffix(".weight"))
+        for part in parts
+        if part.kind == "moe"
+        for inner in part.walk()
+        for role, wanted in inner.tensors.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -274,7 +346,7 @@ def fit(plan: Plan, tensors: Mapping[str, Slice], config: Mapping[str, Json], *,
     names: dict[tuple[str, str], str] = {}
     notes: list[str] = []
     missing: list[tuple[PartPlan, str, str]] = []
-    for part in plan.parts:
+    for part in plan.walk():
         for role, wanted in part.tensors.items():
             name = wanted.name.removeprefix(family.prefix) if bare else wanted.name
             if name in tensors:
@@ -291,7 +363,7 @@ def fit(plan: Plan, tensors: Mapping[str, Slice], config: Mapping[str, Json], *,
             raise BadInputError("this tensor is missing", where=f"{where}: {name}")
     if tied and names[ends[0]] != names[ends[1]]:
         notes.append("tie_word_embeddings is set, yet both tensors are in the checkpoint: each is used as it stands")
-    for part in plan.parts:
+    for part in plan.walk():
         for role, wanted in part.tensors.items():
             item = tensors[names[part.name, role]]
             if item.shape != wanted.shape:

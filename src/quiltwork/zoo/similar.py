@@ -54,8 +54,9 @@ def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
 
 
 def places(model: Model) -> dict[Place, TensorRef]:
-    """Every tensor of a model's own blocks by part and role."""
-    return {(part.name, tensor.name): tensor for part in model.parts for tensor in part.block.tensors}
+    """Every tensor of a model's own blocks by part and role, those inside them included."""
+    walked = (inner for part in model.parts for inner in part.walk())
+    return {(part.name, tensor.name): tensor for part in walked for tensor in part.block.tensors}
 
 
 def find(

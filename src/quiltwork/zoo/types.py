@@ -62,8 +62,9 @@ class Block:
 
     id: str
     kind: str
-    """``embed``, ``attn``, ``ffn``, ``head``, ``stitch``; attachments ``lora``, ``ia3``, ``norm``, ``bias``,
-    ``prefix``, ``prompt``; ``tensors`` for what an unknown family keeps together."""
+    """``embed``, ``attn``, ``ffn``, ``moe`` (with an ``expert`` in each child), ``head``, ``stitch``; attachments
+    ``lora``, ``ia3``, ``norm``, ``bias``, ``prefix``, ``prompt``;
+    ``tensors`` for what an unknown family keeps together."""
     arch: Mapping[str, Json]
     """The configuration that changes the maths; keys in docs/blocks.md."""
     tensors: tuple[TensorRef, ...]
@@ -81,6 +82,13 @@ class Block:
         for part in self.children:
             yield from part.block.walk()
 
+    def named(self, prefix: str = "") -> Iterator[tuple[str, TensorRef]]:
+        """All tensors with the names they have seen from here: ``experts.0/up_proj.weight`` for a child's."""
+        for tensor in self.tensors:
+            yield f"{prefix}{tensor.name}", tensor
+        for part in self.children:
+            yield from part.block.named(f"{prefix}{part.name}/")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -90,6 +98,12 @@ class Part:
     """``embed``, ``layers.3.attn``, ``layers.3.ffn``, ``head``; another family's own words elsewhere."""
     block: Block
     attachments: tuple[Block, ...] = ()
+
+    def walk(self) -> Iterator[Part]:
+        """It and all inside it, those with their whole names (``layers.3.ffn.experts.0``)."""
+        yield self
+        for child in self.block.children:
+            yield from Part(f"{self.name}.{child.name}", child.block, child.attachments).walk()
 
 
 @dataclass(frozen=True)

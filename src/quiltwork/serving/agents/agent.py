@@ -43,6 +43,7 @@ from quiltwork.serving.agents.message import (
     Standings,
     Stop,
     with_hop,
+    with_spent,
 )
 from quiltwork.serving.agents.pages import put_pages, read_pages
 from quiltwork.serving.agents.scaling import label
@@ -555,14 +556,15 @@ class Agent:
         """Rows that left here: to the front at the end of the chain, else to whom the next segment is best run by."""
         run, session, stop = item.run, item.session, item.work.stop
         visited = tuple(self.name if run.segment <= i < stop else owner for i, owner in enumerate(run.visited))
-        path = with_hop(run, hop)
+        path, spent = with_hop(run, hop), with_spent(run, session.seq.spent)
+        session.seq.spent.clear()
         end = item.work.start + item.work.count
         if stop == len(session.layout.route):
-            self._send(FRONT, Output(run.request, run.epoch, end, visited, rows.float(), item.reused, path))
+            self._send(FRONT, Output(run.request, run.epoch, end, visited, rows.float(), item.reused, path, spent))
             return
         history = session.history(stop)
         history.put(item.work.start - run.first, rows)
-        moved = replace(run, segment=stop, visited=visited, path=path, fetch_from=None, fetch_upto=0)
+        moved = replace(run, segment=stop, visited=visited, path=path, spent=spent, fetch_from=None, fetch_upto=0)
         target = self._dispatcher.next(session.layout.cut, moved, history.rows >= end - run.first)
         if target is None:
             self._lack(run, stop, everything=history.rows < end - run.first)

@@ -40,6 +40,7 @@ from quiltwork.serving.batch_log import BatchLog
 from quiltwork.serving.config import EngineConfig
 from quiltwork.serving.engine import EngineStats
 from quiltwork.serving.execute import BatchRecord, Work
+from quiltwork.serving.experts import Spent
 from quiltwork.serving.fairness import Turns
 from quiltwork.serving.kv import KVCounters
 from quiltwork.serving.ledger import Ledger
@@ -441,6 +442,8 @@ class AgentEngine:
             flight.visited = list(output.visited)
             flight.flying = None
             self._dispatcher.back(seq.id)
+            for name, taken in output.spent.items():
+                seq.spent.setdefault(name, Spent()).add(*taken)
             if seq.trace is not None:
                 for hop in output.path:
                     seq.trace.visited(hop, flight.laying.cut.keys, flight.laying.chain.links)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from quiltwork.core.errors import CorruptionError
 from quiltwork.core.servable import Json
+from quiltwork.serving.experts import Spent, spent_together
 
 FRONT = "front"
 """The name of the place where requests enter and tokens leave."""
@@ -77,6 +78,8 @@ class Run:
     """Index behind the last segment to fetch them for."""
     traced: bool = False
     path: tuple[Hop, ...] = ()
+    spent: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """What its rows took so far on their way up, by name: sum and count (see ``experts.Spent``)."""
     certain: int | None = None
     """Position from which on its tokens are guesses, which the front may refuse; None where none of them is."""
 
@@ -95,6 +98,8 @@ class Output:
     reused: int = 0
     """Tokens of it that no agent had to compute."""
     path: tuple[Hop, ...] = ()
+    spent: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """What its rows took, as in ``Run``."""
 
 
 @dataclass(frozen=True)
@@ -324,6 +329,8 @@ def from_bytes(data: bytes | bytearray) -> Message:
         values = {name: _tupled(value) for name, value in head.items()}
         if "rows" in head:
             values["rows"] = _rows(data, _HEAD.size + length, *head["rows"])
+        if "spent" in head:
+            values["spent"] = {str(name): (float(total), int(count)) for name, (total, count) in head["spent"].items()}
         if "path" in head:
             values["path"] = tuple(Hop(**{**hop, "segments": tuple(hop["segments"])}) for hop in head["path"])
         message: Message = kind(**values)
@@ -344,6 +351,12 @@ def _rows(data: bytes | bytearray, at: int, dtype: str, shape: list[int]) -> Ten
 
 def _tupled(value: Any) -> Any:
     return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
+
+
+def with_spent(run: Run, spent: Mapping[str, Spent]) -> dict[str, tuple[float, int]]:
+    """What a run's rows took before, and have taken now."""
+    together = spent_together(({name: Spent(*pair) for name, pair in run.spent.items()}, spent))
+    return {name: (one.total, one.count) for name, one in together.items()}
 
 
 def with_hop(run: Run, hop: Hop) -> tuple[Hop, ...]:

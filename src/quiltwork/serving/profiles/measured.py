@@ -20,7 +20,7 @@ _NUMBERS = ("context_s", "prompt_context_s", "weight_bytes", "kv_bytes", "hidden
 
 def signature(block: Block) -> str:
     """What decides a block's speed: kind, architecture and shapes, but no weights. Equal ones cost the same."""
-    shapes = sorted((t.name, tuple(t.shape)) for t in block.tensors)
+    shapes = sorted((t.name, tuple(t.shape)) for t in block.walk())
     told = json.dumps([block.kind, sorted((k, str(v)) for k, v in block.arch.items()), shapes])
     return f"{block.kind}-{blake2b(told.encode(), digest_size=6).hexdigest()}"
 

@@ -32,7 +32,7 @@ class Graph:
 
     connectivity: int = 16
     expansion_add: int = 96
-    expansion_search: int = 512
+    expansion_search: int = 192
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -65,6 +65,8 @@ class Base:
     num_layers: int
     num_kv_heads: int
     head_dim: int
+    mixtures: tuple[str, ...] = ()
+    """Parts that are mixtures of experts: no adapter hangs on their routers, nor on what is inside them."""
 
     def weight(self, part: str, role: str) -> tuple[int, int]:
         """(out, in) of a module; a norm's or table's as stored."""
@@ -169,7 +171,20 @@ class _Reading:
                 else {"targets": self.targets[part, kind]}
             )
             made.append(Attachment(part, kind, arch, tensors))
-        return Adapter(tuple(made), self.replaced, tuple(self.unservable), tuple(self.notes))
+        return Adapter(tuple(made), self.replaced, (*self.unservable, *self._refused()), tuple(self.notes))
+
+    def _refused(self) -> list[str]:
+        """What cannot be served of an adapter that touches experts or how they are chosen."""
+        places = self.base.mixtures
+        inside = tuple(f"{place}." for place in places)
+        adapted = {
+            part for part, kind in self.tensors if kind != "norm" and (part in places or part.startswith(inside))
+        }
+        changed = {part for part, _ in self.replaced if part.startswith(inside)}
+        told = [
+            f"{what} of {sorted(found)[0]}" for what, found in (("adapters", adapted), ("copies", changed)) if found
+        ]
+        return [f"adapter_config.json: target_modules: {one}: experts take none" for one in told]
 
 
 def _read_lora(reading: _Reading, tensors: Mapping[str, Slice]) -> None:
