@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from quiltwork.core.bench import Context
-from quiltwork.core.checkpoint import CheckpointFile
 from quiltwork.core.errors import NotFoundError
-from quiltwork.core.run_training import run_training
 from quiltwork.core.servable import Json
-from quiltwork.core.trainable import Setup, StepReport
-from quiltwork.moe.training.training import moe_trainable
-from work.collection import KEEP
+from work.moe_kept import Kept, digest_of_sources, work_folder
 
 CORPUS = "gutenberg_war_and_peace.txt"
 
@@ -36,32 +30,56 @@ def steered(context: Context, seed: int, steps: int, changes: Mapping[str, Json]
     """Train, go on with, or only read again. The settings are those of ``quiltwork moe train`` but for ``changes``."""
     if context.data is None:
         raise NotFoundError("needs the corpus", where=CORPUS, hint="$QUILTWORK_DATA")
+    kept = Kept(work_folder(context.scratch), _sources())
     config: dict[str, Json] = {"task": "lm", "steps": steps, "validate_every": steps, "validate_on": 256, **changes}
-    named = hashlib.blake2b(json.dumps([seed, config], sort_keys=True).encode(), digest_size=8).hexdigest()
-    folder = Path(os.environ.get(KEEP) or context.scratch) / "moe-controller" / named
-    kept = folder / "run.json"
-    if kept.exists():
-        told = json.loads(kept.read_text(encoding="utf-8"))
-        return Run(tuple(told["experts"]), told["valid_loss"], told["cpu_s"])
-    folder.mkdir(parents=True, exist_ok=True)
-    config |= {"corpus": str(context.data / "moe" / "lm" / CORPUS), "out": str(folder / "model")}
+    told: dict[str, Json] = {**config, "arm": "controller", "seed": seed}
+    found = kept.read(told)
+    if found is None:
+        folder = kept.folder(told)
+        folder.mkdir(parents=True, exist_ok=True)
+        config |= {"corpus": str(context.data / "moe" / "lm" / CORPUS), "out": str(folder / "model")}
+        found = _trained(context, seed, config, folder)
+        kept.write(told, found)
+    experts, loss, cpu_s = found["experts"], found["valid_loss"], found["cpu_s"]
+    assert isinstance(experts, list)
+    assert isinstance(loss, float)
+    assert isinstance(cpu_s, float)
+    return Run(tuple(experts), loss, cpu_s)
+
+
+def _trained(context: Context, seed: int, config: Mapping[str, Json], folder: Path) -> dict[str, Json]:
+    """From its checkpoint on, if it was stopped."""
+    import torch
+
+    from quiltwork.core.checkpoint import CheckpointFile
+    from quiltwork.core.run_training import run_training
+    from quiltwork.core.trainable import Setup, StepReport
+    from quiltwork.moe.training.training import moe_trainable
+
+    torch.set_num_threads(1)
     training = moe_trainable()
     training.setup(Setup(config, seed))
-    # One line for each step: a run that was stopped between two checkpoints tells some of them twice, the same.
-    log = (folder / "experts.jsonl").open("a", encoding="utf-8")
+    lines = folder / "experts.jsonl"
 
     def tell(report: StepReport) -> None:
-        context.progress(f"seed {seed}, {dict(changes)}: step {report.done} of {steps}")
+        context.progress(f"seed {seed}: step {report.done} of {report.total}")
         if "experts_per_token" in report.metrics:
             log.write(json.dumps([report.done, report.metrics["experts_per_token"]]) + "\n")
             log.flush()
 
-    with log:
+    # A run that was stopped between two checkpoints tells some steps twice, and the same of them.
+    with lines.open("a", encoding="utf-8") as log:
         run_training(training, CheckpointFile(folder / "state.safetensors"), every=100, stop=lambda: False, tell=tell)
-    lines = (folder / "experts.jsonl").read_text(encoding="utf-8").splitlines()
-    by_step = dict(json.loads(line) for line in lines)
+    by_step = dict(json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines())
     last = training.course.curve[-1]
-    done = Run(tuple(by_step[step] for step in range(1, steps + 1)), last["valid_loss"], last["cpu_s"])
-    kept.with_suffix(".part").write_text(json.dumps(asdict(done)), encoding="utf-8")
-    kept.with_suffix(".part").replace(kept)
-    return done
+    experts = [by_step[step] for step in range(1, training.settings.steps + 1)]
+    return {"experts": experts, "valid_loss": last["valid_loss"], "cpu_s": last["cpu_s"]}
+
+
+def _sources() -> str:
+    """Of all that decides how a training goes."""
+    import quiltwork.moe
+
+    room = Path(quiltwork.moe.__file__).parent
+    parts = (room, room / "control", room / "models", room / "training")
+    return digest_of_sources([path for part in parts for path in part.glob("*.py")])

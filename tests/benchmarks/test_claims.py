@@ -102,6 +102,8 @@ PROMISED = {
     "text.generated_edits_auc": (at_least(0.95), "ours/baseline", False),
     "text.semantoneg_accuracy": (at_least(0.85), "ours/baseline", False),
     "text.polarity_keeps_r": (at_most(1.005), "ours/baseline", False),
+    "moe.controller_reach": (at_most(1.03), "ours/baseline", False),
+    "moe.controller_quality": (at_most(1.0), "ours/baseline", True),
 }
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from quiltwork.moe.checkpoints.sparse_block import record_routing, set_gates, sparse_blocks
     from quiltwork.moe.checkpoints.thresholds import Thresholds, read_thresholds
     from quiltwork.moe.checkpoints.upcycling import upcycle
+    from quiltwork.moe.control.controller import Controller
+    from quiltwork.moe.evaluation import Evaluated, Mode, evaluate_result, mode_of
     from quiltwork.moe.executor import moe_executor
     from quiltwork.moe.expert_choice import ExpertChoice
     from quiltwork.moe.experts import Experts
@@ -31,68 +33,59 @@ if TYPE_CHECKING:
     from quiltwork.moe.models.shape import ModelShape
     from quiltwork.moe.null_experts import NullExperts, null_balance_loss
     from quiltwork.moe.random_second import RandomSecond
+    from quiltwork.moe.report.making import figures_of
+    from quiltwork.moe.report.page import write_page
+    from quiltwork.moe.report.tables import write_tables
     from quiltwork.moe.routing import Routing
     from quiltwork.moe.top_p import TopP
+    from quiltwork.moe.training.result import TrainingResult, read_result
     from quiltwork.moe.training.settings import TrainingSettings, read_settings
     from quiltwork.moe.training.training import MoETraining, moe_trainable
 
 _MODULES = {
-    "balance": (
-        "balance_counts",
-        "balance_loss",
-    ),
+    "balance": ("balance_counts", "balance_loss"),
     "checkpoints.adoption": ("adopt",),
     "checkpoints.calibrating": ("calibrate",),
     "checkpoints.held_out": ("held_out",),
     "checkpoints.loading": ("load_moe",),
     "checkpoints.mixtral_folder": ("write_mixtral",),
     "checkpoints.saving": ("save_moe",),
-    "checkpoints.sparse_block": (
-        "record_routing",
-        "set_gates",
-        "sparse_blocks",
-    ),
-    "checkpoints.thresholds": (
-        "Thresholds",
-        "read_thresholds",
-    ),
+    "checkpoints.sparse_block": ("record_routing", "set_gates", "sparse_blocks"),
+    "checkpoints.thresholds": ("Thresholds", "read_thresholds"),
     "checkpoints.upcycling": ("upcycle",),
+    "control.controller": ("Controller",),
+    "evaluation": ("Evaluated", "Mode", "evaluate_result", "mode_of"),
     "executor": ("moe_executor",),
     "expert_choice": ("ExpertChoice",),
     "experts": ("Experts",),
     "gate": ("Gate",),
-    "gates": (
-        "Adaptive",
-        "TopK",
-    ),
+    "gates": ("Adaptive", "TopK"),
     "layer": ("MoELayer",),
     "models.build": ("build_model",),
     "models.mixtral": ("mixtral_state",),
     "models.shape": ("ModelShape",),
-    "null_experts": (
-        "NullExperts",
-        "null_balance_loss",
-    ),
+    "null_experts": ("NullExperts", "null_balance_loss"),
     "random_second": ("RandomSecond",),
+    "report.making": ("figures_of",),
+    "report.page": ("write_page",),
+    "report.tables": ("write_tables",),
     "routing": ("Routing",),
     "top_p": ("TopP",),
-    "training.settings": (
-        "TrainingSettings",
-        "read_settings",
-    ),
-    "training.training": (
-        "MoETraining",
-        "moe_trainable",
-    ),
+    "training.result": ("TrainingResult", "read_result"),
+    "training.settings": ("TrainingSettings", "read_settings"),
+    "training.training": ("MoETraining", "moe_trainable"),
 }
 
 __all__ = [
     "Adaptive",
+    "Controller",
+    "Evaluated",
     "ExpertChoice",
     "Experts",
     "Gate",
     "MoELayer",
     "MoETraining",
+    "Mode",
     "ModelShape",
     "NullExperts",
     "RandomSecond",
@@ -100,18 +93,23 @@ __all__ = [
     "Thresholds",
     "TopK",
     "TopP",
+    "TrainingResult",
     "TrainingSettings",
     "adopt",
     "balance_counts",
     "balance_loss",
     "build_model",
     "calibrate",
+    "evaluate_result",
+    "figures_of",
     "held_out",
     "load_moe",
     "mixtral_state",
+    "mode_of",
     "moe_executor",
     "moe_trainable",
     "null_balance_loss",
+    "read_result",
     "read_settings",
     "read_thresholds",
     "record_routing",
@@ -120,6 +118,8 @@ __all__ = [
     "sparse_blocks",
     "upcycle",
     "write_mixtral",
+    "write_page",
+    "write_tables",
 ]
 
 __getattr__, __dir__ = face(__name__, _MODULES)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from quiltwork.core.errors import BadInputError
+from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.progress import Say, ignore
 from quiltwork.layers.descent import device_named
 from quiltwork.moe.control.levels import Numbers
@@ -78,61 +79,58 @@ class Evaluated:
 
 
 def evaluate(
-    model: Model, objective: Objective, part: str, modes: Sequence[Mode], *, size: int, say: Say = ignore
-) -> list[Evaluated]:
+    model: Model, gates: list[Gate | None], objective: Objective, part: str, modes: Sequence[Mode], *, size: int,
+    say: Say = ignore,
+) -> list[Evaluated]:  # fmt: skip
     """Each mode on the same part, ``size`` samples at once; the model's gates are then as they were.
 
-    Raises BadInputError for a model without experts, and for a mode that its experts cannot take.
+    gates : of its layers, which it takes from this list (``Gating``). Raises BadInputError for a model without experts,
+    and for a mode that its experts cannot take.
     """
     layers = moe_layers(model)
     if not layers:
         raise BadInputError("has no layer of experts", where="model")
-    was = [layer.gate for layer in layers]
-    found = []
+    was, found = list(gates), []
     try:
         for mode in modes:
             say(mode.name)
-            for layer, gate in zip(layers, was, strict=True):
-                layer.gate = gate
-            _take(mode, model, layers, objective, size)
-            found.append(_evaluated(mode.name, model, layers, objective, part, size))
+            gates[:] = [_gate(mode, gate, layer) for gate, layer in zip(was, layers, strict=True)]
+            if mode.experts is not None:
+                most = min(most_of(gate, layers[0].experts.count) for gate in gates if gate is not None)
+                places = np.arange(_CALIBRATED) * objective.count(VALID) // _CALIBRATED
+                reach(gates, mode.experts, most, partial(_tally, model, gates, objective, np.unique(places), size))
+            found.append(_evaluated(mode.name, model, gates, objective, part, size))
     finally:
-        for layer, gate in zip(layers, was, strict=True):
-            layer.gate = gate
+        gates[:] = was
     return found
 
 
-def _take(mode: Mode, model: Model, layers: Sequence[MoELayer], objective: Objective, size: int) -> None:
-    """Set the gates of a mode."""
-    gates = [_gate(mode, layer) for layer in layers]
-    for layer, gate in zip(layers, gates, strict=True):
-        gate.width(layer.experts.count)
-        layer.gate = gate
-    if mode.experts is not None:
-        some = min(_CALIBRATED, objective.count(VALID))
-        places = np.arange(some) * objective.count(VALID) // some
-        reach(layers, mode.experts, lambda: _tally(model, layers, objective, places, size))
-
-
-def _gate(mode: Mode, layer: MoELayer) -> Gate:
-    was = layer.gate
-    weights = getattr(was, "weights", "sum_to_one")
+def _gate(mode: Mode, was: Gate | None, layer: MoELayer) -> Gate:
+    """The mode's, in place of that which was trained. Raises BadInputError where the experts are too few."""
+    weights = str(getattr(was, "weights", "sum_to_one"))
+    gate: Gate
     if mode.top is not None:
-        return TopK(mode.top, weights)
-    if mode.threshold is None and mode.experts is None:
+        gate = TopK(mode.top, weights)
+    elif mode.threshold is None and mode.experts is None:
+        assert was is not None
         return was
-    adaptive = was if isinstance(was, Adaptive) else Adaptive(most=max(2, most_of(layer)), weights=weights)
-    return adaptive if mode.threshold is None else replace(adaptive, threshold=mode.threshold)
+    else:
+        gate = was if isinstance(was, Adaptive) else Adaptive(most=2, weights=weights)
+        gate = gate if mode.threshold is None else replace(gate, threshold=mode.threshold)
+    if (reads := gate.width(layer.experts.count)) != len(layer.router):
+        what = f"the router knows {len(layer.router)} experts, this gate {reads}"
+        raise UnsupportedError(what, where="experts", hint="trained is all that null experts can do")
+    return gate
 
 
 @torch.no_grad()
 def _tally(
-    model: Model, layers: Sequence[MoELayer], objective: Objective, places: np.ndarray, size: int
+    model: Model, gates: Sequence[Gate | None], objective: Objective, places: np.ndarray, size: int
 ) -> Numbers:  # fmt: skip
     total: Numbers | None = None
     for start in range(0, len(places), size):
         run = objective.run(model, VALID, places[start : start + size])
-        counted = count(layers, [of.routing for of in run.outcome.routed])
+        counted = count(gates, [of.routing for of in run.outcome.routed])
         total = counted if total is None else total + counted
     assert total is not None
     return total
@@ -140,9 +138,9 @@ def _tally(
 
 @torch.no_grad()
 def _evaluated(
-    name: str, model: Model, layers: Sequence[MoELayer], objective: Objective, part: str, size: int
+    name: str, model: Model, gates: Sequence[Gate | None], objective: Objective, part: str, size: int
 ) -> Evaluated:  # fmt: skip
-    rows, passed = np.zeros(len(layers)), np.zeros(len(layers))
+    rows, passed = np.zeros(len(gates)), np.zeros(len(gates))
     flops, tokens = Flops(0, 0, 0, 0), 0
     for start in range(0, objective.count(part), size):
         ids = np.arange(start, min(start + size, objective.count(part)))
@@ -153,12 +151,12 @@ def _evaluated(
         flops += forward_flops(model, run.packed, taken)
         tokens += sum(len(side.sequence) for side in run.packed)
     scores = dict(objective.scores(model, part, size, next(model.parameters()).device))
-    thresholds = tuple(_threshold(layer.gate) for layer in layers)
+    thresholds = tuple(_threshold(gate) for gate in gates)
     experts = tuple((rows / passed).tolist())
     return Evaluated(name, scores, experts, thresholds, flops.total / tokens, flops.experts / tokens)
 
 
-def _threshold(gate: Gate) -> float | None:
+def _threshold(gate: Gate | None) -> float | None:
     found = getattr(gate, "threshold", getattr(gate, "p", None))
     return float(found) if isinstance(found, int | float) else None
 
@@ -173,4 +171,4 @@ def evaluate_result(
     if objective.digest != result.report.get("corpus_digest"):
         raise BadInputError("the corpus is not the one that it was trained on", where=str(folder))
     size = result.settings.micro_batch or result.settings.batch
-    return evaluate(result.model, objective, part, modes, size=size, say=say)
+    return evaluate(result.model, result.gating.gates, objective, part, modes, size=size, say=say)

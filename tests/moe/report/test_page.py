@@ -8,7 +8,7 @@ import pytest
 from chromium import CONTRAST, chromium
 from moe_figures import TEXT, figures
 
-from quiltwork.core.errors import QuiltworkError
+from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.moe.report.page import page_of, write_page
 
 
@@ -71,8 +71,10 @@ def test_unprintable_characters_are_shown_by_number() -> None:
 
 
 def test_a_page_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(QuiltworkError, match="none"):
+    with pytest.raises(NotFoundError, match="there is no folder"):
         write_page(tmp_path / "none" / "page.html", figures())
+    with pytest.raises(BadInputError, match="is a folder"):
+        write_page(tmp_path, figures())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,6 +24,12 @@ def test_a_target_is_reached_where_a_fixed_threshold_takes_what_it_takes(tmp_pat
     assert np.mean(experts(fixed, 60)[20:]) > 1.4
 
 
+def test_a_top_p_gate_follows_its_mean(tmp_path: Path) -> None:
+    training = begun(tmp_path, steps=60, gate="controlled_top_p", mean_experts=1.3)
+    assert np.mean(experts(training, 60)[20:]) == pytest.approx(1.3, rel=0.03)
+    assert 0 < training.steering.thresholds[0] < 1
+
+
 def test_every_layer_may_have_its_own(tmp_path: Path) -> None:
     training = begun(tmp_path, steps=60, target_experts=[1.1, 1.6])
     told = [training.step().metrics for _ in range(60)][20:]

@@ -9,7 +9,6 @@ import torch
 
 from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.servable import Json
-from quiltwork.moe.control.steering import most_of
 from quiltwork.moe.models import CLASSIFY, LM, moe_layers
 from quiltwork.moe.report.figures import Course, Figures
 from quiltwork.moe.report.reading import Sample, read
@@ -34,7 +33,7 @@ def figures_of(result: TrainingResult, text: Path | None = None, *, tokens: int 
     if not layers:
         raise BadInputError("has no layer of experts", where=str(result.folder), hint="a dense model has none to show")
     samples = _samples(result, text, tokens)
-    most = max(settings.most, *(min(most_of(layer), settings.most) for layer in layers))
+    most = settings.experts if settings.gate == "expert_choice" else settings.most
     reading = read(result.model, result.codec, samples, most=most, size=settings.micro_batch or settings.batch)
     totals = [int(row.sum()) for row in reading.shares]
     return Figures(

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from quiltwork.core.disk import disk_errors
+from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.moe.report.charts import course_charts, layers_chart, load_chart, loss_chart, strength
 from quiltwork.moe.report.drawing import number
 from quiltwork.moe.report.figures import Figures, skew
@@ -18,7 +19,12 @@ _PAGE = Path(__file__).parent / "page"
 
 
 def write_page(path: Path, figures: Figures) -> None:
-    """Write the page whole, or not at all. Raises QuiltworkError where it cannot be written."""
+    """Write the page whole, or not at all. Raises NotFoundError where there is no such folder, QuiltworkError where it
+    cannot be written."""
+    if not path.parent.is_dir():
+        raise NotFoundError(f"there is no folder {path.parent}", where=str(path))
+    if path.is_dir():
+        raise BadInputError("is a folder", where=str(path), hint="name a file, as in report.html")
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     with disk_errors(path):
         try:

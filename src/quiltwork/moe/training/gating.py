@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from quiltwork.core.servable import Json
 from quiltwork.moe.expert_choice import ExpertChoice
 from quiltwork.moe.gate import Gate
 from quiltwork.moe.gates import Adaptive, TopK
@@ -20,10 +18,6 @@ from quiltwork.moe.null_experts import NullExperts
 from quiltwork.moe.random_second import RandomSecond
 from quiltwork.moe.top_p import TopP
 from quiltwork.moe.training.settings import CONTROLLED, DENSE, TrainingSettings
-
-_GAIN = 0.02
-"""How far the probability that a token's experts are to have together is moved for each expert too many or too few."""
-_LEAST_P, _MOST_P = 0.01, 0.999
 
 _MAKERS: Mapping[str, Callable[[TrainingSettings, float], Gate | None]] = {
     DENSE: lambda s, mean: None,
@@ -45,42 +39,23 @@ def gates_of(settings: TrainingSettings) -> list[Gate | None]:
 
 
 class Gating:
-    """Sets what a gate has to know of the batch that comes, and moves what is controlled from step to step.
+    """Sets what a gate has to know of the batch that comes. ``gates`` may be set to others between two steps.
 
     Expert choice is told where sequences end: what a token gets then hangs on its own sequence alone. Random second
-    experts are drawn by seed, layer and ``moment``. ``p`` of a controlled gate falls while its tokens have more experts
-    than ``mean_experts``, and rises while they have fewer.
+    experts are drawn by seed, layer and ``moment``.
     """
 
     def __init__(self, settings: TrainingSettings, seed: int) -> None:
         self.gates = gates_of(settings)
         self.moment: tuple[int, int] = (0, 0)
         """Of the batch that comes: the step, and its first sample."""
-        self._seed, self._controlled = seed, settings.gate == CONTROLLED
-        self._wanted = np.array(settings.mean_experts, np.float64)
-        self.p = np.full(settings.layers if self._controlled else 0, settings.p, np.float64)
+        self._seed = seed
 
     def watch(self, model: Model) -> None:
         """From now on, before every pass through a layer of the model."""
         for at, block in enumerate(moe_blocks(model)):
             block.register_forward_pre_hook(lambda block, given, at=at: self._set(at, block, given[1]))
             block.register_forward_hook(lambda block, given, gave, at=at: self._unset(at, block))
-
-    def learn(self, mean_experts: npt.NDArray[np.float64]) -> None:
-        """After a step: (layers,) what tokens had of it."""
-        if self._controlled:
-            self.load(np.clip(self.p - _GAIN * (mean_experts - self._wanted), _LEAST_P, _MOST_P))
-
-    def load(self, p: npt.NDArray[np.float64]) -> None:
-        """Go on with this ``p``."""
-        self.p = p
-        for at, gate in enumerate(self.gates):
-            if self._controlled and isinstance(gate, TopP):
-                self.gates[at] = replace(gate, p=float(p[at]))
-
-    def told(self) -> dict[str, Json]:
-        """What is controlled, for whoever makes the gates again."""
-        return {"p_by_layer": self.p.tolist()} if self._controlled else {}
 
     def _set(self, at: int, block: Any, packed: Packed) -> None:
         gate = self.gates[at]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from quiltwork.core.errors import BadInputError, CorruptionError, NotFoundError
 from quiltwork.core.result_folder import REPORT
 from quiltwork.core.servable import Json
-from quiltwork.moe.control.steering import with_threshold
+from quiltwork.moe.control.steering import set_all
 from quiltwork.moe.models.build import Model, build_model, moe_layers
 from quiltwork.moe.models.saving import CONFIG, OWN, WEIGHTS
 from quiltwork.moe.models.shape import ModelShape
@@ -30,6 +30,8 @@ class TrainingResult:
 
     folder: Path
     model: Model
+    gating: Gating
+    """Whose gates the model has; to be changed there."""
     settings: TrainingSettings
     codec: Codec
     classes: tuple[str, ...]
@@ -51,12 +53,14 @@ def read_result(folder: Path, device: torch.device | None = None) -> TrainingRes
         shape = ModelShape(**own["shape"])
         classes = tuple(str(one) for one in own["classes"])
         thresholds = own["gate"].get("thresholds")
-        model = build_model(settings.task, shape, Gating(settings, 0).gates, 0, device)
+        gating = Gating(settings, int(report.get("seed") or 0))
+        model = build_model(settings.task, shape, gating.gates, 0, device)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise BadInputError(f"does not describe the model: {error}", where=str(folder / CONFIG)) from error
     _load(model, folder / WEIGHTS)
-    _set(model, thresholds, folder / CONFIG)
-    return TrainingResult(folder, model.eval(), settings, read_codec(folder), classes, report)
+    _set(gating, thresholds, folder / CONFIG)
+    gating.watch(model)
+    return TrainingResult(folder, model.eval(), gating, settings, read_codec(folder), classes, report)
 
 
 def _json(path: Path) -> dict[str, Json]:
@@ -108,12 +112,11 @@ def _own_names(found: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     return own
 
 
-def _set(model: Model, thresholds: Sequence[float] | None, where: Path) -> None:
+def _set(gating: Gating, thresholds: Json, where: Path) -> None:
     """Those that a controller had come to."""
     if thresholds is None:
         return
-    layers = moe_layers(model)
-    if not isinstance(thresholds, list) or len(thresholds) != len(layers):
-        raise BadInputError(f"does not have {len(layers)} thresholds", where=str(where))
-    for layer, threshold in zip(layers, thresholds, strict=True):
-        layer.gate = with_threshold(layer.gate, float(threshold))
+    told = thresholds if isinstance(thresholds, list) else []
+    if len(told) != len(gating.gates) or not all(isinstance(one, int | float) for one in told):
+        raise BadInputError(f"does not have {len(gating.gates)} thresholds", where=str(where))
+    set_all(gating.gates, [float(one) for one in told])

@@ -19,7 +19,7 @@ WHERE = "config"
 ADAPTIVE, CONTROLLED, DENSE = "adaptive", "controlled_top_p", "dense"
 GATES = (ADAPTIVE, "top1", "top2", "random2", "top_p", "null", "expert_choice", CONTROLLED, DENSE)
 GATE_SETTINGS = ("gate", "threshold", "reading", "weights", "most", "p", "nulls", "mean_experts")
-STEERED = (ADAPTIVE, "controlled_top_p")
+STEERED = (ADAPTIVE, CONTROLLED)
 """Gates whose thresholds a controller can set."""
 SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
 SINGLE, FIRST = "single", "first"

@@ -10,6 +10,7 @@ from quiltwork.moe.control.budget import exchange_bytes, experts_for
 from quiltwork.moe.control.controller import Controller
 from quiltwork.moe.control.steering import Steering, most_of
 from quiltwork.moe.flops import expert_row_flops, forward_flops
+from quiltwork.moe.gate import Gate
 from quiltwork.moe.models.build import Model, moe_layers
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.training.settings import ADAPTIVE, STEERED, WHERE, TrainingSettings
@@ -19,29 +20,28 @@ _SAMPLES = 2000
 _FLOAT32 = 4
 
 
-def steering_of(settings: TrainingSettings, model: Model, lengths: tuple[Ids, ...]) -> Steering | None:
+def steering_of(
+    settings: TrainingSettings, model: Model, gates: list[Gate | None], lengths: tuple[Ids, ...]
+) -> Steering | None:
     """None where thresholds are to stay as they are.
 
-    lengths : tokens of each training sample, as ``Objective.lengths`` tells. Raises BadInputError naming the setting
-    whose number cannot be reached.
+    gates : of its layers, set anew in this list. lengths : tokens of each training sample, as ``Objective.lengths``
+    tells. Raises BadInputError naming the setting whose number cannot be reached.
     """
     budgets = settings.target_experts, settings.budget_flops, settings.budget_bytes
     if settings.gate not in STEERED or (settings.gate == ADAPTIVE and budgets == ((), None, None)):
         return None
-    layers = moe_layers(model)
-    most = min(most_of(layer) for layer in layers)
+    most = min(most_of(gate, settings.experts) for gate in gates if gate is not None)
     experts = _experts(settings, model, lengths, most)
     start = settings.threshold if settings.gate == ADAPTIVE else settings.p
-    return Steering(Controller(len(layers), experts, most, method=settings.controller), layers, start)
+    return Steering(Controller(len(gates), experts, most, method=settings.controller), gates, start)
 
 
 def _experts(
     settings: TrainingSettings, model: Model, lengths: tuple[Ids, ...], most: int
 ) -> float | tuple[float, ...]:  # fmt: skip
-    if len(settings.target_experts) > 1:
-        return settings.target_experts
-    if settings.target_experts:
-        return settings.target_experts[0]
+    if targets := settings.target_experts:
+        return targets if len(targets) > 1 else targets[0]
     packed = [Packed(torch.from_numpy(np.ascontiguousarray(side[:_SAMPLES]))) for side in lengths]
     tokens = [len(side.sequence) for side in packed]
     layers = len(moe_layers(model))
@@ -56,4 +56,4 @@ def _experts(
         row = settings.assignment_bytes or exchange_bytes(model.shape.width, _FLOAT32)
         where, budget = f"{WHERE}: budget_bytes", settings.budget_bytes
         return experts_for(budget, [part * row for part in passing], besides=0.0, most=most, where=where, unit="bytes")
-    return settings.mean_experts
+    return settings.mean_experts if len(settings.mean_experts) > 1 else settings.mean_experts[0]

@@ -72,7 +72,7 @@ class MoETraining(Descent):
         self.gating = Gating(settings, seed)
         self.model = build_model(settings.task, shape, self.gating.gates, seed, device)
         self.gating.watch(self.model)
-        self.steering = steering_of(settings, self.model, self.objective.lengths(TRAIN))
+        self.steering = steering_of(settings, self.model, self.gating.gates, self.objective.lengths(TRAIN))
         self._device = device
         self._of: dict[str, Json] = {"seed": seed, "corpus_digest": self.objective.digest}
         self._of |= {name: value for name, value in settings.told().items() if name not in (*_FREE, "seed", *_FILES)}
@@ -158,7 +158,6 @@ class MoETraining(Descent):
         metrics = {"loss": float(means["task"][0]), "balance": float(means["balance"][0])}
         if len(tokens):
             metrics["experts_per_token"] = float(loads.sum() / tokens.sum())
-            self.gating.learn(np.asarray(loads / tokens, np.float64))
         metrics |= {f"experts_per_token/{at}": float(loads[at] / tokens[at]) for at in range(len(tokens))}
         return metrics if self.steering is None else metrics | self.steering.follow(means["tally"])
 
@@ -200,20 +199,15 @@ class MoETraining(Descent):
     def _kept(self) -> State:
         kept = self.course.state()
         steering = {} if self.steering is None else self.steering.arrays()
-        arrays = {**kept.arrays, "counted": self._counted.copy(), "p": self.gating.p.copy(), **steering}
-        return State(arrays, kept.meta)
+        return State({**kept.arrays, "counted": self._counted.copy(), **steering}, kept.meta)
 
     def _load_kept(self, state: State) -> None:
         counted = state.arrays.get("counted")
         if counted is None or counted.shape != self._counted.shape:
             raise BadInputError("is not of these experts", where="state: counted")
-        p = state.arrays.get("p")
-        if p is None or p.shape != self.gating.p.shape:
-            raise BadInputError("is not of these layers", where="state: p")
         if self.steering is not None:
             self.steering.load(state.arrays)
         self.course = read_course(state)
-        self.gating.load(np.array(p, np.float64))
         self._counted = np.array(counted, np.float32)
 
     def _deliver(self) -> tuple[float, float]:
@@ -243,7 +237,7 @@ class MoETraining(Descent):
 
     def _write(self, folder: Path) -> None:
         settings = self.settings
-        gate = settings.gate_settings() | self.gating.told()
+        gate = settings.gate_settings()
         if self.steering is not None:
             gate["thresholds"] = list(self.steering.thresholds)
         save_model(folder, self.model, settings.task, gate, self.objective.classes)
