@@ -33,7 +33,8 @@ def make(tmp_path: Path) -> Make:
             "task": "classify", "corpus": str(tmp_path / "train"), "valid": str(tmp_path / "valid"),
             "test": str(tmp_path / "test"), "out": str(tmp_path / "out"), "steps": 20, "tokenizer": "byte",
             "length": 48, "width": 16, "inner": 8, "layers": 2, "heads": 2,
-            "experts": 4, "batch": BATCH, "micro_batch": 4, "threshold": 0.01, "validate_every": 100, "order": "mean", "buckets": 2, "shares": "balanced",
+            "experts": 4, "batch": BATCH, "micro_batch": 4, "threshold": 0.01, "validate_every": 100,
+            "order": "mean", "buckets": 2, "shares": "balanced",
         }  # fmt: skip
         training = MoETraining()
         training.setup(Setup(config | changes, seed=3))  # type: ignore[arg-type]
