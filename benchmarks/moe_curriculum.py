@@ -1,9 +1,9 @@
-"""How long ranks wait for the slowest of them: samples by what they need, against the same buckets without regard to it.
+"""How long ranks wait for the slowest of them: samples by what they need, or just buckets of alike length.
 
 SST-2 by its bytes, micro-batches of 4 sequences, one for each rank of a step. Both arms have the same buckets of alike
-length and the same first epoch, which is random. Off: samples of a bucket at random, shares as they come. On: samples of
-a bucket that are predicted to cost as much come together, from what was recorded of their routing in the epoch before,
-and shares are balanced by that prediction. A sample is a seed: the mean over steps of max / mean rank time - 1.
+length and the same first epoch, which is random. Off: samples of a bucket at random, shares as they come. On: those
+that are predicted to cost as much come together, from what was recorded of their routing in the epoch before, and
+shares are balanced by that prediction. A sample is a seed: the mean over steps of max / mean rank time - 1.
 
 The rows have each of the two for itself, the paper's cosine order and the order by mean complexity, frozen (simple to
 complex) and in shuffled groups, what was waited for until the loss was the least that the off arm had, and its loss.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RANKS = (2, 4)
 CLAIMS = tuple(
-    Claim(name=f"moe.curriculum_straggler_{n}", room="moe", title=f"wait for the slowest of {n} ranks, curriculum on vs off",
+    Claim(name=f"moe.curriculum_straggler_{n}", room="moe", title=f"wait for the slowest of {n} ranks vs no curriculum",
           reach=at_most(0.5), ratio="ours/baseline", unit="max / mean rank CPU time - 1")
     for n in RANKS
 )  # fmt: skip
@@ -69,7 +69,7 @@ def _config(data: Path, scratch: Path, samples: int) -> dict[str, Json]:
     paths = {
         name: str(scratch / f"{part}.tsv") for name, part in (("corpus", "train"), ("valid", "dev"), ("test", "test"))
     }
-    return {**paths, "task": "classify", "text_column": "1", "label_column": "2", "tokenizer": "byte", "length": 256,
+    return {**paths, "task": "classify", "tokenizer": "byte", "length": 256,
             "gate": "adaptive", "micro_batch": 4, "buckets": BUCKETS, "warm_up": 30}  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from quiltwork.text.embedder import Embedder, Vectors
 
 CORPORA = ("elife.ccby", "evinf.ccby", "smallbio", "coronaml")
 KEEP = "QUILTWORK_BENCH_WORK"
-"""Environment variable: a folder where encoded sentences are kept between runs; encoding takes longest."""
+"""Environment variable: a folder where encoded sentences and the index are kept between runs; they take longest."""
 SHORTEST, LONGEST = 30, 250
 """Characters of a sentence that is taken."""
 APART = 0.7
@@ -41,10 +41,16 @@ def texts(data: Path, count: int, queries: int, seed: int) -> tuple[list[str], l
     return kept + draw.sample(windows, count // 5), asked
 
 
-def encoded(sentences: Sequence[str], embedder: Embedder, scratch: Path, say: Say) -> Vectors:
-    """Vectors of sentences (n, d), kept for the next run where there is a folder for that."""
+def kept(scratch: Path) -> Path:
+    """The folder for what takes long: it outlasts the run where there is one for that."""
     folder = Path(os.environ.get(KEEP) or scratch)
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def encoded(sentences: Sequence[str], embedder: Embedder, scratch: Path, say: Say) -> Vectors:
+    """Vectors of sentences (n, d), kept for the next run where there is a folder for that."""
+    folder = kept(scratch)
     digest = hashlib.blake2b("\0".join([embedder.name, *sentences]).encode(), digest_size=12).hexdigest()
     path = folder / f"sentences-{digest}.npy"
     if not path.exists():

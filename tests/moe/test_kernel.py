@@ -16,7 +16,9 @@ def routing(taken: list[list[int]], experts: int) -> Routing:
     """Each token's experts, with weights that have a gradient."""
     most = max(map(len, taken), default=0) or 1
     candidates = torch.tensor([row + [0] * (most - len(row)) for row in taken], dtype=torch.int64).reshape(-1, most)
-    chosen = torch.tensor([[place < len(row) for place in range(most)] for row in taken], dtype=torch.bool).reshape(-1, most)
+    chosen = torch.tensor([[place < len(row) for place in range(most)] for row in taken], dtype=torch.bool).reshape(
+        -1, most
+    )
     weights = torch.rand(len(taken), most, dtype=torch.float32, requires_grad=True)
     return routing_of(candidates, weights, chosen, torch.rand(len(taken), experts))
 

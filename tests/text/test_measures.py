@@ -102,12 +102,31 @@ def test_a_pipeline_may_be_one_that_keeps_negators():
     assert similarity(said, denied, measure="jaccard", pipeline=keeping) == 2 / 3
 
 
-def test_stemmed_liblock_is_what_is_measured_unless_another_is_named():
+def test_liblock_of_stems_and_negators_is_what_is_measured_unless_another_is_named():
     pytest.importorskip("nltk")
-    assert similarity("K-Ras drives cancers", "cancer, KRAS-driven") == similarity(
-        "K-Ras drives cancers", "cancer, KRAS-driven", measure="liblock", pipeline="stemmed"
+    assert similarity("K-Ras drives no cancers", "cancer, KRAS-driven") == similarity(
+        "K-Ras drives no cancers", "cancer, KRAS-driven", measure="liblock", pipeline="stemmed+negators"
     )
     assert similarity("K-Ras mutations", "a KRAS mutation") == 1.0
+
+
+def test_a_denial_is_not_the_same_as_what_it_denies_unless_a_pipeline_is_named_that_drops_it():
+    pytest.importorskip("nltk")
+    said, denied = "disease causing", "not disease causing"
+    assert similarity(said, denied) < 1.0
+    assert similarity(said, denied, pipeline="stemmed") == 1.0
+
+
+@pytest.mark.parametrize("measure", ["jaccard", "qgram", "block", "liblock", "cosine", "soft", "lexical"])
+@given(
+    words=st.lists(st.sampled_from(["gene", "binds", "the", "mutations", "K-Ras", "no5"]), min_size=1),
+    negator=st.sampled_from(["not", "no", "nor", "never", "cannot", "didn't", "isn’t", "NOT"]),
+    at=st.integers(min_value=0, max_value=9),
+)
+def test_by_default_nothing_is_the_same_as_its_denial(measure, words, negator, at):
+    pytest.importorskip("nltk")
+    denied = [*words[:at], negator, *words[at:]]
+    assert similarity(" ".join(words), " ".join(denied), measure=measure) < 1.0
 
 
 def test_a_measure_that_is_not_there_is_refused_by_name():

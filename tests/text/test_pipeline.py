@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.text.overlap import jaccard
-from quiltwork.text.pipeline import pipeline_named, snowball
+from quiltwork.text.pipeline import DEFAULT, pipeline_named, snowball
 from quiltwork.text.stops import stop_list
 
 PAPER = pipeline_named("paper")
@@ -74,6 +76,26 @@ def test_denials_that_are_no_stop_words_are_among_the_tokens_or_told(pipeline, d
     assert said != denied
 
 
+def test_the_default_is_stemmed_with_negators_kept_and_what_is_measured_as_stemmed_stays_so():
+    assert pipeline_named(DEFAULT) == replace(pipeline_named("stemmed"), name="stemmed+negators", keep_negators=True)
+    assert not pipeline_named("stemmed").keep_negators
+    assert not PAPER.keep_negators
+
+
+ANY_WORDS = st.lists(st.from_regex(r"[a-z]{1,9}", fullmatch=True) | st.sampled_from(["the", "is", "K-Ras", "β,"]))
+
+
+@given(
+    before=ANY_WORDS, after=ANY_WORDS, negator=st.sampled_from(sorted(stop_list("nltk").negators)), upper=st.booleans()
+)
+def test_no_negator_is_ever_lost_by_default(before, after, negator, upper):
+    pytest.importorskip("nltk")
+    prepare = pipeline_named(DEFAULT)
+    said = " ".join([*before, *after])
+    denied = " ".join([*before, negator.upper() if upper else negator, *after])
+    assert sorted(prepare(denied).tokens) == sorted([*prepare(said).tokens, snowball(negator)])
+
+
 def test_a_pipeline_that_is_not_there_is_refused_by_name():
-    with pytest.raises(BadInputError, match="'papyrus' is not one of paper, stemmed"):
+    with pytest.raises(BadInputError, match=r"'papyrus' is not one of stemmed\+negators, stemmed, paper"):
         pipeline_named("papyrus")

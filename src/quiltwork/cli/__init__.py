@@ -24,6 +24,7 @@ COMMANDS = {
         "quiltwork.cli.cluster:app", "Run training jobs on shared servers; simulate clusters; plan how many."
     ),
     "text": Command("quiltwork.cli.text:app", "How alike sentences are; find them again; train models of them."),
+    "moe": Command("quiltwork.cli.moe:app", "Mixtures of experts that take as many as a token needs."),
     "keys": Command("quiltwork.cli.keys:app", "API keys of a server."),
     "bench": Command("quiltwork.cli.bench:app", "The project's claims: list them, measure them, print their tables."),
 }

@@ -10,23 +10,40 @@ from typing import TYPE_CHECKING
 from quiltwork.core.face import face
 
 if TYPE_CHECKING:
-    from quiltwork.moe.balance import balance_loss
+    from quiltwork.moe.balance import balance_counts, balance_loss
     from quiltwork.moe.checkpoints.adoption import adopt
+    from quiltwork.moe.checkpoints.calibrating import calibrate
+    from quiltwork.moe.checkpoints.held_out import held_out
     from quiltwork.moe.checkpoints.loading import load_moe
     from quiltwork.moe.checkpoints.mixtral_folder import write_mixtral
     from quiltwork.moe.checkpoints.saving import save_moe
     from quiltwork.moe.checkpoints.sparse_block import record_routing, set_gates, sparse_blocks
+    from quiltwork.moe.checkpoints.thresholds import Thresholds, read_thresholds
     from quiltwork.moe.checkpoints.upcycling import upcycle
     from quiltwork.moe.executor import moe_executor
+    from quiltwork.moe.expert_choice import ExpertChoice
     from quiltwork.moe.experts import Experts
     from quiltwork.moe.gate import Gate
     from quiltwork.moe.gates import Adaptive, TopK
     from quiltwork.moe.layer import MoELayer
+    from quiltwork.moe.models.build import build_model
+    from quiltwork.moe.models.mixtral import mixtral_state
+    from quiltwork.moe.models.shape import ModelShape
+    from quiltwork.moe.null_experts import NullExperts, null_balance_loss
+    from quiltwork.moe.random_second import RandomSecond
     from quiltwork.moe.routing import Routing
+    from quiltwork.moe.top_p import TopP
+    from quiltwork.moe.training.settings import TrainingSettings, read_settings
+    from quiltwork.moe.training.training import MoETraining, moe_trainable
 
 _MODULES = {
-    "balance": ("balance_loss",),
+    "balance": (
+        "balance_counts",
+        "balance_loss",
+    ),
     "checkpoints.adoption": ("adopt",),
+    "checkpoints.calibrating": ("calibrate",),
+    "checkpoints.held_out": ("held_out",),
     "checkpoints.loading": ("load_moe",),
     "checkpoints.mixtral_folder": ("write_mixtral",),
     "checkpoints.saving": ("save_moe",),
@@ -35,8 +52,13 @@ _MODULES = {
         "set_gates",
         "sparse_blocks",
     ),
+    "checkpoints.thresholds": (
+        "Thresholds",
+        "read_thresholds",
+    ),
     "checkpoints.upcycling": ("upcycle",),
     "executor": ("moe_executor",),
+    "expert_choice": ("ExpertChoice",),
     "experts": ("Experts",),
     "gate": ("Gate",),
     "gates": (
@@ -44,20 +66,54 @@ _MODULES = {
         "TopK",
     ),
     "layer": ("MoELayer",),
+    "models.build": ("build_model",),
+    "models.mixtral": ("mixtral_state",),
+    "models.shape": ("ModelShape",),
+    "null_experts": (
+        "NullExperts",
+        "null_balance_loss",
+    ),
+    "random_second": ("RandomSecond",),
     "routing": ("Routing",),
+    "top_p": ("TopP",),
+    "training.settings": (
+        "TrainingSettings",
+        "read_settings",
+    ),
+    "training.training": (
+        "MoETraining",
+        "moe_trainable",
+    ),
 }
 
 __all__ = [
     "Adaptive",
+    "ExpertChoice",
     "Experts",
     "Gate",
     "MoELayer",
+    "MoETraining",
+    "ModelShape",
+    "NullExperts",
+    "RandomSecond",
     "Routing",
+    "Thresholds",
     "TopK",
+    "TopP",
+    "TrainingSettings",
     "adopt",
+    "balance_counts",
     "balance_loss",
+    "build_model",
+    "calibrate",
+    "held_out",
     "load_moe",
+    "mixtral_state",
     "moe_executor",
+    "moe_trainable",
+    "null_balance_loss",
+    "read_settings",
+    "read_thresholds",
     "record_routing",
     "save_moe",
     "set_gates",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.gate import first, probabilities_of, weights_of
+from quiltwork.moe.gate import WEIGHTS, first, per_token, probabilities_of, require_one_of, weights_of
 from quiltwork.moe.routing import Routing, routing_of
 
 
@@ -21,6 +21,7 @@ class TopK:
 
     def width(self, experts: int) -> int:
         """See ``Gate``."""
+        require_one_of(self.weights, WEIGHTS, "weights")
         if not 1 <= self.k <= experts:
             raise BadInputError(f"{self.k} experts of {experts} cannot be taken", where="k")
         return experts
@@ -41,8 +42,8 @@ READINGS = ("softmax", "pair")
 class Adaptive:
     """The best expert, and the m-th one while R_1 - R_m <= T (section 3.1, T = 0.1 there).
 
-    A threshold below 0 takes one expert always, one of at least 1 takes ``most``. Threshold and ``most`` may be tensors
-    (T,), one for each token.
+    A threshold below 0 takes one expert always, one of at least 1 takes ``most``; one of 0 takes equals. Threshold and
+    ``most`` may be tensors (T,), one for each token. With fewer experts than ``most``, all of them are candidates.
     """
 
     threshold: float | Tensor = 0.1
@@ -52,22 +53,19 @@ class Adaptive:
 
     def width(self, experts: int) -> int:
         """See ``Gate``."""
-        if self.reading not in READINGS:
-            raise BadInputError(f"{self.reading!r} is not a reading", where="reading", hint=", ".join(READINGS))
-        if int(torch.as_tensor(self.most).min()) < 1:
-            raise BadInputError("must be at least 1", where="most")
+        require_one_of(self.reading, READINGS, "reading")
+        require_one_of(self.weights, WEIGHTS, "weights")
+        require_most(self.most)
         return experts
 
     def __call__(self, logits: Tensor) -> Routing:
         """See ``Gate``."""
+        threshold, most = per_token(self.threshold, logits, "threshold"), per_token(self.most, logits, "most")
         probabilities = probabilities_of(logits)
-        most = torch.as_tensor(self.most, device=logits.device)
-        values, experts = first(probabilities, min(int(most.max()), probabilities.shape[1]))
-        gaps = gaps_of(values.detach(), self.reading)
-        threshold = torch.as_tensor(self.threshold, dtype=torch.float32, device=logits.device)
-        chosen = gaps <= threshold.reshape(-1, 1)
+        values, experts = candidates(probabilities, most)
+        chosen = gaps_of(values.detach(), self.reading) <= threshold
         chosen[:, 0] = True
-        chosen &= torch.arange(values.shape[1], device=logits.device) < most.reshape(-1, 1)
+        chosen &= torch.arange(values.shape[1], device=logits.device) < most
         return routing_of(experts, weights_of(values, chosen, self.weights), chosen, probabilities)
 
 
@@ -75,3 +73,14 @@ def gaps_of(values: Tensor, reading: str) -> Tensor:
     """R_1 - R_m of each candidate (T, K), whose softmax ``values`` (T, K) fall: 0 for the first, never above 1."""
     gaps = values[:, :1] - values
     return gaps if reading == "softmax" else gaps / (values[:, :1] + values)
+
+
+def require_most(most: int | Tensor) -> None:
+    """Raises BadInputError where a token might have to do without its best expert."""
+    if int(torch.as_tensor(most).min()) < 1:
+        raise BadInputError("must be at least 1", where="most")
+
+
+def candidates(probabilities: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    """The most probable experts, as many as any token may take: values, indices (T, K). most : (1, 1) or (T, 1)."""
+    return first(probabilities, min(int(most.max()) if most.numel() else 1, probabilities.shape[1]))

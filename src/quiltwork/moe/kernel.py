@@ -36,12 +36,9 @@ def run_experts(
     Sums over a token's experts are in float32 where the dtype is narrower. On a CPU the same call gives the same bits.
     Experts without rows get gradients of zeros.
     """
-    return cast(
-        Tensor,
-        _Experts.apply(
-            x.contiguous(), routing.weight, up, down, up_bias, down_bias, routing.token, routing.offsets, activation, gated
-        ),
-    )  # fmt: skip
+    rest = routing.token, routing.offsets, activation, gated
+    found = _Experts.apply(x.contiguous(), routing.weight, up, down, up_bias, down_bias, *rest)  # type: ignore[no-untyped-call]
+    return cast(Tensor, found)
 
 
 class _Experts(torch.autograd.Function):
@@ -83,7 +80,7 @@ class _Experts(torch.autograd.Function):
         return y.to(x.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, up, down, up_bias, down_bias, token, raised = ctx.saved_tensors
         rows, between, largest = ctx.rows, ctx.between, _largest(ctx.bounds)

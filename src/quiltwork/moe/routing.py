@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quiltwork.layers.compiled import kernel
+
 
 @dataclass(frozen=True)
 class Routing:
@@ -21,7 +23,7 @@ class Routing:
     offsets: Tensor
     """(E + 1,) int64: expert e has the assignments offsets[e] to offsets[e + 1]."""
     probabilities: Tensor
-    """(T, E) float32: the router's softmax, with its gradient."""
+    """(T, W) float32: the router's softmax over E experts, and null experts behind them, with its gradient."""
 
     @property
     def tokens(self) -> int:
@@ -38,16 +40,54 @@ class Routing:
         return torch.bincount(self.token, minlength=self.tokens)
 
 
-def routing_of(experts: Tensor, weights: Tensor, chosen: Tensor, probabilities: Tensor) -> Routing:
+def routing_of(
+    experts: Tensor, weights: Tensor, chosen: Tensor, probabilities: Tensor, count: int | None = None
+) -> Routing:
     """The flat lists of a table of candidates.
 
-    experts : (T, K) int64, the candidates of each token. weights : (T, K) float32. chosen : (T, K) bool.
-    probabilities : (T, E) float32.
+    experts : (T, K) int64, the candidates of each token. weights : (T, K) float32. chosen : (T, K) bool, of experts
+    below E only. probabilities : (T, W) float32. count : E; W where None.
     """
-    token, place = chosen.nonzero(as_tuple=True)
-    expert = experts[token, place]
-    order = torch.argsort(expert, stable=True)
-    token, place, expert = token[order], place[order], expert[order]
-    load = torch.bincount(expert, minlength=probabilities.shape[1])
-    offsets = torch.cat([load.new_zeros(1), load.cumsum(0)])
-    return Routing(token, expert, weights[token, place], offsets, probabilities)
+    count = probabilities.shape[1] if count is None else count
+    if experts.device.type == "cpu":
+        place, offsets = _sorted_on_cpu(experts, chosen, count)
+    else:
+        place = chosen.flatten().nonzero()[:, 0]
+        of_place = experts.flatten()[place]
+        place = place[torch.argsort(of_place, stable=True)]
+        load = torch.bincount(of_place, minlength=count)
+        offsets = torch.cat([load.new_zeros(1), load.cumsum(0)])
+    token = place // max(1, experts.shape[1])
+    weight = weights.flatten().index_select(0, place)
+    return Routing(token, experts.flatten().index_select(0, place), weight, offsets, probabilities)
+
+
+def _sorted_on_cpu(experts: Tensor, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The places (M,) of what is chosen in the table read row by row, sorted by expert; offsets (E + 1,)."""
+    offsets = torch.zeros(count + 1, dtype=torch.int64)
+    table, mask = experts.contiguous().numpy(), chosen.contiguous().numpy()
+    place = torch.empty(_count(table, mask, offsets.numpy()), dtype=torch.int64)
+    _place(table, mask, offsets.numpy().copy(), place.numpy())
+    return place, offsets
+
+
+@kernel()
+def _count(experts, chosen, offsets):  # type: ignore[no-untyped-def]
+    tokens, most = experts.shape
+    for t in range(tokens):
+        for k in range(most):
+            if chosen[t, k]:
+                offsets[experts[t, k] + 1] += 1
+    for e in range(len(offsets) - 1):
+        offsets[e + 1] += offsets[e]
+    return offsets[-1]
+
+
+@kernel()
+def _place(experts, chosen, next_of, place):  # type: ignore[no-untyped-def]
+    tokens, most = experts.shape
+    for t in range(tokens):
+        for k in range(most):
+            if chosen[t, k]:
+                place[next_of[experts[t, k]]] = t * most + k
+                next_of[experts[t, k]] += 1

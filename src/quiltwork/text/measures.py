@@ -9,7 +9,7 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.text.fuzzy import FUZZY, fuzzy
 from quiltwork.text.measure import Measure
 from quiltwork.text.overlap import block, jaccard, liblock, qgram
-from quiltwork.text.pipeline import Pipeline, pipeline_named
+from quiltwork.text.pipeline import DEFAULT, Pipeline, pipeline_named
 from quiltwork.text.soft import cosine, lexical, soft
 
 MEASURES: Mapping[str, Callable[[], Measure]] = {
@@ -33,12 +33,13 @@ def measure_named(name: str) -> Measure:
     return MEASURES[name]()
 
 
-def similarity(a: str, b: str, *, measure: str | Measure = "liblock", pipeline: str | Pipeline = "stemmed") -> float:
+def similarity(a: str, b: str, *, measure: str | Measure = "liblock", pipeline: str | Pipeline = DEFAULT) -> float:
     """How alike two sentences are, from 0 to 1. Both arguments are a name, or what was made by the caller: a ``TfIdf``,
     a pipeline with a field replaced.
 
-    A sentence and its denial are much alike by all of these, and the same where the pipeline drops negators; whoever
-    must know asks ``Prepared.negators``. Raises what ``measure_named`` and ``pipeline_named`` raise.
+    A sentence and its denial are much alike by all of these (``polarity_of`` tells them apart), but not the same unless
+    the pipeline that is named drops negators or the measure is ``token_set``, which is 1 for a part of a sentence.
+    Raises what ``measure_named`` and ``pipeline_named`` raise.
     """
     score = measure_named(measure) if isinstance(measure, str) else measure
     prepare = pipeline_named(pipeline) if isinstance(pipeline, str) else pipeline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -73,10 +73,20 @@ def _stemmed() -> Pipeline:
     return Pipeline("stemmed", bare_words, stop_list("nltk"), stem=snowball)
 
 
-PIPELINES: Mapping[str, Callable[[], Pipeline]] = {"paper": _paper, "stemmed": _stemmed}
+@cache
+def _stemmed_with_negators() -> Pipeline:
+    return replace(_stemmed(), name=DEFAULT, keep_negators=True)
+
+
+DEFAULT = "stemmed+negators"
+"""What is used where nobody names a pipeline."""
+PIPELINES: Mapping[str, Callable[[], Pipeline]] = {
+    DEFAULT: _stemmed_with_negators, "stemmed": _stemmed, "paper": _paper,
+}  # fmt: skip
 """``paper`` : as Blagec et al. prepare sentences for string measures: CoreNLP's tokens, hyphens apart, without NLTK's
 stop words and eight marks; brackets and quotes stay. ``stemmed`` : words without any mark, without the same stop words,
-and their stems. For other lists or for negators kept, ``dataclasses.replace`` a field."""
+and their stems. ``stemmed+negators`` : the same, but words that deny stay. For other lists, ``dataclasses.replace`` a
+field."""
 
 
 def pipeline_named(name: str) -> Pipeline:

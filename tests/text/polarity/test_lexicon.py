@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.text import polarity_of, read_lexicon
+from quiltwork.text.polarity import lexicon as lexicon_module
 from quiltwork.text.polarity.lexicon import Entry, Lexicon, parse, printed, shipped_lexicon
 from quiltwork.text.polarity.morphology import formed_opposite
+from quiltwork.text.polarity.patterns import count
 from quiltwork.text.polarity.recipe import made_lexicon
 
 EVIDENCE = {
@@ -18,11 +22,25 @@ EVIDENCE = {
     ("pair", "wordnet:similar"): r"[a-z]+ as [a-z]+, [a-z]+ as [a-z]+",
     ("pair", "wordnet:derived"): r"of \S+ and \S+",
     ("pair", "prefix"): r"(?:[a-z]+-|[a-z]+- (?:gloss|ending)|[a-z]+-/[a-z]+-|-ful/-less) \d+ \d+",
-    ("pair", "corpus"): r"[a-z ]+ \d+(?:, [a-z ]+ \d+)+",
+    ("pair", "corpus"): r"[a-z (/]+ \d+(?:, [a-z (/]+ \d+)+",
     ("sign", "graph"): r"\d\.\d\d(?: [a-z_.'-]+:[+-]\d+\.\d\d)+",
     ("form", "wordnet:form"): r"[va](?: \d+)?",
 }
 """What the recipe writes as evidence, by kind and source."""
+
+
+WORDNET_FOLDER = Path(os.environ.get("QUILTWORK_WORDNET", "/usr/share/wordnet"))
+"""Where Debian's wordnet-base puts WordNet's files."""
+CORPORA = ("coronaml", "elife.ccby", "evinf.ccby", "smallbio")
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.skipif(not (WORDNET_FOLDER / "data.verb").is_file(), reason="needs wordnet-base, or QUILTWORK_WORDNET")
+def test_the_shipped_lexicon_is_byte_for_byte_what_the_recipe_makes(data_dir):
+    corpora = [data_dir / "text" / "corpus" / f"{name}.txt.xz" for name in CORPORA]
+    shipped = Path(lexicon_module.__file__).with_name("lexicon.tsv").read_bytes()
+    assert printed(made_lexicon(WORDNET_FOLDER, corpora)).encode() == shipped
 
 
 def test_every_line_of_the_shipped_lexicon_has_a_source_that_the_recipe_writes():
@@ -114,3 +132,21 @@ def test_what_is_missing_or_broken_is_named_with_its_line(sources, tmp_path):
     lexicon.write_bytes(b"\xff\xfe")
     with pytest.raises(BadInputError, match="is not UTF-8"):
         read_lexicon(lexicon)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "pattern"),
+    [
+        ("It was raised or lowered.", "or"),
+        ("It was either raised or lowered.", "either or"),
+        ("It is known to raised or lowered.", "to or"),
+        ("It was raised (lowered) there.", "("),
+        ("It was raised/lowered.", "/"),
+        ("A and B were raised and lowered, respectively.", "and respectively"),
+        ("It was raised (lowered by half) there.", None),
+    ],
+)
+def test_how_a_corpus_sets_two_words_side_by_side(tmp_path, sentence, pattern):
+    (tmp_path / "corpus.txt").write_text(sentence + "\n", encoding="utf-8")
+    found = count([tmp_path / "corpus.txt"]).beside
+    assert found.get(("raised", "lowered"), {}) == ({pattern: 1} if pattern else {})

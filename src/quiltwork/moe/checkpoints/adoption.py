@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quiltwork.core.errors import BadInputError
 from quiltwork.layers.activation import activation
 from quiltwork.moe.checkpoints.padding import Padding
-from quiltwork.moe.checkpoints.sparse_block import SparseBlock, set_gates, sparse_blocks
+from quiltwork.moe.checkpoints.sparse_block import SparseBlock, set_gates
 from quiltwork.moe.checkpoints.sparse_families import sparse_family, trained_weights
 from quiltwork.moe.experts import Experts
 from quiltwork.moe.gate import Gate
@@ -27,7 +27,8 @@ class GatedShared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x : (T, D) -> (T, D)."""
-        return torch.sigmoid(self.gate(x)) * self.expert(x)
+        gated: Tensor = torch.sigmoid(self.gate(x)) * self.expert(x)
+        return gated
 
 
 def adopt(model: Any, gate: Gate | None = None, *, weights: str | None = None) -> Any:
@@ -64,11 +65,6 @@ def adopt(model: Any, gate: Gate | None = None, *, weights: str | None = None) -
     if gate is not None:
         set_gates(model, gate, weights=weights)
     return model
-
-
-def default_gate(model: Any) -> TopK:
-    """The fixed number of experts that a sparse transformers model was trained with."""
-    return TopK(model.config.num_experts_per_tok, weights=next(iter(sparse_blocks(model).values())).weights)
 
 
 def _layer_of(block: Any, act: str, gate: Gate) -> MoELayer:

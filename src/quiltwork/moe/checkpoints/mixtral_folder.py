@@ -106,7 +106,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     kept: dict[str, Tensor] = {}
     seen: set[tuple[int, int, tuple[int, ...]]] = set()
     for name, tensor in tensors.items():
-        place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape))
+        place = (tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()), tuple(tensor.shape))
         if tensor.numel() == 0 or place not in seen:
             kept[name] = tensor.detach().cpu().contiguous()
         seen.add(place)

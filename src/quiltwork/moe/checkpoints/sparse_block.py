@@ -81,10 +81,10 @@ def set_gates(model: nn.Module, gate: Gate | Mapping[int, Gate], *, weights: str
 
 def weighted(gate: Gate, kind: str) -> Gate:
     """The gate with this kind of weights, if it has the choice."""
-    fields = {field.name for field in dataclasses.fields(gate)} if dataclasses.is_dataclass(gate) else set()
-    if "weights" not in fields or isinstance(gate, type):
+    held: Any = gate
+    if not any(field.name == "weights" for field in dataclasses.fields(held)):
         return gate
-    changed: Gate = dataclasses.replace(gate, weights=kind)  # type: ignore[type-var]
+    changed: Gate = dataclasses.replace(held, weights=kind)
     return changed
 
 

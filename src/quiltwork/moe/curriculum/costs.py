@@ -35,7 +35,7 @@ def cost_model(model: Model, lengths: Sequence[Ids], tokens: Ids) -> CostModel:
     sides = np.stack(list(lengths), 1)
     unique, first, which = np.unique(sides, axis=0, return_index=True, return_inverse=True)
     base = [
-        forward_flops(model, [Packed(torch.tensor([int(n)])) for n in row], tokens[at].tolist()).total
+        forward_flops(model, [Packed(torch.tensor([int(n)])) for n in row], tokens[at].tolist() or None).total
         for row, at in zip(unique, first, strict=True)
     ]
     return CostModel(np.array(base, np.float64)[which.reshape(-1)], float(expert_row_flops(model.shape)))

@@ -11,6 +11,7 @@ from torch import nn
 from quiltwork.core.errors import BadInputError
 from quiltwork.moe.gate import Gate
 from quiltwork.moe.layer import MoELayer
+from quiltwork.moe.models.blocks import Block
 from quiltwork.moe.models.classifier import Classifier
 from quiltwork.moe.models.decoder import Decoder
 from quiltwork.moe.models.shape import ModelShape
@@ -22,7 +23,8 @@ _MODELS: dict[str, type[Model]] = {LM: Decoder, CLASSIFY: Classifier, TRANSLATE:
 _EMBEDDED = 0.1
 """Standard deviation of embeddings: small beside what layers add, so that these are heard from the start."""
 _ROUTED = 0.02
-"""Of routers: at first all experts are about as probable, and an adaptive gate takes two for nearly every token."""
+"""Of a classifier's head, and of routers: at first all experts are about as probable, and an adaptive gate takes two
+for nearly every token."""
 
 
 def build_model(
@@ -47,13 +49,18 @@ def _deviation(name: str, parameter: nn.Parameter, shape: ModelShape) -> float:
     """One over the square root of what a row sums; less where it is added to the stream that passes by."""
     if name.startswith("embed_tokens"):
         return _EMBEDDED
-    if name.endswith(".router"):
+    if name.endswith(".router") or name == "head.weight":
         return _ROUTED
     added = name.endswith(("o_proj.weight", ".down"))
     return float((parameter.shape[-1] * (2 * shape.layers if added else 1)) ** -0.5)
 
 
-def moe_layers(model: Model) -> tuple[MoELayer, ...]:
-    """Its layers of experts, in the order of ``Outcome.routed``; none of a dense model."""
+def moe_blocks(model: Model) -> tuple[Block, ...]:
+    """Its blocks that have experts, in the order of ``Outcome.routed``; none of a dense model."""
     blocks = [*(model.encoder if isinstance(model, Translator) else []), *model.layers]
-    return tuple(block.ffn for block in blocks if isinstance(block.ffn, MoELayer))
+    return tuple(block for block in blocks if isinstance(block, Block) and isinstance(block.ffn, MoELayer))
+
+
+def moe_layers(model: Model) -> tuple[MoELayer, ...]:
+    """Their layers of experts."""
+    return tuple(block.ffn for block in moe_blocks(model) if isinstance(block.ffn, MoELayer))

@@ -1,31 +1,96 @@
-"""The gates that a training's settings ask for, one for each layer."""
+"""The gates that a training's settings ask for, one for each layer, and what they have to know of a batch."""
 
 from __future__ import annotations
 
-from quiltwork.core.errors import UnsupportedError
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from quiltwork.core.servable import Json
+from quiltwork.moe.expert_choice import ExpertChoice
 from quiltwork.moe.gate import Gate
 from quiltwork.moe.gates import Adaptive, TopK
-from quiltwork.moe.models.build import Model
-from quiltwork.moe.training.settings import DENSE, WHERE, TrainingSettings
+from quiltwork.moe.models.build import Model, moe_blocks
+from quiltwork.moe.models.packed import Packed
+from quiltwork.moe.null_experts import NullExperts
+from quiltwork.moe.random_second import RandomSecond
+from quiltwork.moe.top_p import TopP
+from quiltwork.moe.training.settings import CONTROLLED, DENSE, TrainingSettings
+
+_GAIN = 0.02
+"""How far the probability that a token's experts are to have together is moved for each expert too many or too few."""
+_LEAST_P, _MOST_P = 0.01, 0.999
+
+_MAKERS: Mapping[str, Callable[[TrainingSettings, float], Gate | None]] = {
+    DENSE: lambda s, mean: None,
+    "adaptive": lambda s, mean: Adaptive(s.threshold, s.most, s.reading, s.weights),
+    "top1": lambda s, mean: TopK(1, s.weights),
+    "top2": lambda s, mean: TopK(2, s.weights),
+    "random2": lambda s, mean: RandomSecond(mean - 1, weights=s.weights),
+    "top_p": lambda s, mean: TopP(s.p, s.most, weights=s.weights),
+    CONTROLLED: lambda s, mean: TopP(s.p, s.most, normalise=1.0, weights=s.weights),
+    "null": lambda s, mean: NullExperts(s.most, s.nulls or s.experts, s.weights),
+    "expert_choice": lambda s, mean: ExpertChoice(mean, weights=s.weights),
+}
+
+
+def gates_of(settings: TrainingSettings) -> list[Gate | None]:
+    """One for each layer; none for a dense one."""
+    means = settings.mean_experts * (settings.layers if len(settings.mean_experts) == 1 else 1)
+    return [_MAKERS[settings.gate](settings, mean) for mean in means]
 
 
 class Gating:
-    """Sets what a gate has to know of the batch that comes."""
+    """Sets what a gate has to know of the batch that comes, and moves what is controlled from step to step.
+
+    Expert choice is told where sequences end: what a token gets then hangs on its own sequence alone. Random second
+    experts are drawn by seed, layer and ``moment``. ``p`` of a controlled gate falls while its tokens have more experts
+    than ``mean_experts``, and rises while they have fewer.
+    """
 
     def __init__(self, settings: TrainingSettings, seed: int) -> None:
-        self.gates: list[Gate | None] = [_gate(settings)] * settings.layers
-        self.moment = (0, 0)
+        self.gates = gates_of(settings)
+        self.moment: tuple[int, int] = (0, 0)
+        """Of the batch that comes: the step, and its first sample."""
+        self._seed, self._controlled = seed, settings.gate == CONTROLLED
+        self._wanted = np.array(settings.mean_experts, np.float64)
+        self.p = np.full(settings.layers if self._controlled else 0, settings.p, np.float64)
 
     def watch(self, model: Model) -> None:
-        """Before every pass through a block of the model."""
+        """From now on, before every pass through a layer of the model."""
+        for at, block in enumerate(moe_blocks(model)):
+            block.register_forward_pre_hook(lambda block, given, at=at: self._set(at, block, given[1]))
+            block.register_forward_hook(lambda block, given, gave, at=at: self._unset(at, block))
 
+    def learn(self, mean_experts: npt.NDArray[np.float64]) -> None:
+        """After a step: (layers,) what tokens had of it."""
+        if self._controlled:
+            self.load(np.clip(self.p - _GAIN * (mean_experts - self._wanted), _LEAST_P, _MOST_P))
 
-def _gate(settings: TrainingSettings) -> Gate | None:
-    kind, weights = settings.gate, settings.weights
-    if kind == DENSE:
-        return None
-    if kind == "adaptive":
-        return Adaptive(settings.threshold, settings.most, settings.reading, weights)
-    if kind in ("top1", "top2"):
-        return TopK(int(kind[3:]), weights)
-    raise UnsupportedError(f"{kind!r} is not there", where=f"{WHERE}: gate")
+    def load(self, p: npt.NDArray[np.float64]) -> None:
+        """Go on with this ``p``."""
+        self.p = p
+        for at, gate in enumerate(self.gates):
+            if self._controlled and isinstance(gate, TopP):
+                self.gates[at] = replace(gate, p=float(p[at]))
+
+    def told(self) -> dict[str, Json]:
+        """What is controlled, for whoever makes the gates again."""
+        return {"p_by_layer": self.p.tolist()} if self._controlled else {}
+
+    def _set(self, at: int, block: Any, packed: Packed) -> None:
+        gate = self.gates[at]
+        if isinstance(gate, ExpertChoice):
+            gate = replace(gate, lengths=tuple(packed.lengths.tolist()))
+        elif isinstance(gate, RandomSecond):
+            seed = np.random.SeedSequence([self._seed, at, *self.moment]).generate_state(1, np.uint64)[0]
+            drawn = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+            gate = replace(gate, draws=torch.rand(len(packed.sequence), generator=drawn))
+        block.ffn.gate = gate
+
+    def _unset(self, at: int, block: Any) -> None:
+        block.ffn.gate = self.gates[at]

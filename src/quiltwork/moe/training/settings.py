@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
+from quiltwork.moe.control.controller import METHODS
 from quiltwork.moe.curriculum.orders import ORDERS, RANDOM
 from quiltwork.moe.gate import WEIGHTS
 from quiltwork.moe.gates import READINGS
@@ -16,9 +17,11 @@ from quiltwork.zoo.config import Fields
 
 WHERE = "config"
 """What errors call it: ``config: rate: must be a number``."""
-ADAPTIVE, DENSE = "adaptive", "dense"
-GATES = (ADAPTIVE, "top1", "top2", "random2", "top_p", "null", "expert_choice", "controlled_top_p", DENSE)
+ADAPTIVE, CONTROLLED, DENSE = "adaptive", "controlled_top_p", "dense"
+GATES = (ADAPTIVE, "top1", "top2", "random2", "top_p", "null", "expert_choice", CONTROLLED, DENSE)
 GATE_SETTINGS = ("gate", "threshold", "reading", "weights", "most", "p", "nulls", "mean_experts")
+STEERED = (ADAPTIVE, "controlled_top_p")
+"""Gates whose thresholds a controller can set."""
 SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
 SINGLE, FIRST = "single", "first"
 BALANCED_OF = ("", SINGLE, FIRST)
@@ -70,8 +73,18 @@ class TrainingSettings:
     """top_p and controlled_top_p: the probability that a token's experts are to have together."""
     nulls: int = 0
     """null: experts that do nothing; as many as there are experts where 0."""
-    mean_experts: float = 1.25
-    """controlled_top_p, random2, expert_choice: experts of a token, in the mean."""
+    mean_experts: tuple[float, ...] = (1.25,)
+    """controlled_top_p, random2, expert_choice: experts of a token, in the mean; one number, or one for each layer."""
+    target_experts: tuple[float, ...] = ()
+    """Thresholds follow a mean of so many experts per token: one number over all layers, or one for each."""
+    budget_flops: float | None = None
+    """Thresholds follow so many FLOPs per token, forward, all of the model."""
+    budget_bytes: float | None = None
+    """Thresholds follow so many bytes per token that experts exchange, forward, all layers."""
+    assignment_bytes: int = 0
+    """What one token sends for one expert; a row of float32 there and back where 0."""
+    controller: str = "quantile"
+    """How thresholds follow: quantile, or pi."""
     width: int = 128
     inner: int = 224
     """Of an expert."""
@@ -188,7 +201,12 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
         most=it.size("most", 1 << 12),
         p=_between(it, "p", 0, 1),
         nulls=_whole(it, "nulls"),
-        mean_experts=_between(it, "mean_experts", 0, 1 << 12),
+        mean_experts=_means(it),
+        target_experts=_targets(it),
+        budget_flops=None if it.get("budget_flops") is None else _above(it, "budget_flops"),
+        budget_bytes=None if it.get("budget_bytes") is None else _above(it, "budget_bytes"),
+        assignment_bytes=_whole(it, "assignment_bytes"),
+        controller=_one_of(it, "controller", METHODS),
         width=it.size("width", 1 << 16),
         inner=it.size("inner", 1 << 18),
         layers=it.size("layers", 1 << 10),
@@ -229,11 +247,32 @@ def _require_fit(settings: TrainingSettings, it: Fields) -> None:
         raise it.error("most", f"{settings.most} is above the number of experts, {settings.experts}")
     if settings.task == TRANSLATE and settings.layers % 2:
         raise it.error("layers", f"{settings.layers} cannot be halved between encoder and decoder")
+    if len(settings.mean_experts) not in (1, settings.layers):
+        raise it.error("mean_experts", f"needs one number, or one for each of {settings.layers} layers")
+    if settings.gate == "random2" and not all(1 <= one <= 2 for one in settings.mean_experts):
+        raise it.error("mean_experts", "must be from 1 to 2: a second expert is what is random")
+    if settings.gate in ("top2", "random2") and settings.experts < 2:
+        raise it.error("experts", f"{settings.gate} needs two")
     pair = 2 if settings.task == TRANSLATE else None
     for name, paths in (("corpus", settings.corpus), ("valid", settings.valid), ("test", settings.test)):
         if pair and paths and len(paths) != pair:
             raise it.error(name, f"needs a source and a target, not {len(paths)} file{'s' * (len(paths) != 1)}")
     tokenizer_size(settings.tokenizer)
+    _require_one_budget(settings, it)
+
+
+def _require_one_budget(settings: TrainingSettings, it: Fields) -> None:
+    """What controls thresholds is one thing, of a gate that has one."""
+    asked = {"target_experts": settings.target_experts != (), "budget_flops": settings.budget_flops is not None,
+             "budget_bytes": settings.budget_bytes is not None}  # fmt: skip
+    given = [name for name, there in asked.items() if there]
+    if len(given) > 1:
+        raise it.error(given[1], f"there is {given[0]} too: only one of them can be followed")
+    if given and settings.gate not in STEERED:
+        raise it.error(given[0], f"gate {settings.gate} has no threshold to follow it: {' and '.join(STEERED)} have")
+    if len(settings.target_experts) not in (0, 1, settings.layers):
+        what = f"{len(settings.target_experts)} numbers for {settings.layers} layers"
+        raise it.error("target_experts", what)
 
 
 def tokenizer_size(told: str) -> int | None:
@@ -261,6 +300,14 @@ def _paths(it: Fields, name: str) -> tuple[str, ...]:
     ):
         raise it.error(name, "must be the name of a file, or a list of names")
     return tuple(str(one) for one in given)
+
+
+def _targets(it: Fields) -> tuple[float, ...]:
+    value = it.get("target_experts")
+    given = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in given):
+        raise it.error("target_experts", "must be a number, or one for each layer")
+    return tuple(float(one) for one in given if isinstance(one, int | float))
 
 
 def _one_of(it: Fields, name: str, known: tuple[str, ...]) -> str:
@@ -294,6 +341,12 @@ def _not_below(it: Fields, name: str) -> float:
     if (value := it.number(name)) < 0:
         raise it.error(name, f"{value:g} is below 0")
     return value
+
+
+def _means(it: Fields) -> tuple[float, ...]:
+    value = it.get("mean_experts")
+    given = value if isinstance(value, list | tuple) else [value]
+    return tuple(_between(Fields({"mean_experts": one}, {}, it.where), "mean_experts", 0, 1 << 12) for one in given)
 
 
 def _between(it: Fields, name: str, least: float, most: float) -> float:

@@ -18,12 +18,14 @@ from quiltwork.core.servable import Json
 from quiltwork.core.trainable import Arrays, Gradients, Setup, State, StepReport
 from quiltwork.layers.descent import Descent, Ids, Loss, device_named
 from quiltwork.layers.order import Order
+from quiltwork.moe.control.levels import COLUMNS
 from quiltwork.moe.curriculum.costs import cost_model
 from quiltwork.moe.curriculum.learned import LearnedOrder, Plan
 from quiltwork.moe.curriculum.orders import RANDOM
 from quiltwork.moe.curriculum.shares import arranged
 from quiltwork.moe.flops import BACKWARD, forward_flops
 from quiltwork.moe.models.build import CLASSIFY, LM, build_model, moe_layers
+from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.saving import save_model
 from quiltwork.moe.training.balancing import balance_loss_of, counts_of
 from quiltwork.moe.training.classes import Classes
@@ -33,6 +35,7 @@ from quiltwork.moe.training.language import Language
 from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run
 from quiltwork.moe.training.schedule import rate_factor
 from quiltwork.moe.training.settings import EVEN, STEP, WHERE, TrainingSettings, read_settings
+from quiltwork.moe.training.steered import steering_of
 from quiltwork.moe.training.translation import Translation
 
 _FREE = ("out", "steps", "micro_batch", "batch", "shares", "rate", "validate_every", "validate_on")
@@ -68,11 +71,12 @@ class MoETraining(Descent):
         if seed < 0:
             raise BadInputError(f"{seed} is negative", where="seed")
         device = device_named(setup.device)
-        self.objective = _objective(settings, device)
+        self.objective = objective_of(settings, device)
         shape = settings.shape(self.objective.codec.size, len(self.objective.classes))
         self.gating = Gating(settings, seed)
         self.model = build_model(settings.task, shape, self.gating.gates, seed, device)
         self.gating.watch(self.model)
+        self.steering = steering_of(settings, self.model, self.objective.lengths(TRAIN))
         self._device = device
         self._of: dict[str, Json] = {"seed": seed, "corpus_digest": self.objective.digest}
         self._of |= {name: value for name, value in settings.told().items() if name not in (*_FREE, "seed", *_FILES)}
@@ -147,6 +151,8 @@ class MoETraining(Descent):
             means["second"][layer] = float(seconds.sum()) / count
             means["load"][layer] = _numbers(counts.load) / count
             means["counted"][layer] = _numbers(counts.counted) / count
+        if self.steering is not None:
+            means["tally"][:] = self.steering.count([routed.routing for routed in run.outcome.routed]) / count
         task = run.losses.mean()
         means["task"][0], means["balance"][0] = float(task.detach()), float(balance.detach())
         means["flops"][:] = self._flops(run, means["load"].sum(1) * count)
@@ -162,7 +168,8 @@ class MoETraining(Descent):
     def _mean_shapes(self) -> Mapping[str, tuple[int, ...]]:
         layers, width, experts = self._widths
         by_layer = {"tokens": (layers,), "second": (layers,), "load": (layers, experts), "counted": (layers, width)}
-        return {"task": (1,), "balance": (1,), "flops": (2,), **by_layer}
+        tally = {} if self.steering is None else {"tally": (layers, COLUMNS)}
+        return {"task": (1,), "balance": (1,), "flops": (2,), **by_layer, **tally}
 
     def _told(self, means: Arrays, count: int) -> Mapping[str, float]:
         self._counted = np.array(means["counted"], np.float32)
@@ -171,7 +178,9 @@ class MoETraining(Descent):
         metrics = {"loss": float(means["task"][0]), "balance": float(means["balance"][0])}
         if len(tokens):
             metrics["experts_per_token"] = float(loads.sum() / tokens.sum())
-        return metrics | {f"experts_per_token/{at}": float(loads[at] / tokens[at]) for at in range(len(tokens))}
+            self.gating.learn(np.asarray(loads / tokens, np.float64))
+        metrics |= {f"experts_per_token/{at}": float(loads[at] / tokens[at]) for at in range(len(tokens))}
+        return metrics if self.steering is None else metrics | self.steering.follow(means["tally"])
 
     def _stepped(self) -> Mapping[str, float]:
         own = (self._clock() - self._begun) * self._workers  # every worker takes this step
@@ -197,6 +206,12 @@ class MoETraining(Descent):
         self.gating.moment = (0, 0)
         return self._mean_loss(on, lambda ids: self.objective.run(self.model, VALID, places[ids]).losses.mean())
 
+    def expert_share(self) -> float:
+        """How much of a forward's FLOPs is the experts', if each token has ``most`` of them."""
+        ids = np.arange(min(self.settings.batch, self.objective.count(VALID)))
+        packed = [Packed(torch.from_numpy(lengths[ids])) for lengths in self.objective.lengths(VALID)]
+        return forward_flops(self.model, packed).expert_share
+
     # ---- state and result
 
     def _identity(self) -> Mapping[str, Json]:
@@ -204,13 +219,21 @@ class MoETraining(Descent):
 
     def _kept(self) -> State:
         kept = self.course.state()
-        return State({**kept.arrays, "counted": self._counted.copy()}, kept.meta)
+        steering = {} if self.steering is None else self.steering.arrays()
+        arrays = {**kept.arrays, "counted": self._counted.copy(), "p": self.gating.p.copy(), **steering}
+        return State(arrays, kept.meta)
 
     def _load_kept(self, state: State) -> None:
         counted = state.arrays.get("counted")
         if counted is None or counted.shape != self._counted.shape:
             raise BadInputError("is not of these experts", where="state: counted")
+        p = state.arrays.get("p")
+        if p is None or p.shape != self.gating.p.shape:
+            raise BadInputError("is not of these layers", where="state: p")
+        if self.steering is not None:
+            self.steering.load(state.arrays)
         self.course = read_course(state)
+        self.gating.load(np.array(p, np.float64))
         self._counted = np.array(counted, np.float32)
 
     def _deliver(self) -> tuple[float, float]:
@@ -223,8 +246,6 @@ class MoETraining(Descent):
     def _report_of(self) -> dict[str, Json]:
         settings, curve = self.settings, self.course.curve
         size = settings.micro_batch or settings.batch
-        run = self.objective.run(self.model, VALID, np.arange(min(size, self.objective.count(VALID))))
-        top2 = forward_flops(self.model, run.packed)
         return {
             "held_out": {"before": curve[0]["valid_loss"], "after": curve[-1]["valid_loss"]},
             "test": dict(self.objective.scores(self.model, TEST, size, self._device)),
@@ -234,7 +255,7 @@ class MoETraining(Descent):
             "parameters": self._weights.count,
             "parts": {part: self.objective.count(part) for part in (TRAIN, VALID, TEST)},
             "blank_rows": self.objective.blank,
-            "expert_share_of_flops": top2.expert_share,
+            "expert_share_of_flops": self.expert_share(),
             "settings": settings.told(),
             "seed": self._of["seed"],
             "corpus_digest": self.objective.digest,
@@ -242,11 +263,15 @@ class MoETraining(Descent):
 
     def _write(self, folder: Path) -> None:
         settings = self.settings
-        save_model(folder, self.model, settings.task, settings.gate_settings(), self.objective.classes)
+        gate = settings.gate_settings() | self.gating.told()
+        if self.steering is not None:
+            gate["thresholds"] = list(self.steering.thresholds)
+        save_model(folder, self.model, settings.task, gate, self.objective.classes)
         self.objective.codec.save(folder)
 
 
-def _objective(settings: TrainingSettings, device: torch.device) -> Objective:
+def objective_of(settings: TrainingSettings, device: torch.device) -> Objective:
+    """What is learned and measured. Raises BadInputError or NotFoundError naming a file."""
     kinds: Mapping[str, type[Language | Classes]] = {LM: Language, CLASSIFY: Classes}
     made: Objective = (
         kinds[settings.task](settings, device) if settings.task in kinds else Translation(settings, device)

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from quiltwork.text.polarity.lexicon import LESS, MORE, Entry
-from quiltwork.text.polarity.patterns import Counted
+from quiltwork.text.polarity.patterns import PLAIN, Counted
 from quiltwork.text.polarity.wordnet import WordNet
 
 SENSES = 3
@@ -21,8 +21,11 @@ SYNONYM, HYPERNYM, GLOSS, ANTONYM = 1.0, 0.5, 0.4, -2.0
 PATTERNS: Mapping[str, float] = {
     "rather than": -1.5, "neither nor": -1.5, "either or": -1.0, "both and": -1.0, "between and": -1.0, "or": -0.5,
     "versus": -1.0, "vs": -1.0, "from to": -1.0, "instead of": -1.0, "and not": -1.0, "but not": 1.5,
+    "(": -1.0, "/": -0.5, "and respectively": -1.0,
 }  # fmt: skip
 """Times the logarithm of 1 + how often. Reduced but not abolished: of one direction."""
+UNSURE = "/"
+"""Stands between synonyms as often as between antonyms: no evidence for a pair."""
 KINDS, TIMES = 2, 3
 """By how many patterns, and how often in all, a pair has to be set against one another to count as one."""
 RESTART, ROUNDS = 0.15, 60
@@ -91,7 +94,7 @@ def contrasted(counted: Counted, wordnet: WordNet) -> list[Entry]:
     other (reduced but not abolished)."""
     found = []
     for (a, b), how in sorted(_patterns(counted, wordnet).items()):
-        against = {pattern: times for pattern, times in how.items() if PATTERNS[pattern] < 0}
+        against = {pattern: times for pattern, times in how.items() if PATTERNS[pattern] < 0 and pattern != UNSURE}
         often = len(against) >= KINDS and sum(against.values()) >= TIMES and how["but not"] <= how["rather than"]
         if often and _acts(a, wordnet) and _acts(b, wordnet):
             evidence = ", ".join(f"{pattern} {against[pattern]}" for pattern in sorted(against))
@@ -157,18 +160,30 @@ def _patterns(counted: Counted, wordnet: WordNet) -> dict[tuple[str, str], Count
     nouns = _nouns_of_verbs(wordnet)
     found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for (a, b), how in counted.beside.items():
-        ending = next((e for e in _ENDINGS if a.endswith(e) and b.endswith(e)), None)
-        if ending is None:
-            continue
-        verbs = [
-            wordnet.lemma(word, "v") if ending in ("ing", "ed") else nouns.get(wordnet.lemma(word, "n") or "")
-            for word in (a, b)
-        ]
-        if verbs[0] and verbs[1] and verbs[0] != verbs[1]:
-            for pattern, times in how.items():
-                if pattern in PATTERNS:
-                    found[min(verbs), max(verbs)][pattern] += times  # type: ignore[index, type-var]
+        formed = _verbs_formed(a, b, nouns, wordnet)
+        plain = (a, b) if ("v", a) in wordnet.senses and ("v", b) in wordnet.senses else None
+        for pattern, times in how.items():
+            verbs = plain if pattern.startswith(PLAIN) else formed
+            pattern = pattern.removeprefix(PLAIN)
+            if verbs and verbs[0] != verbs[1] and pattern in PATTERNS:
+                found[min(verbs), max(verbs)][pattern] += times
     return found
+
+
+def _verbs_formed(a: str, b: str, nouns: Mapping[str, str], wordnet: WordNet) -> tuple[str, str] | None:
+    """The verbs that two words with one ending are forms of, or nouns made of; in -s, nouns if both are."""
+    ending = next((e for e in _ENDINGS if a.endswith(e) and b.endswith(e)), None)
+    if ending is None:
+        return None
+    as_nouns = [nouns.get(wordnet.lemma(word, "n") or "") for word in (a, b)]
+    as_verbs = [wordnet.lemma(word, "v") for word in (a, b)]
+    if ending in ("ing", "ed"):
+        one, other = as_verbs
+    elif ending == "s" and not all(as_nouns):
+        one, other = (noun or verb for noun, verb in zip(as_nouns, as_verbs, strict=True))
+    else:
+        one, other = as_nouns
+    return (one, other) if one and other else None
 
 
 def _nouns_of_verbs(wordnet: WordNet) -> dict[str, str]:

@@ -1,0 +1,176 @@
+"""One trained model with other gates: what each costs, and how well the model does with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from quiltwork.core.errors import BadInputError
+from quiltwork.core.progress import Say, ignore
+from quiltwork.layers.descent import device_named
+from quiltwork.moe.control.levels import Numbers
+from quiltwork.moe.control.steering import count, most_of, reach
+from quiltwork.moe.flops import Flops, forward_flops
+from quiltwork.moe.gate import Gate
+from quiltwork.moe.gates import Adaptive, TopK
+from quiltwork.moe.layer import MoELayer
+from quiltwork.moe.models import Model, moe_layers
+from quiltwork.moe.training.objective import TEST, VALID, Objective
+from quiltwork.moe.training.result import read_result
+from quiltwork.moe.training.training import objective_of
+
+AS_TRAINED = "trained"
+_CALIBRATED = 64
+"""Samples of the validation part that a target of experts is set on, evenly taken."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How many experts are taken at inference. Just one field says it; none: as in training."""
+
+    name: str
+    top: int | None = None
+    threshold: float | None = None
+    experts: float | None = None
+
+
+def mode_of(told: str) -> Mode:
+    """``trained``, ``topN``, ``T=0.2`` (a threshold) or ``k=1.3`` (experts per token). Raises BadInputError."""
+    name, equals, value = told.strip().partition("=")
+    if told.strip() in (AS_TRAINED, "adaptive"):
+        return Mode(told.strip())
+    if not equals and name.startswith("top") and name[3:].isascii() and name[3:].isdigit() and int(name[3:][:6]) > 0:
+        return Mode(name, top=int(name[3:][:6]))
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if name not in ("T", "k") or not math.isfinite(number):
+        hint = "trained, adaptive, top1, top2, T=0.2 for a threshold, k=1.3 for experts per token"
+        raise BadInputError(f"{told[:40]!r} is no way to take experts", where="experts", hint=hint)
+    return Mode(told.strip(), threshold=number) if name == "T" else Mode(told.strip(), experts=number)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One mode."""
+
+    mode: str
+    scores: Mapping[str, float]
+    """Of the task: loss, and bits per byte, accuracy or BLEU."""
+    experts: tuple[float, ...]
+    """(L,) per token."""
+    thresholds: tuple[float | None, ...]
+    """(L,); None where a gate has none."""
+    flops: float
+    """Of a token, forward."""
+    expert_flops: float
+
+    @property
+    def mean(self) -> float:
+        """Experts per token over layers."""
+        return math.fsum(self.experts) / len(self.experts)
+
+
+def evaluate(
+    model: Model, objective: Objective, part: str, modes: Sequence[Mode], *, size: int, say: Say = ignore
+) -> list[Evaluated]:
+    """Each mode on the same part, ``size`` samples at once; the model's gates are then as they were.
+
+    Raises BadInputError for a model without experts, and for a mode that its experts cannot take.
+    """
+    layers = moe_layers(model)
+    if not layers:
+        raise BadInputError("has no layer of experts", where="model")
+    was = [layer.gate for layer in layers]
+    found = []
+    try:
+        for mode in modes:
+            say(mode.name)
+            for layer, gate in zip(layers, was, strict=True):
+                layer.gate = gate
+            _take(mode, model, layers, objective, size)
+            found.append(_evaluated(mode.name, model, layers, objective, part, size))
+    finally:
+        for layer, gate in zip(layers, was, strict=True):
+            layer.gate = gate
+    return found
+
+
+def _take(mode: Mode, model: Model, layers: Sequence[MoELayer], objective: Objective, size: int) -> None:
+    """Set the gates of a mode."""
+    gates = [_gate(mode, layer) for layer in layers]
+    for layer, gate in zip(layers, gates, strict=True):
+        gate.width(layer.experts.count)
+        layer.gate = gate
+    if mode.experts is not None:
+        some = min(_CALIBRATED, objective.count(VALID))
+        places = np.arange(some) * objective.count(VALID) // some
+        reach(layers, mode.experts, lambda: _tally(model, layers, objective, places, size))
+
+
+def _gate(mode: Mode, layer: MoELayer) -> Gate:
+    was = layer.gate
+    weights = getattr(was, "weights", "sum_to_one")
+    if mode.top is not None:
+        return TopK(mode.top, weights)
+    if mode.threshold is None and mode.experts is None:
+        return was
+    adaptive = was if isinstance(was, Adaptive) else Adaptive(most=max(2, most_of(layer)), weights=weights)
+    return adaptive if mode.threshold is None else replace(adaptive, threshold=mode.threshold)
+
+
+@torch.no_grad()
+def _tally(
+    model: Model, layers: Sequence[MoELayer], objective: Objective, places: np.ndarray, size: int
+) -> Numbers:  # fmt: skip
+    total: Numbers | None = None
+    for start in range(0, len(places), size):
+        run = objective.run(model, VALID, places[start : start + size])
+        counted = count(layers, [of.routing for of in run.outcome.routed])
+        total = counted if total is None else total + counted
+    assert total is not None
+    return total
+
+
+@torch.no_grad()
+def _evaluated(
+    name: str, model: Model, layers: Sequence[MoELayer], objective: Objective, part: str, size: int
+) -> Evaluated:  # fmt: skip
+    rows, passed = np.zeros(len(layers)), np.zeros(len(layers))
+    flops, tokens = Flops(0, 0, 0, 0), 0
+    for start in range(0, objective.count(part), size):
+        ids = np.arange(start, min(start + size, objective.count(part)))
+        run = objective.run(model, part, ids)
+        taken = [len(of.routing.token) for of in run.outcome.routed]
+        rows += taken
+        passed += [of.routing.tokens for of in run.outcome.routed]
+        flops += forward_flops(model, run.packed, taken)
+        tokens += sum(len(side.sequence) for side in run.packed)
+    scores = dict(objective.scores(model, part, size, next(model.parameters()).device))
+    thresholds = tuple(_threshold(layer.gate) for layer in layers)
+    experts = tuple((rows / passed).tolist())
+    return Evaluated(name, scores, experts, thresholds, flops.total / tokens, flops.experts / tokens)
+
+
+def _threshold(gate: Gate) -> float | None:
+    found = getattr(gate, "threshold", getattr(gate, "p", None))
+    return float(found) if isinstance(found, int | float) else None
+
+
+def evaluate_result(
+    folder: Path, modes: Sequence[Mode], *, part: str = TEST, device: str = "cpu", say: Say = ignore
+) -> list[Evaluated]:
+    """Of what ``quiltwork moe train`` left. Raises what reading it raises, and BadInputError for a changed corpus."""
+    where = device_named(device)
+    result = read_result(folder, where)
+    objective = objective_of(result.settings, where)
+    if objective.digest != result.report.get("corpus_digest"):
+        raise BadInputError("the corpus is not the one that it was trained on", where=str(folder))
+    size = result.settings.micro_batch or result.settings.batch
+    return evaluate(result.model, objective, part, modes, size=size, say=say)

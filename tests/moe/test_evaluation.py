@@ -1,0 +1,67 @@
+"""One trained model with other numbers of experts."""
+
+from pathlib import Path
+
+import pytest
+from moe_runs import begun
+
+from quiltwork.core.errors import BadInputError
+from quiltwork.moe.evaluation import Evaluated, evaluate_result, mode_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    training = begun(folder, steps=30, target_experts=1.4)
+    while not training.step().finished:
+        pass
+    return folder / "out"
+
+
+def modes(folder: Path, *told: str) -> dict[str, Evaluated]:
+    return {one.mode: one for one in evaluate_result(folder, [mode_of(name) for name in told])}
+
+
+def test_each_mode_takes_its_experts_and_pays_for_them(folder: Path) -> None:
+    found = modes(folder, "trained", "top1", "top2", "k=1.25", "T=-1", "T=1")
+    assert found["top1"].mean == 1
+    assert found["top2"].mean == 2
+    assert found["trained"].mean == pytest.approx(1.4, rel=0.1)
+    assert found["k=1.25"].mean == pytest.approx(1.25, rel=0.05)
+    assert found["top2"].expert_flops == 2 * found["top1"].expert_flops
+    assert found["top1"].flops - found["top1"].expert_flops == found["top2"].flops - found["top2"].expert_flops
+    # A threshold below 0 is top-1, one of 1 top-2, to the bit.
+    assert found["T=-1"].scores == found["top1"].scores
+    assert found["T=1"].scores == found["top2"].scores
+    assert found["trained"].scores["loss"] != found["top1"].scores["loss"]
+
+
+def test_modes_do_not_hang_on_those_before_them(folder: Path) -> None:
+    assert modes(folder, "top1", "trained")["trained"] == modes(folder, "trained")["trained"]
+
+
+@pytest.mark.parametrize("told", ["", "top", "top0", "top-1", "k", "k=", "k=nan", "T=inf", "K=1", "x=2", "2"])
+def test_what_is_no_mode_is_named(told: str) -> None:
+    with pytest.raises(BadInputError, match=r"experts: .*is no way to take experts"):
+        mode_of(told)
+
+
+@pytest.mark.parametrize(("told", "said"), [("top9", "9 experts of 4"), ("k=0.5", "0.5 is not from 1 to 2"),
+                                            ("k=3", "3 is not from 1 to 2")])  # fmt: skip
+def test_more_than_there_are_cannot_be_taken(folder: Path, told: str, said: str) -> None:
+    with pytest.raises(BadInputError, match=said):
+        modes(folder, told)
+
+
+def test_a_changed_corpus_is_not_measured_on(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    corpus = folder.parent / "corpus.txt"
+    kept = corpus.read_text(encoding="utf-8")
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    try:
+        corpus.write_text(kept.replace("cat", "cow"), encoding="utf-8")
+        with pytest.raises(BadInputError, match="the corpus is not the one"):
+            modes(copied, "top1")
+    finally:
+        corpus.write_text(kept, encoding="utf-8")
