@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from quiltwork.moe.checkpoints.sparse_block import record_routing, set_gates, sparse_blocks
     from quiltwork.moe.checkpoints.thresholds import Thresholds, read_thresholds
     from quiltwork.moe.checkpoints.upcycling import upcycle
+    from quiltwork.moe.curriculum.orders import cosine_order, cost_order, mean_order
+    from quiltwork.moe.curriculum.shares import balanced_shares
     from quiltwork.moe.executor import moe_executor
     from quiltwork.moe.expert_choice import ExpertChoice
     from quiltwork.moe.experts import Experts
@@ -57,6 +59,12 @@ _MODULES = {
         "read_thresholds",
     ),
     "checkpoints.upcycling": ("upcycle",),
+    "curriculum.orders": (
+        "cosine_order",
+        "cost_order",
+        "mean_order",
+    ),
+    "curriculum.shares": ("balanced_shares",),
     "executor": ("moe_executor",),
     "expert_choice": ("ExpertChoice",),
     "experts": ("Experts",),
@@ -104,10 +112,14 @@ __all__ = [
     "adopt",
     "balance_counts",
     "balance_loss",
+    "balanced_shares",
     "build_model",
     "calibrate",
+    "cosine_order",
+    "cost_order",
     "held_out",
     "load_moe",
+    "mean_order",
     "mixtral_state",
     "moe_executor",
     "moe_trainable",

@@ -19,7 +19,7 @@ def sizes_of(count: int, parts: int) -> list[int]:
     return [most + (at < more) for at in range(parts)]
 
 
-def balanced(costs: npt.ArrayLike, sizes: Sequence[int]) -> list[Ids]:
+def balanced_shares(costs: npt.ArrayLike, sizes: Sequence[int]) -> list[Ids]:
     """Places of samples by share: share p has sizes[p] of them, and the mean cost of a sample in it is about the same.
 
     The dearest goes first, each to the share that has spent least of what is due to it (longest processing time
@@ -47,7 +47,7 @@ def arranged(ids: Ids, costs: npt.ArrayLike, workers: int, micro_batch: int | No
     costs : (n,), of these ids.
     """
     cost = np.asarray(costs, np.float64)
-    shares = balanced(cost, sizes_of(len(ids), workers)) if workers > 1 else [np.arange(len(ids))]
+    shares = balanced_shares(cost, sizes_of(len(ids), workers)) if workers > 1 else [np.arange(len(ids))]
     return np.concatenate([ids[share[_micro(cost[share], micro_batch)]] for share in shares])
 
 
@@ -55,7 +55,7 @@ def _micro(costs: npt.NDArray[np.float64], size: int | None) -> Ids:
     whole, rest = divmod(len(costs), size or max(1, len(costs)))
     if whole + (rest > 0) < 2:
         return np.arange(len(costs))
-    return np.concatenate(balanced(costs, [size or 0] * whole + [rest] * (rest > 0)))
+    return np.concatenate(balanced_shares(costs, [size or 0] * whole + [rest] * (rest > 0)))
 
 
 def _swap(
@@ -71,9 +71,9 @@ def _swap(
         moved = cost[shares[high]][:, None] - cost[shares[low]][None, :]
         left = np.maximum(np.abs(over[high] - moved), np.abs(over[low] + moved))
         gain = max(abs(over[high]), abs(over[low])) - left
-        a, b = np.unravel_index(int(gain.argmax()), gain.shape)
+        a, b = divmod(int(gain.argmax()), gain.shape[1])
         if gain[a, b] > 1e-9 * max(1.0, abs(float(due[high]))) and (best is None or gain[a, b] > best[0]):
-            best = float(gain[a, b]), low, int(a), int(b)
+            best = float(gain[a, b]), low, a, b
     if best is None:
         return False
     _, low, a, b = best
