@@ -126,6 +126,10 @@ class Descent(ABC):
         """Further metrics, when the step is done."""
         return {}
 
+    def _arranged(self, ids: Ids) -> Ids:
+        """A step's samples in the order in which they are split among ``self._workers``; every worker says the same."""
+        return ids
+
     def _kept(self) -> State:
         """What else belongs to a state."""
         return State({}, {})
@@ -139,7 +143,7 @@ class Descent(ABC):
 
     def next_samples(self) -> Ids:
         """The ids (batch,) of the next step's samples, the same on every worker."""
-        return self._order.ids(self._taken, self._batch)
+        return self._arranged(self._order.ids(self._taken, self._batch))
 
     def gradients(self, sample_ids: Ids) -> Gradients:
         """The mean over these samples' losses, and its gradient."""

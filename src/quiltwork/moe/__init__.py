@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from quiltwork.moe.checkpoints.thresholds import Thresholds, read_thresholds
     from quiltwork.moe.checkpoints.upcycling import upcycle
     from quiltwork.moe.control.controller import Controller
+    from quiltwork.moe.curriculum.orders import cosine_order, cost_order, mean_order
+    from quiltwork.moe.curriculum.shares import balanced_shares
     from quiltwork.moe.evaluation import Evaluated, Mode, evaluate_result, mode_of
     from quiltwork.moe.executor import moe_executor
     from quiltwork.moe.expert_choice import ExpertChoice
@@ -43,37 +45,73 @@ if TYPE_CHECKING:
     from quiltwork.moe.training.training import MoETraining, moe_trainable
 
 _MODULES = {
-    "balance": ("balance_counts", "balance_loss"),
+    "balance": (
+        "balance_counts",
+        "balance_loss",
+    ),
     "checkpoints.adoption": ("adopt",),
     "checkpoints.calibrating": ("calibrate",),
     "checkpoints.held_out": ("held_out",),
     "checkpoints.loading": ("load_moe",),
     "checkpoints.mixtral_folder": ("write_mixtral",),
     "checkpoints.saving": ("save_moe",),
-    "checkpoints.sparse_block": ("record_routing", "set_gates", "sparse_blocks"),
-    "checkpoints.thresholds": ("Thresholds", "read_thresholds"),
+    "checkpoints.sparse_block": (
+        "record_routing",
+        "set_gates",
+        "sparse_blocks",
+    ),
+    "checkpoints.thresholds": (
+        "Thresholds",
+        "read_thresholds",
+    ),
     "checkpoints.upcycling": ("upcycle",),
     "control.controller": ("Controller",),
-    "evaluation": ("Evaluated", "Mode", "evaluate_result", "mode_of"),
+    "curriculum.orders": (
+        "cosine_order",
+        "cost_order",
+        "mean_order",
+    ),
+    "curriculum.shares": ("balanced_shares",),
+    "evaluation": (
+        "Evaluated",
+        "Mode",
+        "evaluate_result",
+        "mode_of",
+    ),
     "executor": ("moe_executor",),
     "expert_choice": ("ExpertChoice",),
     "experts": ("Experts",),
     "gate": ("Gate",),
-    "gates": ("Adaptive", "TopK"),
+    "gates": (
+        "Adaptive",
+        "TopK",
+    ),
     "layer": ("MoELayer",),
     "models.build": ("build_model",),
     "models.mixtral": ("mixtral_state",),
     "models.shape": ("ModelShape",),
-    "null_experts": ("NullExperts", "null_balance_loss"),
+    "null_experts": (
+        "NullExperts",
+        "null_balance_loss",
+    ),
     "random_second": ("RandomSecond",),
     "report.making": ("figures_of",),
     "report.page": ("write_page",),
     "report.tables": ("write_tables",),
     "routing": ("Routing",),
     "top_p": ("TopP",),
-    "training.result": ("TrainingResult", "read_result"),
-    "training.settings": ("TrainingSettings", "read_settings"),
-    "training.training": ("MoETraining", "moe_trainable"),
+    "training.result": (
+        "TrainingResult",
+        "read_result",
+    ),
+    "training.settings": (
+        "TrainingSettings",
+        "read_settings",
+    ),
+    "training.training": (
+        "MoETraining",
+        "moe_trainable",
+    ),
 }
 
 __all__ = [
@@ -98,12 +136,16 @@ __all__ = [
     "adopt",
     "balance_counts",
     "balance_loss",
+    "balanced_shares",
     "build_model",
     "calibrate",
+    "cosine_order",
+    "cost_order",
     "evaluate_result",
     "figures_of",
     "held_out",
     "load_moe",
+    "mean_order",
     "mixtral_state",
     "mode_of",
     "moe_executor",

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 from quiltwork.moe.control.controller import METHODS
+from quiltwork.moe.curriculum.orders import ORDERS, RANDOM
 from quiltwork.moe.gate import WEIGHTS
 from quiltwork.moe.gates import READINGS
 from quiltwork.moe.models.build import CLASSIFY, LM, TASKS, TRANSLATE
@@ -25,6 +26,7 @@ SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
 SINGLE, FIRST = "single", "first"
 BALANCED_OF = ("", SINGLE, FIRST)
 BALANCED_OVER = STEP, TOGETHER = ("step", "together")
+SHARES = EVEN, BALANCED = ("even", "balanced")
 HEADERS = KEEP, STRIP = ("keep", "strip")
 BYTE = "byte"
 
@@ -95,6 +97,15 @@ class TrainingSettings:
     """Samples of a step, all workers together."""
     micro_batch: int | None = None
     """Samples that a worker computes at once; all of its share where None."""
+    order: str = RANDOM
+    """Which samples are trained on together, from the second epoch on: random; those that needed about as many experts
+    in the epoch before (cosine or mean), or are predicted to cost as much (cost)."""
+    buckets: int = 1
+    """Of samples of alike length: only samples of one come together; 1 for no regard to length."""
+    frozen: bool = False
+    """Whether steps come from simple to complex, bucket by bucket, as the order has them; shuffled else."""
+    shares: str = EVEN
+    """even: every worker gets as many samples of a step; balanced: those with which all have as much to do."""
     rate: float = 2e-3
     """AdamW's, after ``warm_up`` steps."""
     warm_up: int = 50
@@ -204,6 +215,10 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
         experts=it.size("experts", 1 << 12),
         batch=it.size("batch"),
         micro_batch=it.optional_size("micro_batch"),
+        order=_one_of(it, "order", ORDERS),
+        buckets=it.size("buckets", 1 << 20),
+        frozen=_flag(it, "frozen"),
+        shares=_one_of(it, "shares", SHARES),
         rate=_above(it, "rate"),
         warm_up=_whole(it, "warm_up"),
         schedule=_one_of(it, "schedule", SCHEDULES),
@@ -226,6 +241,8 @@ def _require_fit(settings: TrainingSettings, it: Fields) -> None:
         raise it.error("heads", f"{settings.heads} heads of an even width cannot have {settings.width} together")
     if settings.kv_heads and settings.heads % settings.kv_heads:
         raise it.error("kv_heads", f"{settings.heads} heads cannot share {settings.kv_heads}")
+    if settings.gate == DENSE and settings.order != RANDOM:
+        raise it.error("order", f"{settings.order} goes by experts, and a dense model has none")
     if settings.gate != DENSE and settings.most > settings.experts:
         raise it.error("most", f"{settings.most} is above the number of experts, {settings.experts}")
     if settings.task == TRANSLATE and settings.layers % 2:
@@ -304,6 +321,13 @@ def _whole(it: Fields, name: str) -> int:
     value = it.get(name)
     if type(value) is not int or not 0 <= value < 1 << 31:
         raise it.error(name, f"must be a whole number that is not negative, not {str(value)[:40]}")
+    return value
+
+
+def _flag(it: Fields, name: str) -> bool:
+    value = it.get(name)
+    if not isinstance(value, bool):
+        raise it.error(name, f"must be true or false, not {str(value)[:40]}")
     return value
 
 

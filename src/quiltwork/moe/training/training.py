@@ -19,6 +19,10 @@ from quiltwork.core.trainable import Arrays, Gradients, Setup, State, StepReport
 from quiltwork.layers.descent import Descent, Ids, Loss, device_named
 from quiltwork.layers.order import Order
 from quiltwork.moe.control.levels import COLUMNS
+from quiltwork.moe.curriculum.costs import cost_model
+from quiltwork.moe.curriculum.learned import LearnedOrder, Plan
+from quiltwork.moe.curriculum.orders import RANDOM
+from quiltwork.moe.curriculum.shares import arranged
 from quiltwork.moe.flops import BACKWARD, forward_flops
 from quiltwork.moe.models.build import CLASSIFY, LM, build_model, moe_layers
 from quiltwork.moe.models.packed import Packed
@@ -30,11 +34,11 @@ from quiltwork.moe.training.gating import Gating
 from quiltwork.moe.training.language import Language
 from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run
 from quiltwork.moe.training.schedule import rate_factor
-from quiltwork.moe.training.settings import STEP, WHERE, TrainingSettings, read_settings
+from quiltwork.moe.training.settings import EVEN, STEP, WHERE, TrainingSettings, read_settings
 from quiltwork.moe.training.steered import steering_of
 from quiltwork.moe.training.translation import Translation
 
-_FREE = ("out", "steps", "micro_batch", "batch", "rate", "validate_every", "validate_on")
+_FREE = ("out", "steps", "micro_batch", "batch", "shares", "rate", "validate_every", "validate_on")
 """Settings that a state may be gone on from with others."""
 _FILES = ("corpus", "valid", "test")
 """What is in them counts, not where they are."""
@@ -92,8 +96,23 @@ class MoETraining(Descent):
 
     def make_order(self, seed: int) -> Order | None:
         """Which sample comes when, if not in an order that is drawn; a ``LearningOrder`` is told of every sample how
-        many of its tokens had more than one expert, by layer."""
-        return None
+        many experts its tokens had beyond their first, by layer."""
+        settings = self.settings
+        self.curriculum: LearnedOrder | None = None
+        if settings.order == RANDOM and settings.buckets == 1 and settings.shares == EVEN:
+            return None
+        lengths, layers = self.objective.lengths(TRAIN), self._widths[0]
+        sides = [lengths[0 if at < layers // 2 else -1] for at in range(layers)]  # the source's layers come first
+        tokens = np.stack(sides, 1) if sides else np.zeros((len(lengths[0]), 0), np.int64)
+        costs = cost_model(self.model, lengths, tokens)
+        plan = Plan(np.sum(lengths, axis=0), tokens, costs, settings.buckets, settings.batch, settings.frozen, seed)
+        self.curriculum = LearnedOrder(settings.order, plan)
+        return self.curriculum
+
+    def _arranged(self, ids: Ids) -> Ids:
+        if self.curriculum is None or self.settings.shares == EVEN:
+            return ids
+        return arranged(ids, self.curriculum.costs[ids], self._workers, self.settings.micro_batch)
 
     # ---- a step
 
@@ -126,7 +145,8 @@ class MoETraining(Descent):
                 counted, tokens = counts.counted, float(routed.routing.tokens)
             balance = balance + balance_loss_of(routed.routing, counted.to(self._device), tokens)
             seconds = torch.bincount(routed.packed.sequence[counts.second], minlength=count)
-            records[:, layer] = _numbers(seconds)
+            extras = (routed.routing.experts_per_token() - 1).clamp_min(0).float()
+            records[:, layer] = _numbers(extras.new_zeros(count).index_add(0, routed.packed.sequence, extras))
             means["tokens"][layer] = routed.routing.tokens / count
             means["second"][layer] = float(seconds.sum()) / count
             means["load"][layer] = _numbers(counts.load) / count
