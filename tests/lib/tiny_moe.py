@@ -8,25 +8,7 @@ from quiltwork.core.trainable import Setup
 from quiltwork.moe.training.training import MoETraining
 
 SMALL = {"width": 16, "inner": 8, "layers": 2, "heads": 2, "experts": 4, "tokenizer": "byte", "batch": 6}
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "and",
-    "then",
-    "it",
-    "ran",
-    "far",
-    "from",
-    "every",
-    "dog",
-    "in",
-    "that",
-    "town",
-]
+WORDS = "the cat sat on a mat and then it ran far from every dog in that town".split()  # noqa: SIM905
 
 
 def sentences(count, seed=0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_it_learns_and_leaves_a_model_that_says_the_same(tmp_path, task):
     curve = told["curve"]
     assert [point["step"] for point in curve] == list(range(0, 41, 2))
     assert curve[-1]["valid_loss"] < curve[0]["valid_loss"] * 0.9
-    assert all(a["cpu_s"] < b["cpu_s"] and a["flops"] < b["flops"] for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a["cpu_s"] < b["cpu_s"] and a["flops"] < b["flops"] for a, b in pairwise(curve))
     assert reports[-1].metrics["held_out_before"] == curve[0]["valid_loss"]
     assert set(told["test"]) == {
         "lm": {"loss", "bits_per_byte"},
