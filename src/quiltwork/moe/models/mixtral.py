@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
 from quiltwork.core.errors import UnsupportedError
@@ -10,6 +13,7 @@ from quiltwork.moe.gates import TopK
 from quiltwork.moe.layer import MoELayer
 from quiltwork.moe.models.blocks import Block
 from quiltwork.moe.models.decoder import Decoder
+from quiltwork.moe.models.shape import ModelShape
 
 _POSITIONS = 4096
 """Told as the longest text: RoPE knows no end."""
@@ -42,6 +46,20 @@ def mixtral_state(model: Decoder) -> tuple[dict[str, Tensor], dict[str, Json]]:
             found |= {f"{start}.block_sparse_moe.experts.{e}.{name}.weight": one for name, one in parts.items()}
         most = max(most, _most(layer, model.shape.active))
     return {name: one.detach().clone() for name, one in found.items()}, _config(model, most)
+
+
+def own_state(found: Mapping[str, Tensor], shape: ModelShape) -> dict[str, Tensor]:
+    """The tensors of ``mixtral_state`` by the names that a ``Decoder`` has. Raises KeyError for one that is missing."""
+    state = {name.removeprefix("model."): one for name, one in found.items() if "block_sparse_moe" not in name}
+    for at in range(shape.layers):
+        start, own = f"model.layers.{at}.block_sparse_moe", f"layers.{at}.ffn"
+        w1, w2, w3 = (
+            [found[f"{start}.experts.{e}.{name}.weight"] for e in range(shape.experts)] for name in ("w1", "w2", "w3")
+        )
+        state[f"{own}.router"] = found[f"{start}.gate.weight"]
+        state[f"{own}.experts.up"] = torch.stack([torch.cat(pair) for pair in zip(w1, w3, strict=True)])
+        state[f"{own}.experts.down"] = torch.stack(w2)
+    return state
 
 
 def _most(layer: MoELayer, active: int) -> int:

@@ -17,7 +17,7 @@ from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.null_experts import NullExperts
 from quiltwork.moe.random_second import RandomSecond
 from quiltwork.moe.top_p import TopP
-from quiltwork.moe.training.settings import CONTROLLED, DENSE, TrainingSettings
+from quiltwork.moe.training.settings import CONTROLLED, DENSE, GATE_SETTINGS, TrainingSettings, read_settings
 
 _MAKERS: Mapping[str, Callable[[TrainingSettings, float], Gate | None]] = {
     DENSE: lambda s, mean: None,
@@ -27,7 +27,7 @@ _MAKERS: Mapping[str, Callable[[TrainingSettings, float], Gate | None]] = {
     "random2": lambda s, mean: RandomSecond(mean - 1, weights=s.weights),
     "top_p": lambda s, mean: TopP(s.p, s.most, weights=s.weights),
     CONTROLLED: lambda s, mean: TopP(s.p, s.most, normalise=1.0, weights=s.weights),
-    "null": lambda s, mean: NullExperts(s.most, s.nulls or s.experts, s.weights),
+    "null": lambda s, mean: NullExperts(s.most, s.nulls, s.weights),
     "expert_choice": lambda s, mean: ExpertChoice(mean, weights=s.weights),
 }
 
@@ -36,6 +36,18 @@ def gates_of(settings: TrainingSettings) -> list[Gate | None]:
     """One for each layer; none for a dense one."""
     means = settings.mean_experts * (settings.layers if len(settings.mean_experts) == 1 else 1)
     return [_MAKERS[settings.gate](settings, mean) for mean in means]
+
+
+def gates_of_saved(told: Mapping[str, Json], layers: int) -> list[Gate | None]:
+    """Those of ``TrainingSettings.gate_settings``, as a trained model's folder has them. Raises BadInputError."""
+    base = {"task": "lm", "corpus": "-", "out": "-", "steps": 1, "layers": layers, "experts": 1 << 12}
+    by_layer = told.get("p_by_layer")
+    settings = read_settings({**base, **{name: one for name, one in told.items() if name in GATE_SETTINGS}})
+    gates = gates_of(settings)
+    if isinstance(by_layer, list) and len(by_layer) == len(gates):
+        given = zip(gates, by_layer, strict=True)
+        gates = [replace(gate, p=float(str(p))) if isinstance(gate, TopP) else gate for gate, p in given]
+    return gates
 
 
 class Gating:

@@ -71,8 +71,8 @@ class TrainingSettings:
     """Experts of a token, at most; a dense layer does as much work."""
     p: float = 0.4
     """top_p and controlled_top_p: the probability that a token's experts are to have together."""
-    nulls: int = 0
-    """null: experts that do nothing; as many as there are experts where 0."""
+    nulls: int = 8
+    """null: experts that do nothing."""
     mean_experts: tuple[float, ...] = (1.25,)
     """controlled_top_p, random2, expert_choice: experts of a token, in the mean; one number, or one for each layer."""
     target_experts: tuple[float, ...] = ()
