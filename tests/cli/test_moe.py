@@ -14,6 +14,7 @@ from quiltwork.moe import load_moe, read_thresholds, sparse_blocks
 @pytest.fixture
 def run(capsys):
     def call(*words, code=0):
+        capsys.readouterr()  # what transformers says while a test writes a model
         with pytest.raises(SystemExit) as left:
             main(["moe", *map(str, words)])
         told = capsys.readouterr()

@@ -144,7 +144,7 @@ def test_a_model_without_a_next_token_or_with_a_loss_that_is_not_finite_is_refus
 
 def test_the_parts_share_no_character_and_say_which_they_have(tmp_path):
     path = tmp_path / "text.txt"
-    path.write_text("".join(f"line {i}\n" for i in range(100)))
+    path.write_text("".join(f"line-{i}\n" for i in range(100)))
     first, second = held_out(path, encoder_of("byte", 256), length=16, tokens=10**6)
     assert (first.name, second.name) == ("calibration", "verification")
     text = path.read_text()
