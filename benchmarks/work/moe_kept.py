@@ -88,6 +88,9 @@ class Kept:
         path = self.folder(told) / FINISHED
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{FINISHED}.{secrets.token_hex(4)}")
-        fresh.write_text(json.dumps({**found, "settings": dict(told)}, indent=1, allow_nan=False), encoding="utf-8")
+        fresh.write_text(
+            json.dumps({**found, "settings": dict(told), "sources": self.sources}, indent=1, allow_nan=False),
+            encoding="utf-8",
+        )
         os.replace(fresh, path)
         return path
