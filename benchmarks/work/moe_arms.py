@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -145,13 +145,24 @@ def choice_runs(rates: Mapping[str, float]) -> Iterator[Run]:
             yield Run(SST5, ADAPTIVE, seed, rates[ADAPTIVE], steps_of(SST5, ADAPTIVE), gate, tuning=True)
 
 
-def seed_runs(rates: Mapping[str, Mapping[str, float]], gate: Mapping[str, Json]) -> Iterator[Run]:
+def seed_runs(
+    rates: Mapping[str, Mapping[str, float]],
+    gate: Mapping[str, Json],
+    tasks: Sequence[Task] = TASKS,
+    seeds: Sequence[int] = SEEDS,
+) -> Iterator[Run]:
     """All that is reported, the cheap tasks first, seed by seed: whenever it is stopped, arms have as many seeds.
 
     rates : by task, by arm.
     """
-    for seed in SEEDS:
-        for task in TASKS:
+    for seed in seeds:
+        for task in tasks:
             for arm in task.arms:
                 if arm not in FURTHER or seed in FURTHER_SEEDS:
                     yield of_arm(task, arm, seed, rates[task.name], gate)
+
+
+def quick_tasks() -> tuple[Task, ...]:
+    """The same with a few steps."""
+    fewer: dict[str, Json] = {"validate_every": 20, "validate_on": 64, "warm_up": 5}
+    return tuple(replace(task, steps=40, tune_steps=20, settings={**task.settings, **fewer}) for task in TASKS)

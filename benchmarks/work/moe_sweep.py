@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quiltwork.core.errors import NotFoundError
 from quiltwork.core.progress import Say
-from work.moe_arms import ADAPTIVE, SST5, TASKS, TOP2, Run, Task, choice_runs, seed_runs, tuning_runs
+from work.moe_arms import ADAPTIVE, SEEDS, SST5, TASKS, TOP2, Run, Task, choice_runs, seed_runs, tuning_runs
 from work.moe_choices import Gate, Judged, best_rate, frozen, judge_gates
 from work.moe_found import Found, found_of
 from work.moe_kept import Kept, digest_of_sources
@@ -137,14 +137,22 @@ def gate_of(told: Mapping[str, Json]) -> dict[str, Json]:
     return {"reading": gate["reading"], "threshold": gate["threshold"]}
 
 
-def all_runs(told: Mapping[str, Json], perform: Perform) -> dict[str, Runs]:
+def all_runs(
+    told: Mapping[str, Json], perform: Perform, tasks: Sequence[Task] = TASKS, seeds: Sequence[int] = SEEDS
+) -> dict[str, Runs]:
     """Everything that is reported, by task, by arm, by seed."""
     found: dict[str, dict[str, dict[int, Found]]] = {}
     rates = told["rates"]
     assert isinstance(rates, dict)
-    for run in seed_runs(rates, gate_of(told)):
+    for run in seed_runs(rates, gate_of(told), tasks, seeds):
         found.setdefault(run.task.name, {}).setdefault(run.arm, {})[run.seed] = perform(run)
     return dict(found)
+
+
+def unchosen(tasks: Sequence[Task]) -> dict[str, Json]:
+    """The paper's gate, and the middle of the rates: for a quick look."""
+    middle: dict[str, Json] = {task.name: dict.fromkeys(task.arms, task.rates[len(task.rates) // 2]) for task in tasks}
+    return {"gate": frozen(PAPER), "rates": middle}
 
 
 def _write(path: Path, told: Mapping[str, Json]) -> None:
