@@ -89,14 +89,18 @@ POINTS = ("accuracy", "bleu")
 """Metrics that are better higher, in points of 100; bits per byte are better lower."""
 
 
-def quality_loss(one: Studied, arm: str = ADAPTIVE) -> Estimate:
+FEWEST = 5
+"""Seeds that a comparison of qualities takes at least."""
+
+
+def quality_loss(one: Studied, arm: str = ADAPTIVE, fewest: int = FEWEST) -> Estimate:
     """By how much the arm is worse than top-2 on the test data after as many steps, mean over pairs of seeds: points of
     accuracy or BLEU, or per cent of top-2's bits per byte.
 
-    Raises QuiltworkError for fewer than five seeds.
+    Raises QuiltworkError for fewer than ``fewest`` seeds.
     """
     seeds = sorted(one.runs[arm].keys() & one.runs[TOP2].keys())
-    if len(seeds) < 5:
+    if len(seeds) < fewest:
         raise QuiltworkError(f"{len(seeds)} seeds are too few", where=f"quality of {one.task.name}")
     ours, top2 = ([one.runs[name][seed].tests["equal_steps"] for seed in seeds] for name in (arm, TOP2))
     if one.task.metric in POINTS:
@@ -104,9 +108,9 @@ def quality_loss(one: Studied, arm: str = ADAPTIVE) -> Estimate:
     return mean_difference([100 * a / b for a, b in zip(ours, top2, strict=True)], [100.0] * len(seeds))
 
 
-def quality_outcome(one: Studied) -> Outcome:
+def quality_outcome(one: Studied, fewest: int = FEWEST) -> Outcome:
     """1 + the loss as a part of 1, against 1."""
-    loss = quality_loss(one)
+    loss = quality_loss(one, fewest=fewest)
     details: dict[str, Json] = {"loss": told(loss, 3), "of": "points" if one.task.metric in POINTS else "per cent"}
     return Outcome([1 + loss.value / 100], [1.0], details=details)
 
@@ -124,7 +128,7 @@ def quality_rows(one: Studied) -> list[Row]:
                 "metric": one.task.metric,
                 "test": round(fmean(run.tests["equal_steps"] for run in found.values()), 3),
                 "after all its steps": round(fmean(run.tests["all_steps"] for run in found.values()), 3),
-                "worse than top-2": told(quality_loss(one, arm), 3) if len(found) >= 5 else "",
+                "worse than top-2": told(quality_loss(one, arm), 3) if len(found) >= FEWEST else "",
                 "experts per token": round(fmean(run.mean_experts(one.task.steps) for run in found.values()), 3),
             }
         )

@@ -22,9 +22,10 @@ KEEP = "QUILTWORK_BENCH_WORK"
 FINISHED = "run.json"
 
 
-def work_folder(scratch: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where runs are kept."""
-    return Path(environment.get(KEEP) or scratch) / "moe"
+def work_folder(scratch: Path, environment: Mapping[str, str] | None = None) -> Path:
+    """Where runs are kept. environment : this process's own where None."""
+    told = os.environ if environment is None else environment
+    return Path(told.get(KEEP) or scratch) / "moe"
 
 
 def digest_of(told: Mapping[str, Json]) -> str:
@@ -88,6 +89,9 @@ class Kept:
         path = self.folder(told) / FINISHED
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{FINISHED}.{secrets.token_hex(4)}")
-        fresh.write_text(json.dumps({**found, "settings": dict(told)}, indent=1, allow_nan=False), encoding="utf-8")
+        fresh.write_text(
+            json.dumps({**found, "settings": dict(told), "sources": self.sources}, indent=1, allow_nan=False),
+            encoding="utf-8",
+        )
         os.replace(fresh, path)
         return path

@@ -32,6 +32,8 @@ class _Best:
     loss: float = float("inf")
     step: int = 0
     weights: Mapping[str, Any] | None = None
+    p: Any = None
+    """What a controlled gate had come to."""
 
 
 def begun(run: Run, data: Path, out: Path, *, validates: bool = True) -> Any:
@@ -68,7 +70,7 @@ def train(run: Run, data: Path, folder: Path, matched: Sequence[Rates] = (), say
     equal, best = _Best(), _Best()
     for step in range(1, run.steps + 1):
         if run.arm == RANDOM2:
-            give_by_lot(training, matched[min(step, len(matched)) - 1], run.seed * NEVER + step)
+            give_by_lot(training, matched[min(step, len(matched)) - 1])
         metrics = training.step().metrics
         losses.append(metrics["loss"])
         experts.append(experts_of(metrics))
@@ -96,7 +98,7 @@ def train(run: Run, data: Path, folder: Path, matched: Sequence[Rates] = (), say
 def _keep(kept: _Best, training: Any, loss: float, step: int) -> None:
     if loss < kept.loss:
         weights = {name: value.detach().clone() for name, value in training.model.state_dict().items()}
-        kept.loss, kept.step, kept.weights = loss, step, weights
+        kept.loss, kept.step, kept.weights, kept.p = loss, step, weights, training.gating.p.copy()
 
 
 def _tests(
@@ -108,8 +110,9 @@ def _tests(
             found[name] = found["equal_steps"]
             continue
         training.model.load_state_dict(kept.weights)
+        training.gating.load(kept.p)
         if run.arm == RANDOM2:
-            give_by_lot(training, matched[min(kept.step, len(matched)) - 1], run.seed)
+            give_by_lot(training, matched[min(kept.step, len(matched)) - 1])
         found[name] = score(run, training)
         if name == "equal_steps" and run.arm == TOP2:
             _save(training.model, folder / WEIGHTS)
@@ -133,16 +136,13 @@ def _save(model: Any, path: Path) -> None:
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
 
 
-def give_by_lot(training: Any, experts_per_token: Rates, seed: int) -> None:
-    """Let each layer have so many second experts in the next pass, for tokens that are drawn."""
-    import torch
-
+def give_by_lot(training: Any, experts_per_token: Rates) -> None:
+    """Let each layer have so many second experts from now on, for tokens that are drawn."""
     from quiltwork.moe import RandomSecond
-    from quiltwork.moe.models import moe_layers
 
-    for at, (layer, k) in enumerate(zip(moe_layers(training.model), experts_per_token, strict=True)):
-        draws = torch.Generator().manual_seed(seed * 64 + at)
-        layer.gate = RandomSecond(min(max(k - 1, 0.0), 1.0), draws=draws, weights=training.settings.weights)
+    training.gating.gates[:] = [
+        RandomSecond(min(max(k - 1, 0.0), 1.0), weights=training.settings.weights) for k in experts_per_token
+    ]
 
 
 def experts_of(metrics: Mapping[str, float]) -> list[float]:
@@ -161,5 +161,3 @@ def expert_share(training: Any) -> float:
 
     run = training.objective.run(training.model, "valid", np.arange(min(16, training.objective.count("valid"))))
     return float(forward_flops(training.model, run.packed).expert_share)
-
-

@@ -104,6 +104,13 @@ PROMISED = {
     "text.polarity_keeps_r": (at_most(1.005), "ours/baseline", False),
     "moe.controller_reach": (at_most(1.03), "ours/baseline", False),
     "moe.controller_quality": (at_most(1.0), "ours/baseline", True),
+    "moe.time_to_loss_best": (at_most(0.775), "ours/baseline", False),
+    "moe.time_to_loss_mean": (at_most(0.85), "ours/baseline", False),
+    "moe.time_to_loss_vs_top1": (at_most(1.0), "ours/baseline", False),
+    "moe.quality_accuracy": (at_most(1.005), "ours/baseline", False),
+    "moe.quality_bleu": (at_most(1.005), "ours/baseline", False),
+    "moe.quality_bits": (at_most(1.005), "ours/baseline", False),
+    "moe.random_second_inference": (at_most(1.0), "ours/baseline", False),
 }
 
 

@@ -18,7 +18,7 @@ def test_a_finished_run_is_found_again_and_a_started_one_is_not(tmp_path: Path) 
     kept.folder(TOLD).mkdir(parents=True)
     assert kept.read(TOLD) is None
     kept.write(TOLD, {"losses": [1.5]})
-    assert kept.read(TOLD) == {"losses": [1.5], "settings": TOLD}
+    assert kept.read(TOLD) == {"losses": [1.5], "settings": TOLD, "sources": "abc"}
     assert kept.folder(TOLD).name.startswith("lm-top2-3-")
 
 
