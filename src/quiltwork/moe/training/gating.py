@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from quiltwork.core.servable import Json
 from quiltwork.moe.expert_choice import ExpertChoice
 from quiltwork.moe.gate import Gate
 from quiltwork.moe.gates import Adaptive, TopK
