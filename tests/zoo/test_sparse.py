@@ -16,6 +16,7 @@ from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.zoo import Zoo
 from quiltwork.zoo.families import FAMILIES
 from quiltwork.zoo.plan import make_plan
+from quiltwork.zoo.sparse import calibrated
 from quiltwork.zoo.types import Block, Model, Part
 
 
@@ -139,6 +140,25 @@ def test_the_gate_is_the_trained_one_unless_the_configuration_has_another() -> N
     ], "a number for each layer, though the first is dense"
 
 
+def test_gates_that_are_saved_or_calibrated_layer_by_layer_are_read() -> None:
+    saved_gates = {
+        "0": {"gate": "Adaptive", "threshold": 0.1, "most": 3, "reading": "pair", "weights": "raw"},
+        "1": {"gate": "TopK", "k": 1, "weights": "sum_to_one"},
+    }
+    assert gates({"quiltwork_moe": {"gates": saved_gates}}) == [
+        ("adaptive", 3, 0.1, "pair", "raw"), ("top_k", 1, 1.0, "softmax", "sum_to_one"),
+    ]  # fmt: skip
+    thresholds = {
+        "quiltwork_moe_thresholds": 1, "most": 2, "reading": "softmax", "weights": "sum_to_one",
+        "layers": {"0": -1.0, "1": 0.25}, "figures": {},
+    }  # fmt: skip
+    assert [gate[:3] for gate in gates(calibrated({}, thresholds, where="here"))] == [
+        ("adaptive", 2, -1.0), ("adaptive", 2, 0.25),
+    ]  # fmt: skip
+    only_first = {"gates": {"0": saved_gates["0"]}}
+    assert gates({"quiltwork_moe": only_first})[1] == ("top_k", 2, 1.0, "softmax", "sum_to_one")
+
+
 def test_a_gate_that_looks_at_other_tokens_is_stored_and_not_served(zoo: Zoo, saved: Any, tmp_path: Path) -> None:
     folder = changed(saved("mixtral"), tmp_path / "m", quiltwork_moe={"gate": "expert_choice"})
     added = zoo.add(folder)
@@ -166,6 +186,9 @@ def test_a_calibration_beside_the_configuration_is_the_gate(zoo: Zoo, saved: Any
         ({"quiltwork_moe": [1]}, "quiltwork_moe: must be an object"),
         ({"quiltwork_moe": {"threshold": "low"}}, "threshold: must be a number, not low"),
         ({"quiltwork_moe": {"threshold": [0.1, 0.2, 0.3]}}, "threshold: has 3 numbers for 2 layers of experts"),
+        ({"quiltwork_moe": {"gates": []}}, "gates: must be an object"),
+        ({"quiltwork_moe": {"gates": {"0": 3}}}, "gates: what stands for layer 0 is no object"),
+        ({"quiltwork_moe": {"layers": {"0": "low"}}}, "threshold: must be a number, not low"),
         ({"quiltwork_moe": {"most": 9}}, "most: 9 of 4 experts"),
         ({"quiltwork_moe": {"reading": "C"}}, "reading: 'C' is not one of softmax, pair"),
         ({"quiltwork_moe": {"weights": 3}}, "weights: '3' is not one of sum_to_one, raw"),

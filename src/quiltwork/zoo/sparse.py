@@ -98,9 +98,13 @@ def gate_rule(sparse: Sparse, config: Fields, layer: int) -> tuple[GateRule, str
         return trained, ""
     if not isinstance(written, dict):
         raise config.error(SETTINGS, "must be an object")
+    written = _of_layer(config, written, layer)
+    if written is None:
+        return trained, ""
     inner = Fields(written, {"gate": "adaptive", "threshold": 1.0, "reading": "softmax"}, f"{config.where}: {SETTINGS}")
-    kind = inner.text("gate")
-    most = min(2, experts) if inner.get("most") is None else inner.size("most", MOST_EXPERTS)
+    kind = _GATES.get(inner.text("gate"), inner.text("gate"))
+    size = "k" if kind == "top_k" and inner.get("k") is not None else "most"
+    most = min(2, experts) if inner.get(size) is None else inner.size(size, MOST_EXPERTS)
     if kind in FIXED:
         most = {"top1": 1, "top2": 2, "random2": 2}.get(kind, most)
     if most > experts:
@@ -112,6 +116,31 @@ def gate_rule(sparse: Sparse, config: Fields, layer: int) -> tuple[GateRule, str
     if kind != "adaptive":
         return trained, f"{config.where}: {SETTINGS}: the gate {kind[:40]!r} is not served"
     return GateRule(most, _threshold(sparse, config, inner, layer), True, reading, weights), ""
+
+
+_GATES = {"Adaptive": "adaptive", "TopK": "top_k"}
+"""What saved models call the gates that are served."""
+
+
+def _of_layer(config: Fields, written: Mapping[str, Json], layer: int) -> dict[str, Json] | None:
+    """The settings of one layer, from those of all (``gates`` by layer, or ``layers`` with a threshold each).
+
+    None where nothing is said of the layer.
+    """
+    for name in ("gates", "layers"):
+        if name not in written:
+            continue
+        each = written[name]
+        if not isinstance(each, dict) or not each:
+            raise config.error(f"{SETTINGS}: {name}", "must be an object with one entry for each layer of experts")
+        own = each.get(str(layer))
+        if own is None or name == "gates":
+            if own is not None and not isinstance(own, dict):
+                raise config.error(f"{SETTINGS}: {name}", f"what stands for layer {layer} is no object")
+            return own
+        shared = {key: written[key] for key in ("most", "reading", "weights") if key in written}
+        return {"gate": "adaptive", "threshold": own, **shared}
+    return dict(written)
 
 
 def _one_of(inner: Fields, name: str, known: tuple[str, ...], default: str) -> str:
@@ -143,7 +172,7 @@ def calibrated(config: Mapping[str, Json], calibration: Mapping[str, Json], *, w
     Raises BadInputError where it says nothing of a gate.
     """
     found = calibration.get(SETTINGS, calibration)
-    if not isinstance(found, dict) or not found.keys() & {"gate", "threshold"}:
+    if not isinstance(found, dict) or not found.keys() & {"gate", "gates", "layers", "threshold"}:
         raise BadInputError("has neither a gate nor thresholds", where=where)
     return {**config, SETTINGS: found}
 
