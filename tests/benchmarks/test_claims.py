@@ -102,6 +102,9 @@ PROMISED = {
     "text.generated_edits_auc": (at_least(0.95), "ours/baseline", False),
     "text.semantoneg_accuracy": (at_least(0.85), "ours/baseline", False),
     "text.polarity_keeps_r": (at_most(1.005), "ours/baseline", False),
+    "moe.layer_adaptive": (at_most(0.65), "ours/baseline", False),
+    "moe.mixtral_vs_eager": (at_least(3.0), "baseline/ours", False),
+    "moe.mixtral_vs_grouped_mm": (at_least(1.5), "baseline/ours", False),
 }
 
 
