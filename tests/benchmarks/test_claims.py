@@ -111,6 +111,8 @@ PROMISED = {
     "moe.quality_bleu": (at_most(1.005), "ours/baseline", False),
     "moe.quality_bits": (at_most(1.005), "ours/baseline", False),
     "moe.random_second_inference": (at_most(1.0), "ours/baseline", False),
+    "moe.curriculum_straggler_2": (at_most(0.5), "ours/baseline", False),
+    "moe.curriculum_straggler_4": (at_most(0.5), "ours/baseline", False),
     "moe.layer_adaptive": (at_most(0.65), "ours/baseline", False),
     "moe.mixtral_vs_eager": (at_least(3.0), "baseline/ours", False),
     "moe.mixtral_vs_grouped_mm": (at_least(1.5), "baseline/ours", False),

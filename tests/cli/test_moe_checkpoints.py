@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from tiny_sparse import build, outputs
 
 from quiltwork.cli import main
 from quiltwork.moe import load_moe, read_thresholds, sparse_blocks
+from quiltwork.moe.checkpoints import calibrating
+from quiltwork.moe.checkpoints.calibration import Measured
 
 
 @pytest.fixture
@@ -64,16 +67,23 @@ def test_the_frontier_and_both_parts_are_printed(run, dense, corpus, tmp_path):
         assert words in said
 
 
-def test_where_the_bound_does_not_hold_on_the_other_part_nothing_is_written(run, tmp_path):
-    model = build("mixtral", vocab_size=256)
-    model.save_pretrained(tmp_path / "theirs")
-    (tmp_path / "two.txt").write_text("a" * 600 + "\n" + "".join(chr(33 + i * 7 % 90) for i in range(600)))
-    words = ("calibrate", tmp_path / "theirs", "--corpus", tmp_path / "two.txt", "--tokenizer", "byte",
-             "--length", 32, "--max-loss", "0.5%")  # fmt: skip
-    told = run(*words, "--json", code=1)
+def test_where_the_bound_does_not_hold_on_the_other_part_nothing_is_written(run, corpus, tmp_path, monkeypatch):
+    build("mixtral", vocab_size=256).save_pretrained(tmp_path / "theirs")
+    measure = calibrating.measure_part
+
+    def dearer_there(model, part, batch):
+        """Experts that are worth nothing on the part that is chosen by, and something on the other."""
+        experts = measure(model, part, batch).experts
+        missing = sum(2.0 - each for each in experts) if part.name == "verification" else 0.0
+        return Measured(np.full(len(part.windows), 2.0 + missing), experts)
+
+    monkeypatch.setattr(calibrating, "measure_part", dearer_there)
+    words = ("calibrate", tmp_path / "theirs", "--corpus", corpus, "--tokenizer", "byte", "--length", 32)
+    told = run(*words, "--save", tmp_path / "lean", "--json", code=1)
     assert "nothing was written" in told.err
     assert json.loads(told.out)["holds"] is False
     assert not (tmp_path / "theirs.thresholds.json").exists()
+    assert not (tmp_path / "lean").exists()
 
 
 def test_what_has_biases_is_refused_as_mixtral_and_said_to_be_in_our_own_format(run, tmp_path):

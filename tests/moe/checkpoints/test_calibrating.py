@@ -34,11 +34,11 @@ def parts(seed=0, windows=6, length=10):
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "olmoe"])
 def test_the_loss_rises_by_no_more_than_it_may(kind, method):
     model = adopt(build(kind))
-    given = parts()
-    found = calibrate(model, given, 0.02, method=method)
+    given = parts(windows=24)
+    found = calibrate(model, given, 0.1, method=method)
     ours = measure_part(model, given[0], 4).losses.mean()
     whole = measure_part(adopt(build(kind)), given[0], 4).losses.mean()
-    assert ours <= whole * 1.02
+    assert ours <= whole * 1.1
     assert found.chosen.rise == pytest.approx(ours / whole - 1, abs=1e-6)
     assert found.chosen.mean < model.config.num_experts_per_tok
     assert set(found.thresholds.layers) == set(sparse_blocks(model))
@@ -46,10 +46,12 @@ def test_the_loss_rises_by_no_more_than_it_may(kind, method):
     verified = measure_part(model, given[1], 4)
     assert found.verified.loss == pytest.approx(verified.losses.mean(), abs=1e-6)
     assert found.verified.experts == pytest.approx(verified.experts)
-    assert found.holds == (found.verified.rise <= 0.02)
-    full = found.frontier[-1]
-    assert full.experts == (float(model.config.num_experts_per_tok),) * len(full.experts)
-    assert found.flops[-1] == found.full_flops
+    assert found.holds == (found.verified.rise <= 0.1)
+    most = (float(model.config.num_experts_per_tok),) * len(sparse_blocks(model))
+    assert found.full_flops == flops_per_token(model, most)
+    means = [point.mean for point in found.frontier]
+    assert means == sorted(means)
+    assert found.flops == pytest.approx([flops_per_token(model, point.experts) for point in found.frontier])
 
 
 def test_experts_that_are_alike_need_no_second_one():

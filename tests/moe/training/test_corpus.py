@@ -147,3 +147,9 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, monkeypatch, task, change, 
     assert line in str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.exit_code == 2
+
+
+def test_a_number_is_a_place_also_where_a_cell_of_the_first_line_is_that_number(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("a fine film\t1\na dull one\t0\n", encoding="utf-8")
+    assert read_labelled([str(path)], "utf-8", "1", "2") == [("a fine film", "1"), ("a dull one", "0")]

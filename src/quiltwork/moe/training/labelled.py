@@ -72,10 +72,10 @@ def _table(path: str, encoding: str, delimiter: str, text: str, label: str) -> l
 def _column(first: Sequence[str], asked: str, usual: Sequence[str], path: str, setting: str) -> tuple[int | None, bool]:
     """Which column it is, if that is known, and whether the first line names columns."""
     names = [name.strip() for name in first]
+    if asked.isascii() and asked.isdigit() and 1 <= int(asked[:9]) <= len(names):
+        return int(asked) - 1, False  # before names: a file without a header may well begin with a cell "1"
     if asked in names:
         return names.index(asked), True
-    if asked.isascii() and asked.isdigit() and 1 <= int(asked[:9]) <= len(names):
-        return int(asked) - 1, False
     if asked:
         has = ", ".join(name[:20] for name in names[:12])
         raise BadInputError(f"has no column {asked[:40]!r}", where=f"{path}: {setting}", hint=f"has {has}")

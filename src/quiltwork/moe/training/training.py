@@ -62,6 +62,7 @@ class MoETraining(Descent):
 
     def __init__(self, cpu_clock: Callable[[], float] = time.process_time) -> None:
         self._clock = cpu_clock
+        self.curriculum: LearnedOrder | None = None
 
     def setup(self, setup: Setup) -> None:
         """Read the corpus and make the model. Raises BadInputError, NotFoundError or ConflictError naming what is
@@ -98,7 +99,6 @@ class MoETraining(Descent):
         """Which sample comes when, if not in an order that is drawn; a ``LearningOrder`` is told of every sample how
         many experts its tokens had beyond their first, by layer."""
         settings = self.settings
-        self.curriculum: LearnedOrder | None = None
         if settings.order == RANDOM and settings.buckets == 1 and settings.shares == EVEN:
             return None
         lengths, layers = self.objective.lengths(TRAIN), self._widths[0]
