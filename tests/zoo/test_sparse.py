@@ -16,7 +16,6 @@ from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.zoo import Zoo
 from quiltwork.zoo.families import FAMILIES
 from quiltwork.zoo.plan import make_plan
-from quiltwork.zoo.sparse import calibrated
 from quiltwork.zoo.types import Block, Model, Part
 
 
@@ -131,48 +130,42 @@ def test_the_gate_is_the_trained_one_unless_the_configuration_has_another() -> N
     assert gates({}) == [("top_k", 2, 1.0, "softmax", "sum_to_one")] * 2
     assert gates({}, "olmoe") == [("top_k", 4, 1.0, "softmax", "raw")] * 2
     assert gates({"norm_topk_prob": True}, "olmoe") == [("top_k", 4, 1.0, "softmax", "sum_to_one")] * 2
-    own = {"gate": "adaptive", "threshold": [0.1, 0.3], "most": 3, "reading": "pair", "weights": "raw"}
-    assert gates({"quiltwork_moe": own}) == [("adaptive", 3, 0.1, "pair", "raw"), ("adaptive", 3, 0.3, "pair", "raw")]
-    assert gates({"quiltwork_moe": {"threshold": 0.2}})[0] == ("adaptive", 2, 0.2, "softmax", "sum_to_one")
-    assert gates({"quiltwork_moe": {"gate": "top1"}})[0][:3] == ("top_k", 1, 1.0)
-    assert gates({"quiltwork_moe": {"threshold": [0.0, 0.4]}}, "qwen2_moe") == [
-        ("adaptive", 2, 0.4, "softmax", "raw")
-    ], "a number for each layer, though the first is dense"
 
 
-def test_gates_that_are_saved_or_calibrated_layer_by_layer_are_read() -> None:
-    saved_gates = {
+def test_gates_are_read_layer_by_layer() -> None:
+    own = {
         "0": {"gate": "Adaptive", "threshold": 0.1, "most": 3, "reading": "pair", "weights": "raw"},
         "1": {"gate": "TopK", "k": 1, "weights": "sum_to_one"},
     }
-    assert gates({"quiltwork_moe": {"gates": saved_gates}}) == [
+    assert gates({"quiltwork_moe": {"gates": own, "task": "lm"}}) == [
         ("adaptive", 3, 0.1, "pair", "raw"), ("top_k", 1, 1.0, "softmax", "sum_to_one"),
     ]  # fmt: skip
-    thresholds = {
-        "quiltwork_moe_thresholds": 1, "most": 2, "reading": "softmax", "weights": "sum_to_one",
-        "layers": {"0": -1.0, "1": 0.25}, "figures": {},
-    }  # fmt: skip
-    assert [gate[:3] for gate in gates(calibrated({}, thresholds, where="here"))] == [
-        ("adaptive", 2, -1.0), ("adaptive", 2, 0.25),
-    ]  # fmt: skip
-    only_first = {"gates": {"0": saved_gates["0"]}}
-    assert gates({"quiltwork_moe": only_first})[1] == ("top_k", 2, 1.0, "softmax", "sum_to_one")
+    assert gates({"quiltwork_moe": {"gates": {"0": own["0"]}}})[1] == ("top_k", 2, 1.0, "softmax", "sum_to_one")
+    short = {"gates": {"1": {"gate": "Adaptive", "most": 9}}}
+    assert gates({"quiltwork_moe": short}, "qwen2_moe") == [("adaptive", 4, 0.1, "softmax", "raw")], "as it was trained"
 
 
 def test_a_gate_that_looks_at_other_tokens_is_stored_and_not_served(zoo: Zoo, saved: Any, tmp_path: Path) -> None:
-    folder = changed(saved("mixtral"), tmp_path / "m", quiltwork_moe={"gate": "expert_choice"})
+    folder = changed(
+        saved("mixtral"), tmp_path / "m", quiltwork_moe={"gates": {"1": {"gate": "ExpertChoice", "mean": 2.0}}}
+    )
     added = zoo.add(folder)
-    assert added.model.unservable == ("config.json: quiltwork_moe: the gate 'expert_choice' is not served",)
+    assert added.model.unservable == ("config.json: quiltwork_moe: the gate 'ExpertChoice' is not served",)
 
 
 def test_a_calibration_beside_the_configuration_is_the_gate(zoo: Zoo, saved: Any, tmp_path: Path) -> None:
     folder = changed(saved("mixtral"), tmp_path / "m")
-    (folder / "moe_calibration.json").write_text(json.dumps({"threshold": [0.05, 0.2], "most": 2}))
+    own = {str(i): {"gate": "Adaptive", "threshold": t} for i, t in enumerate((0.05, 0.2))}
+    (folder / "moe_calibration.json").write_text(json.dumps({"quiltwork_moe": {"gates": own}, "figures": {}}))
     base, own = zoo.add(saved("mixtral"), name="base").model, zoo.add(folder, name="calibrated").model
     assert [part(own, f"layers.{i}.ffn").block.arch["threshold"] for i in range(2)] == [0.05, 0.2]
     assert experts(own) == experts(base)
     zoo.export("calibrated", tmp_path / "out")
     assert filecmp.cmp(folder / "config.json", tmp_path / "out" / "config.json", shallow=False)
+
+
+def first_gate(**fields: Any) -> dict[str, Any]:
+    return {"quiltwork_moe": {"gates": {"0": {"gate": "Adaptive"} | fields}}}
 
 
 @pytest.mark.parametrize(
@@ -183,15 +176,18 @@ def test_a_calibration_beside_the_configuration_is_the_gate(zoo: Zoo, saved: Any
         ({"num_local_experts": 5}, "experts.4.w1.weight: this tensor is missing"),
         ({"num_local_experts": 3}, "gate.weight: has shape [4, 32], the configuration asks for [3, 32]"),
         ({"intermediate_size": 47}, "w1.weight: has shape"),
-        ({"quiltwork_moe": [1]}, "quiltwork_moe: must be an object"),
-        ({"quiltwork_moe": {"threshold": "low"}}, "threshold: must be a number, not low"),
-        ({"quiltwork_moe": {"threshold": [0.1, 0.2, 0.3]}}, "threshold: has 3 numbers for 2 layers of experts"),
-        ({"quiltwork_moe": {"gates": []}}, "gates: must be an object"),
-        ({"quiltwork_moe": {"gates": {"0": 3}}}, "gates: what stands for layer 0 is no object"),
-        ({"quiltwork_moe": {"layers": {"0": "low"}}}, "threshold: must be a number, not low"),
-        ({"quiltwork_moe": {"most": 9}}, "most: 9 of 4 experts"),
-        ({"quiltwork_moe": {"reading": "C"}}, "reading: 'C' is not one of softmax, pair"),
-        ({"quiltwork_moe": {"weights": 3}}, "weights: '3' is not one of sum_to_one, raw"),
+        ({"quiltwork_moe": [1]}, "quiltwork_moe: there are no gates"),
+        ({"quiltwork_moe": {"threshold": 0.1}}, "quiltwork_moe: there are no gates"),
+        ({"quiltwork_moe": {"gates": []}}, "quiltwork_moe: there are no gates"),
+        ({"quiltwork_moe": {"gates": {"0": 3}}}, "gates: 0: is no gate"),
+        ({"quiltwork_moe": {"gates": {"7": {}}}}, "gates: '7' is no layer of experts"),
+        (first_gate(gate=3), "gates: 0: gate: must be text, not 3"),
+        (first_gate(threshold="low"), "gates: 0: threshold: must be a number, not low"),
+        (first_gate(most=0), "gates: 0: most: must be a positive whole number, not 0"),
+        (first_gate(reading="C"), "gates: 0: reading: 'C' is not one of softmax, pair"),
+        (first_gate(weights=3), "gates: 0: weights: '3' is not one of sum_to_one, raw"),
+        (first_gate(k=2), "gates: 0: k: Adaptive has no such setting"),
+        (first_gate(gate="TopK", k=9), "gates: 0: k: 9 of 4 experts"),
     ],
 )
 def test_a_configuration_that_cannot_be_meant_is_one_clear_line(
@@ -205,7 +201,7 @@ def test_a_configuration_that_cannot_be_meant_is_one_clear_line(
 def test_a_calibration_that_says_nothing_of_a_gate_is_refused(zoo: Zoo, saved: Any, tmp_path: Path) -> None:
     folder = changed(saved("mixtral"), tmp_path / "m")
     (folder / "moe_calibration.json").write_text("{}")
-    with pytest.raises(BadInputError, match="has neither a gate nor thresholds"):
+    with pytest.raises(BadInputError, match=r"moe_calibration\.json: quiltwork_moe: there are no gates"):
         zoo.add(folder)
 
 

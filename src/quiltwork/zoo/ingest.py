@@ -23,7 +23,7 @@ from quiltwork.zoo.config import read_json
 from quiltwork.zoo.fused_experts import unfused
 from quiltwork.zoo.intake import Intake, Report
 from quiltwork.zoo.source import Source, scan
-from quiltwork.zoo.sparse import CALIBRATION, calibrated
+from quiltwork.zoo.sparse import with_calibration
 from quiltwork.zoo.types import Model, Part
 
 if TYPE_CHECKING:
@@ -128,9 +128,7 @@ def _add(zoo: Zoo, path: Path, request: Request) -> Added:
     scanned = scan(path)
     if (path / "adapter_config.json").is_file():
         return _add_adapter(zoo, scanned, request)
-    config = read_json(path / "config.json")
-    if (path / CALIBRATION).is_file():
-        config = calibrated(config, read_json(path / CALIBRATION), where=str(path / CALIBRATION))
+    config = with_calibration(read_json(path / "config.json"), path)
     return _add_model(zoo, scanned, config, request)
 
 

@@ -6,24 +6,23 @@ the gap to the first one's probability (``quiltwork_moe`` in config.json, which 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
-from quiltwork.zoo.config import Fields
+from quiltwork.zoo.config import Fields, read_json
 
 MOST_EXPERTS = 4096
 CALIBRATION = "moe_calibration.json"
-"""The file beside config.json that may hold what ``quiltwork_moe`` says, and is preferred to it."""
+"""The file beside config.json that may hold gates too, as ``quiltwork moe calibrate`` writes it; they are preferred."""
 EXPERTS_FIELDS = ("num_experts", "num_local_experts")
 """How many experts a layer has: transformers takes one for the other, and writes either."""
 SETTINGS = "quiltwork_moe"
+"""``{"gates": {"0": {"gate": "Adaptive", "threshold": 0.1, "most": 2}}}``, by the index of the layer."""
 READINGS = ("softmax", "pair")
 WEIGHTS = ("sum_to_one", "raw")
-FIXED = ("top_k", "top1", "top2", "random2")
-"""Gates that take a fixed number of experts; random2 does so where nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -93,88 +92,67 @@ def gate_rule(sparse: Sparse, config: Fields, layer: int) -> tuple[GateRule, str
         raise config.error("num_experts_per_tok", f"{fixed} of {experts} experts cannot be taken")
     normalised = config.flag("norm_topk_prob") if sparse.normalised is None else sparse.normalised
     trained = GateRule(fixed, 1.0, False, "softmax", WEIGHTS[0] if normalised else WEIGHTS[1])
+    own = _of_layer(sparse, config, layer)
+    if own is None:
+        return trained, ""
+    gate = Fields(own, _DEFAULTS, f"{config.where}: {SETTINGS}: gates: {layer}")
+    kind = gate.text("gate")
+    if kind not in _SERVED:
+        return trained, f"{config.where}: {SETTINGS}: the gate {kind[:40]!r} is not served"
+    if unknown := sorted(own.keys() - _SERVED[kind]):
+        raise gate.error(unknown[0][:40], f"{kind} has no such setting")
+    weights = _one_of(gate, "weights", WEIGHTS, trained.weights)
+    if kind == "TopK":
+        k = gate.size("k", MOST_EXPERTS)
+        if k > experts:
+            raise gate.error("k", f"{k} of {experts} experts cannot be taken")
+        return GateRule(k, 1.0, False, READINGS[0], weights), ""
+    reading = _one_of(gate, "reading", READINGS, READINGS[0])
+    most, threshold = min(gate.size("most", MOST_EXPERTS), experts), gate.number("threshold")
+    return GateRule(most, min(max(threshold, -1.0), 1.0), True, reading, weights), ""
+
+
+_SERVED = {"Adaptive": {"gate", "threshold", "most", "reading", "weights"}, "TopK": {"gate", "k", "weights"}}
+"""Gates that are served, and what is said of them."""
+_DEFAULTS: Mapping[str, Json] = {"threshold": 0.1, "most": 2, "k": 2}
+
+
+def _of_layer(sparse: Sparse, config: Fields, layer: int) -> dict[str, Json] | None:
+    """The settings of one layer's gate. None where nothing is said of the layer."""
     written = config.get(SETTINGS)
     if written is None:
-        return trained, ""
-    if not isinstance(written, dict):
-        raise config.error(SETTINGS, "must be an object")
-    written = _of_layer(config, written, layer)
-    if written is None:
-        return trained, ""
-    inner = Fields(written, {"gate": "adaptive", "threshold": 1.0, "reading": "softmax"}, f"{config.where}: {SETTINGS}")
-    kind = _GATES.get(inner.text("gate"), inner.text("gate"))
-    size = "k" if kind == "top_k" and inner.get("k") is not None else "most"
-    most = min(2, experts) if inner.get(size) is None else inner.size(size, MOST_EXPERTS)
-    if kind in FIXED:
-        most = {"top1": 1, "top2": 2, "random2": 2}.get(kind, most)
-    if most > experts:
-        raise inner.error("most", f"{most} of {experts} experts cannot be taken")
-    reading = _one_of(inner, "reading", READINGS, "softmax")
-    weights = _one_of(inner, "weights", WEIGHTS, trained.weights)
-    if kind in FIXED:
-        return GateRule(most, 1.0, False, reading, weights), ""
-    if kind != "adaptive":
-        return trained, f"{config.where}: {SETTINGS}: the gate {kind[:40]!r} is not served"
-    return GateRule(most, _threshold(sparse, config, inner, layer), True, reading, weights), ""
+        return None
+    gates = written.get("gates") if isinstance(written, dict) else None
+    if not isinstance(gates, dict):
+        raise config.error(SETTINGS, "there are no gates")
+    if unknown := sorted(gates.keys() - {str(one) for one in sparse.layers(config)}):
+        raise config.error(f"{SETTINGS}: gates", f"{unknown[0][:40]!r} is no layer of experts")
+    own = gates.get(str(layer))
+    if own is not None and not isinstance(own, dict):
+        raise config.error(f"{SETTINGS}: gates: {layer}", "is no gate")
+    return own
 
 
-_GATES = {"Adaptive": "adaptive", "TopK": "top_k"}
-"""What saved models call the gates that are served."""
+def _one_of(gate: Fields, name: str, known: tuple[str, ...], default: str) -> str:
+    if name not in gate.values:
+        return default
+    if (value := gate.values[name]) not in known:
+        raise gate.error(name, f"{str(value)[:40]!r} is not one of {', '.join(known)}")
+    return str(value)
 
 
-def _of_layer(config: Fields, written: Mapping[str, Json], layer: int) -> dict[str, Json] | None:
-    """The settings of one layer, from those of all (``gates`` by layer, or ``layers`` with a threshold each).
+def with_calibration(config: Mapping[str, Json], folder: Path) -> dict[str, Json]:
+    """A configuration with the gates that a calibration beside it found, where there is one.
 
-    None where nothing is said of the layer.
+    Raises BadInputError where its file has none.
     """
-    for name in ("gates", "layers"):
-        if name not in written:
-            continue
-        each = written[name]
-        if not isinstance(each, dict) or not each:
-            raise config.error(f"{SETTINGS}: {name}", "must be an object with one entry for each layer of experts")
-        own = each.get(str(layer))
-        if own is None or name == "gates":
-            if own is not None and not isinstance(own, dict):
-                raise config.error(f"{SETTINGS}: {name}", f"what stands for layer {layer} is no object")
-            return own
-        shared = {key: written[key] for key in ("most", "reading", "weights") if key in written}
-        return {"gate": "adaptive", "threshold": own, **shared}
-    return dict(written)
-
-
-def _one_of(inner: Fields, name: str, known: tuple[str, ...], default: str) -> str:
-    value = inner.get(name)
-    if value is not None and value not in known:
-        raise inner.error(name, f"{str(value)[:40]!r} is not one of {', '.join(known)}")
-    return default if value is None else str(value)
-
-
-def _threshold(sparse: Sparse, config: Fields, inner: Fields, layer: int) -> float:
-    """A number for all layers, or a list of one for each mixture, or for each layer."""
-    value = inner.get("threshold")
-    if isinstance(value, list):
-        mixtures = sparse.layers(config)
-        if len(value) == len(mixtures):
-            value = value[mixtures.index(layer)]
-        elif len(value) == config.size("num_hidden_layers"):
-            value = value[layer]
-        else:
-            raise inner.error("threshold", f"has {len(value)} numbers for {len(mixtures)} layers of experts")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise inner.error("threshold", f"must be a number, not {str(value)[:40]}")
-    return min(max(float(value), -1.0), 1.0)
-
-
-def calibrated(config: Mapping[str, Json], calibration: Mapping[str, Json], *, where: str) -> dict[str, Json]:
-    """A configuration with the gate that a calibration found: the object itself, or what it has as ``quiltwork_moe``.
-
-    Raises BadInputError where it says nothing of a gate.
-    """
-    found = calibration.get(SETTINGS, calibration)
-    if not isinstance(found, dict) or not found.keys() & {"gate", "gates", "layers", "threshold"}:
-        raise BadInputError("has neither a gate nor thresholds", where=where)
-    return {**config, SETTINGS: found}
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return dict(config)
+    found, own = read_json(path).get(SETTINGS), config.get(SETTINGS)
+    if not isinstance(found, dict) or not isinstance(found.get("gates"), dict):
+        raise BadInputError("there are no gates", where=f"{path}: {SETTINGS}", hint="quiltwork moe calibrate writes it")
+    return {**config, SETTINGS: {**(own if isinstance(own, dict) else {}), "gates": found["gates"]}}
 
 
 _QWEN_ROLES = {"gate_proj": "gate_proj", "up_proj": "up_proj", "down_proj": "down_proj"}

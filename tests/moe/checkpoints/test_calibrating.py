@@ -88,23 +88,32 @@ def test_thresholds_come_back_from_their_file_and_set_the_loader(tmp_path):
     torch.testing.assert_close(outputs(load_moe(tmp_path / "model", back.gates())), outputs(model))
 
 
+def gated(second=None, x=None, **changes):
+    """A document of two layers' gates, of which the first is another than it should be."""
+    gates = {"0": {"gate": "Adaptive"} | changes, "1": second or {"gate": "Adaptive"}}
+    return {"quiltwork_moe": {"gates": gates | ({} if x is None else {"x": x})}}
+
+
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("written", "said"),
     [
-        ({"quiltwork_moe_thresholds": 2}, "no file of thresholds"),
-        ({"layers": {}}, "layers"),
-        ({"layers": {"x": 0.1}}, "layers: x"),
-        ({"layers": {"0": "much"}}, "much"),
-        ({"layers": {"0": True}}, "layers: 0"),
-        ({"most": 0}, "most"),
-        ({"reading": "loud"}, "reading"),
-        ({"weights": None}, "weights"),
+        ({}, "no file of thresholds"),
+        ({"quiltwork_moe": {"gates": {}}}, "there are no gates"),
+        (gated(x={}), "'x' is no index of a layer"),
+        (gated(threshold="much"), "gates: 0: threshold: 'much'"),
+        (gated(threshold=True), "gates: 0: threshold: True"),
+        (gated(most=0), "gates: 0: most: must be at least 1"),
+        (gated(reading="loud"), "gates: 0: reading: 'loud'"),
+        (gated(weights=None), "gates: 0: weights: None"),
+        (gated(gate="TopK"), "gates: 0: threshold: TopK has no such setting"),
+        ({"quiltwork_moe": {"gates": {"0": {"gate": "TopK"}}}}, "gates: 0: TopK has no threshold"),
+        (gated({"gate": "Adaptive", "most": 3}), "gates: differ in more than their thresholds"),
     ],
 )
-def test_a_file_of_thresholds_that_is_none_is_refused(changes, said, tmp_path):
+def test_a_file_of_thresholds_that_is_none_is_refused(written, said, tmp_path):
     path = tmp_path / "thresholds.json"
     Thresholds({0: 0.1}, 2).write(path)
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
+    path.write_text(json.dumps(written))
     with pytest.raises(BadInputError, match=said):
         read_thresholds(path)
     with pytest.raises(NotFoundError):

@@ -27,7 +27,7 @@ def decoder(gate):
 def test_a_saved_decoder_is_a_mixtral_that_transformers_loads(tmp_path):
     transformers = pytest.importorskip("transformers")
     model = decoder(TopK(2))
-    save_model(tmp_path, model, "lm", {"gate": "top2", "most": 2})
+    save_model(tmp_path, model, "lm", [TopK(2)] * 2)
     theirs = transformers.MixtralForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
     ids = torch.arange(22).view(2, 11)
     with torch.no_grad():
@@ -38,15 +38,15 @@ def test_a_saved_decoder_is_a_mixtral_that_transformers_loads(tmp_path):
 
 def test_a_decoder_is_read_again_as_it_was(tmp_path):
     model = decoder(Adaptive(0.2))
-    save_model(tmp_path, model, "lm", {"gate": "adaptive", "threshold": 0.2})
+    save_model(tmp_path, model, "lm", [Adaptive(0.2), TopK(1)])
     kept = load_trained(tmp_path).model
     assert all(torch.equal(one, kept.state_dict()[name]) for name, one in model.state_dict().items())
-    assert kept.layers[0].ffn.gate == Adaptive(0.2)
+    assert [layer.ffn.gate for layer in kept.layers] == [Adaptive(0.2), TopK(1)]
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(CorruptionError, match=r"model\.safetensors: does not fit its config"):
+    with pytest.raises(CorruptionError, match=r"model\.safetensors: is no whole file of weights"):
         load_trained(tmp_path)
-    with pytest.raises(NotFoundError, match="is no folder"):
+    with pytest.raises(NotFoundError, match="there is no such folder"):
         load_trained(tmp_path / "none")
     assert json.loads((tmp_path / "config.json").read_text())["num_experts_per_tok"] == 2
 

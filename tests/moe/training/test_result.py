@@ -10,6 +10,8 @@ import torch
 from moe_runs import begun
 
 from quiltwork.core.errors import BadInputError, CorruptionError, NotFoundError, QuiltworkError
+from quiltwork.moe.checkpoints.thresholds import Thresholds
+from quiltwork.moe.gates import Adaptive
 from quiltwork.moe.models import moe_layers
 from quiltwork.moe.training.result import read_result
 from quiltwork.moe.training.training import MoETraining
@@ -43,7 +45,7 @@ def test_the_model_is_the_same_to_the_bit(left: tuple[MoETraining, Path]) -> Non
 def test_no_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="there is no such folder"):
         read_result(tmp_path / "none")
-    with pytest.raises(NotFoundError, match=r"training\.json: is missing"):
+    with pytest.raises(NotFoundError, match=r"config\.json: is missing"):
         read_result(tmp_path)
 
 
@@ -65,7 +67,7 @@ def test_another_models_weights_are_named(copied: Path) -> None:
             "lm_head.weight": torch.zeros(3)}  # fmt: skip
         save_file(found, copied / "other.safetensors")
         shutil.copy(copied / "other.safetensors", path)
-        with pytest.raises(BadInputError, match=r"(layers\.1\.ffn\.experts\.up: is missing|lm_head\.weight: is \[3\])"):
+        with pytest.raises(BadInputError, match=r"(experts\.2\.w1\.weight: is missing|lm_head\.weight: is \[3\])"):
             read_result(copied)
 
 
@@ -74,3 +76,32 @@ def test_a_broken_config_is_one_clear_error(copied: Path, broken: str) -> None:
     (copied / "config.json").write_text(broken, encoding="utf-8")
     with pytest.raises(QuiltworkError, match=r"config\.json"):
         read_result(copied)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"gates": {"0": {"gate": "Adaptive"}}}, "gates: layer 1 has no gate"),
+        ({"gates": {"7": {"gate": "Adaptive"}}}, "gates: layer 0 has no gate"),
+        ({"gates": 3}, "there are no gates"),
+        ({"gates": {"0": {"gate": "TopK", "k": 9}, "1": {"gate": "TopK"}}}, "9 experts of 4 cannot be taken"),
+        ({"gates": {"0": {"gate": "TopP", "most": "all"}}}, "gates: 0: most: 'all'"),
+        ({"gates": {"0": {"gate": "ExpertChoice", "lengths": 5}}}, "gates: 0: lengths: 5"),
+        ({"shape": {"width": 16}}, "shape: must have vocabulary, width"),
+        ({"task": "sing"}, "'sing' is not a task"),
+        ({"classes": None}, "has no task, or no classes"),
+    ],
+)
+def test_a_field_that_cannot_be_meant_is_one_line(copied: Path, fields: dict, said: str) -> None:
+    path = copied / "config.json"
+    config = json.loads(path.read_bytes())
+    config["quiltwork_moe"] |= fields
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(BadInputError, match=said) as caught:
+        read_result(copied)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_calibration_beside_is_preferred(copied: Path) -> None:
+    Thresholds({0: 0.3, 1: -1.0}, 2).write(copied / "moe_calibration.json")
+    assert [layer.gate for layer in moe_layers(read_result(copied).model)] == [Adaptive(0.3), Adaptive(-1.0)]

@@ -89,7 +89,7 @@ def test_the_result_keeps_the_thresholds(tmp_path: Path) -> None:
     training = begun(tmp_path, steps=8, target_experts=1.3)
     experts(training, 8)
     told = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
-    assert told["quiltwork_moe"]["gate"]["thresholds"] == list(training.steering.thresholds)
+    assert [gate["threshold"] for gate in told["quiltwork_moe"]["gates"].values()] == list(training.steering.thresholds)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.core.servable import Json
 from quiltwork.moe.checkpoints.adoption import adopt
 from quiltwork.moe.checkpoints.expert_names import stack_own
-from quiltwork.moe.checkpoints.gate_settings import FIELD, gates_of
 from quiltwork.moe.checkpoints.saving import OWN
-from quiltwork.moe.checkpoints.sparse_block import SparseBlock, set_gates
-from quiltwork.moe.checkpoints.sparse_families import FAMILIES
+from quiltwork.moe.checkpoints.sparse_block import SparseBlock, restore_gates, set_gates
+from quiltwork.moe.checkpoints.sparse_families import FAMILIES, weights_of
 from quiltwork.moe.checkpoints.transformers_folder import (
     check_sizes,
     model_class,
@@ -28,7 +27,9 @@ from quiltwork.moe.checkpoints.transformers_folder import (
 )
 from quiltwork.moe.checkpoints.upcycling import upcycle
 from quiltwork.moe.gate import Gate
+from quiltwork.moe.gate_settings import FIELD, gates_of
 from quiltwork.zoo.source import scan
+from quiltwork.zoo.sparse import with_calibration
 
 
 def load_moe(
@@ -40,29 +41,32 @@ def load_moe(
     Parameters
     ----------
     folder : a checkpoint of the families mixtral, qwen2_moe, qwen3_moe or olmoe, or what ``save_moe`` wrote.
-    gate : for all layers, or by layer (``read_thresholds(path).gates()``). Where None, the gates that were saved with
-        the model; where none were, the fixed number of experts that it was trained with.
+    gate : for all layers, or by layer (``read_thresholds(path).gates()``). Where None, the gates of the calibration
+        beside config.json, else those that were saved with the model; where none were, the fixed number of experts
+        that it was trained with.
     weights : ``sum_to_one`` or ``raw``; as the model was trained where None.
 
     Raises NotFoundError, BadInputError for a file that is damaged or does not fit its configuration, UnsupportedError
     for another family.
     """
     path = Path(folder)
-    config = read_config(path)
+    config = with_calibration(read_config(path), path)
     where = f"{path / 'config.json'}"
     family = config.get("model_type")
-    saved = gates_of(config[FIELD], f"{where}: {FIELD}") if FIELD in config else None
+    known = FAMILIES.get(family) if isinstance(family, str) else None
+    kind = None if known is None else weights_of(known, config.get("norm_topk_prob"))
+    written = config.get(FIELD)
+    saved = {} if written is None else gates_of(written, f"{where}: {FIELD}", kind)
     if family == OWN:
-        model = _read_own(path, config, saved or {}, dtype)
-    elif family in FAMILIES:
+        model = _read_own(path, config, saved, dtype)
+    elif known is not None:
         model = adopt(read_model(path, dtype))
-        if saved is not None:
-            with _blaming(f"{where}: {FIELD}"):
-                set_gates(model, saved, weights=weights)
     else:
-        known = ", ".join([*FAMILIES, OWN])
+        ours = ", ".join([*FAMILIES, OWN])
         hint = "upcycle a dense model first" if family else None
-        raise UnsupportedError(f"{family!r} is no family with experts: {known}", where=where, hint=hint)
+        raise UnsupportedError(f"{family!r} is no family with experts: {ours}", where=where, hint=hint)
+    with _blaming(f"{where}: {FIELD}"):
+        restore_gates(model, saved, weights=weights)
     if gate is not None:
         set_gates(model, gate, weights=weights)
     return model.eval()
@@ -84,7 +88,6 @@ def _read_own(path: Path, config: Mapping[str, Json], gates: Mapping[int, Gate],
         model = made(made.config_class.from_dict(dict(base)))
     with _blaming(f"{where}: {FIELD}"):
         upcycle(model, experts, next(iter(gates.values())), layers=gates)
-        set_gates(model, gates)
     for parameter in model.parameters():  # not its buffers: rotary frequencies stay exact
         parameter.data = parameter.data.to(dtype)
     _fill(model, tensors, path)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from quiltwork.core.errors import UnsupportedError
 from quiltwork.core.servable import Json
 from quiltwork.moe.checkpoints.expert_names import split_experts
-from quiltwork.moe.checkpoints.gate_settings import FIELD, gates_document
 from quiltwork.moe.checkpoints.sparse_families import MIXTRAL
 from quiltwork.moe.gate import Gate
+from quiltwork.moe.gate_settings import FIELD, gates_document
 from quiltwork.moe.layer import MoELayer
 
 _LEFT = ("model_type", "architectures", "transformers_version", "dtype", "torch_dtype", FIELD)

@@ -15,10 +15,10 @@ from torch import Tensor
 from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.moe.checkpoints.expert_names import own_names, split_experts
 from quiltwork.moe.checkpoints.fresh_folder import fresh_folder
-from quiltwork.moe.checkpoints.gate_settings import FIELD, gates_document
 from quiltwork.moe.checkpoints.mixtral_folder import why_not_mixtral, write_mixtral, write_tensors
 from quiltwork.moe.checkpoints.sparse_block import SparseBlock, sparse_blocks
 from quiltwork.moe.checkpoints.sparse_families import FAMILIES, SparseFamily
+from quiltwork.moe.gate_settings import FIELD, gates_document
 from quiltwork.zoo.checkpoint import TOKENIZER_FILES
 
 OWN = "quiltwork_moe"

@@ -79,6 +79,16 @@ def set_gates(model: nn.Module, gate: Gate | Mapping[int, Gate], *, weights: str
         blocks[index].layer.gate = one
 
 
+def restore_gates(model: nn.Module, gates: Mapping[int, Gate], *, weights: str | None = None) -> None:
+    """Gates that were saved with a model, whose kind of weights is from now on the one that it was trained with.
+
+    Raises what ``set_gates`` raises.
+    """
+    for index, block in sparse_blocks(model).items():
+        block.weights = getattr(gates.get(index), "weights", block.weights)
+    set_gates(model, gates, weights=weights)
+
+
 def weighted(gate: Gate, kind: str) -> Gate:
     """The gate with this kind of weights, if it has the choice."""
     held: Any = gate

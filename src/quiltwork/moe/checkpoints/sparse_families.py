@@ -46,7 +46,10 @@ def sparse_family(config: Any) -> SparseFamily:
 
 def trained_weights(config: Any) -> str:
     """The kind of weights that a model was trained with: ``sum_to_one`` or ``raw``."""
-    normalises = sparse_family(config).normalises
-    if normalises is None:
-        normalises = bool(config.norm_topk_prob)
+    return weights_of(sparse_family(config), getattr(config, "norm_topk_prob", None))
+
+
+def weights_of(family: SparseFamily, normalised: object) -> str:
+    """The same by a configuration's ``norm_topk_prob``, None where it does not say so."""
+    normalises = bool(normalised) if family.normalises is None else family.normalises
     return "sum_to_one" if normalises else "raw"

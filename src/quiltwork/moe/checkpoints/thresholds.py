@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +11,9 @@ from pathlib import Path
 from quiltwork.core.disk import disk_errors
 from quiltwork.core.errors import BadInputError, NotFoundError
 from quiltwork.core.servable import Json
-from quiltwork.moe.gate import WEIGHTS
-from quiltwork.moe.gates import READINGS, Adaptive
+from quiltwork.moe.gate_settings import FIELD, gates_document, gates_of
+from quiltwork.moe.gates import Adaptive
 from quiltwork.zoo.config import read_json
-
-VERSION = "quiltwork_moe_thresholds"
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,8 @@ class Thresholds:
         return {i: Adaptive(t, self.most, self.reading, self.weights) for i, t in self.layers.items()}
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write them as JSON. Raises QuiltworkError where that is not possible."""
-        document = {
-            VERSION: 1, "most": self.most, "reading": self.reading, "weights": self.weights,
-            "layers": {str(index): threshold for index, threshold in self.layers.items()},
-            "figures": dict(self.figures),
-        }  # fmt: skip
+        """Write them as JSON, gates as ``config.json`` has them. Raises QuiltworkError where that is not possible."""
+        document = {FIELD: gates_document(self.gates()), "figures": dict(self.figures)}
         with disk_errors(Path(path)):
             Path(path).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -52,23 +45,19 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
     if not Path(path).is_file():
         raise NotFoundError("no such file", where=where)
     document = read_json(Path(path))
-    if document.get(VERSION) != 1:
+    if FIELD not in document:
         raise BadInputError("is no file of thresholds", where=where, hint="quiltwork moe calibrate writes one")
-    layers, most = document.get("layers"), document.get("most")
-    if not isinstance(layers, Mapping) or not layers:
-        raise BadInputError("must be thresholds by layer", where=f"{where}: layers")
-    found: dict[int, float] = {}
-    for index, value in layers.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not (index.isascii() and index.isdigit() and number):
-            raise BadInputError(f"{value!r:.40} is no threshold of a layer", where=f"{where}: layers: {index:.40}")
-        found[int(index)] = float(value)
-    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-        raise BadInputError("must be at least 1", where=f"{where}: most")
-    for name, kinds in (("reading", READINGS), ("weights", WEIGHTS)):
-        if document.get(name) not in kinds:
-            raise BadInputError(f"must be one of {', '.join(kinds)}", where=f"{where}: {name}")
-    figures = document.get("figures", {})
-    return Thresholds(
-        found, most, document["reading"], document["weights"], figures if isinstance(figures, Mapping) else {}
-    )
+    gates = gates_of(document[FIELD], f"{where}: {FIELD}")
+    if not gates:
+        raise BadInputError("there are no gates", where=f"{where}: {FIELD}")
+    layers: dict[int, float] = {}
+    kinds: set[tuple[int, str, str]] = set()
+    for index, gate in gates.items():
+        if not isinstance(gate, Adaptive):
+            raise BadInputError(f"{type(gate).__name__} has no threshold", where=f"{where}: {FIELD}: gates: {index}")
+        layers[index] = float(gate.threshold)
+        kinds.add((int(gate.most), gate.reading, gate.weights))
+    if len(kinds) > 1:
+        raise BadInputError("differ in more than their thresholds", where=f"{where}: {FIELD}: gates")
+    figures = document.get("figures")
+    return Thresholds(layers, *kinds.pop(), figures if isinstance(figures, Mapping) else {})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from quiltwork.core.servable import Json
 from quiltwork.moe.expert_choice import ExpertChoice
 from quiltwork.moe.gate import Gate
 from quiltwork.moe.gates import Adaptive, TopK
@@ -18,7 +17,7 @@ from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.null_experts import NullExperts
 from quiltwork.moe.random_second import RandomSecond
 from quiltwork.moe.top_p import TopP
-from quiltwork.moe.training.settings import CONTROLLED, DENSE, GATE_SETTINGS, TrainingSettings, read_settings
+from quiltwork.moe.training.settings import CONTROLLED, DENSE, TrainingSettings
 
 _MAKERS: Mapping[str, Callable[[TrainingSettings, float], Gate | None]] = {
     DENSE: lambda s, mean: None,
@@ -39,18 +38,6 @@ def gates_of(settings: TrainingSettings) -> list[Gate | None]:
     return [_MAKERS[settings.gate](settings, mean) for mean in means]
 
 
-def gates_of_saved(told: Mapping[str, Json], layers: int) -> list[Gate | None]:
-    """Those of ``TrainingSettings.gate_settings``, as a trained model's folder has them. Raises BadInputError."""
-    base = {"task": "lm", "corpus": "-", "out": "-", "steps": 1, "layers": layers, "experts": 1 << 12}
-    by_layer = told.get("p_by_layer")
-    settings = read_settings({**base, **{name: one for name, one in told.items() if name in GATE_SETTINGS}})
-    gates = gates_of(settings)
-    if isinstance(by_layer, list) and len(by_layer) == len(gates):
-        given = zip(gates, by_layer, strict=True)
-        gates = [replace(gate, p=float(str(p))) if isinstance(gate, TopP) else gate for gate, p in given]
-    return gates
-
-
 class Gating:
     """Sets what a gate has to know of the batch that comes. ``gates`` may be set to others between two steps.
 
@@ -58,8 +45,8 @@ class Gating:
     experts are drawn by seed, layer and ``moment``.
     """
 
-    def __init__(self, settings: TrainingSettings, seed: int) -> None:
-        self.gates = gates_of(settings)
+    def __init__(self, gates: Iterable[Gate | None], seed: int) -> None:
+        self.gates = list(gates)
         self.moment: tuple[int, int] = (0, 0)
         """Of the batch that comes: the step, and its first sample."""
         self._seed = seed

@@ -30,7 +30,7 @@ from quiltwork.moe.models.saving import save_model
 from quiltwork.moe.training.balancing import balance_loss_of, counts_of
 from quiltwork.moe.training.classes import Classes
 from quiltwork.moe.training.course import Course, read_course
-from quiltwork.moe.training.gating import Gating
+from quiltwork.moe.training.gating import Gating, gates_of
 from quiltwork.moe.training.language import Language
 from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run
 from quiltwork.moe.training.schedule import rate_factor
@@ -74,7 +74,7 @@ class MoETraining(Descent):
         device = device_named(setup.device)
         self.objective = objective_of(settings, device)
         shape = settings.shape(self.objective.codec.size, len(self.objective.classes))
-        self.gating = Gating(settings, seed)
+        self.gating = Gating(gates_of(settings), seed)
         self.model = build_model(settings.task, shape, self.gating.gates, seed, device)
         self.gating.watch(self.model)
         self.steering = steering_of(settings, self.model, self.gating.gates, self.objective.lengths(TRAIN))
@@ -256,11 +256,9 @@ class MoETraining(Descent):
         }
 
     def _write(self, folder: Path) -> None:
-        settings = self.settings
-        gate = settings.gate_settings()
-        if self.steering is not None:
-            gate["thresholds"] = list(self.steering.thresholds)
-        save_model(folder, self.model, settings.task, gate, self.objective.classes)
+        settings, classes = self.settings, self.objective.classes
+        gates, asked = self.gating.gates, settings.gate_settings()
+        save_model(folder, self.model, settings.task, gates, classes=classes, settings=asked)
         self.objective.codec.save(folder)
 
 
