@@ -105,7 +105,7 @@ def gated(second=None, x=None, **changes):
         (gated(most=0), "gates: 0: most: must be at least 1"),
         (gated(reading="loud"), "gates: 0: reading: 'loud'"),
         (gated(weights=None), "gates: 0: weights: None"),
-        (gated(gate="TopK"), "gates: 0: threshold: TopK has no such setting"),
+        (gated(gate="TopK", threshold=0.1), "gates: 0: threshold: TopK has no such setting"),
         ({"quiltwork_moe": {"gates": {"0": {"gate": "TopK"}}}}, "gates: 0: TopK has no threshold"),
         (gated({"gate": "Adaptive", "most": 3}), "gates: differ in more than their thresholds"),
     ],
