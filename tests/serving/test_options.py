@@ -118,4 +118,4 @@ def test_nonsense_gives_options_or_a_bad_input_error_and_never_passes_the_schema
 
 def test_the_schema_is_a_schema_and_names_what_changes_state():
     jsonschema.Draft202012Validator.check_schema(OPTIONS_SCHEMA)
-    assert [n for n in NAMES if OPTIONS_SCHEMA["properties"][n].get("x-changes-state")] == ["adapter_scale"]
+    assert [n for n in NAMES if OPTIONS_SCHEMA["properties"][n].get("x-changes-state")] == ["adapter_scale", "experts"]

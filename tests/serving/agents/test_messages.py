@@ -12,7 +12,7 @@ from quiltwork.serving.agents.message import AskKV, Hop, Lay, Output, Pages, Run
 from quiltwork.serving.agents.ring import Ring
 
 RUN = Run(7, 2, 3, 1, 16, 16, torch.arange(6.0).reshape(2, 3), 1, 1, 0, 20, ("a", None), ("ab12",), 1, 0.5,
-          {"k": 1}, 4, "move", "b", 2, True, (Hop("a", (0, 1), "move", 0.1, 0.2, 5, 3, 2),), 17)  # fmt: skip
+          {"k": 1}, 4, "move", "b", 2, True, (Hop("a", (0, 1), "move", 0.1, 0.2, 5, 3, 2),), 17, {"experts": (3.0, 2)})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ RUN = Run(7, 2, 3, 1, 16, 16, torch.arange(6.0).reshape(2, 3), 1, 1, 0, 20, ("a"
         RUN,
         Output(1, 1, 4, ("a",), torch.zeros(1, 5), 16),
         Output(1, 1, 4, ("a",), torch.empty(0)),
+        Output(1, 1, 4, ("a",), torch.empty(0), spent={"experts": (1.5, 1)}),
         Pages(1, 1, 0, 16, 0, torch.ones(1, 2, 2, 1, 16, 4, dtype=torch.bfloat16), "x"),
         Lay(1, "m", "v", (0, 2, 5), (("a", "b"), ("c",))),
         AskKV(1, 1, (0, 2), 30, "a"),

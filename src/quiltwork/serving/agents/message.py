@@ -78,10 +78,10 @@ class Run:
     """Index behind the last segment to fetch them for."""
     traced: bool = False
     path: tuple[Hop, ...] = ()
-    spent: Mapping[str, tuple[float, int]] = field(default_factory=dict)
-    """What its rows took so far on their way up, by name: sum and count (see ``experts.Spent``)."""
     certain: int | None = None
     """Position from which on its tokens are guesses, which the front may refuse; None where none of them is."""
+    spent: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """What its rows took so far on their way up, by name: sum and count (see ``experts.Spent``)."""
 
 
 @dataclass(frozen=True)
