@@ -12,7 +12,8 @@ from quiltwork.serving.agents.message import AskKV, Hop, Lay, Output, Pages, Run
 from quiltwork.serving.agents.ring import Ring
 
 RUN = Run(7, 2, 3, 1, 16, 16, torch.arange(6.0).reshape(2, 3), 1, 1, 0, 20, ("a", None), ("ab12",), 1, 0.5,
-          {"k": 1}, 4, "move", "b", 2, True, (Hop("a", (0, 1), "move", 0.1, 0.2, 5, 3, 2),), 17, {"experts": (3.0, 2)})  # fmt: skip
+          {"k": 1}, 4, "move", "b", 2, True, (Hop("a", (0, 1), "move", 0.1, 0.2, 5, 3, 2),), 17,
+          {"experts": (3.0, 2)})  # fmt: skip
 
 
 @pytest.mark.parametrize(
