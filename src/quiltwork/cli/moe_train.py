@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from quiltwork.cli.output import emit, table
+from quiltwork.cli.named_settings import read_settings, words_of
+from quiltwork.cli.output import emit, table, training_progress
 from quiltwork.cli.train import asked_to_stop, stopped_early
 from quiltwork.core.servable import Json
 
@@ -54,10 +53,10 @@ def train(
 
     config: dict[str, Json] = {"task": task, "corpus": [str(path) for path in corpus], "out": str(out), "steps": steps}
     config |= {name: [str(path) for path in given] for name, given in (("valid", valid), ("test", test)) if given}
-    config |= {"gate": gate, **_settings(setting or [])}
+    config |= {"gate": gate, **read_settings(setting or [])}
     place = CheckpointFile(checkpoint or out.with_name(f"{out.name}.checkpoint.safetensors"))
     made = moe_trainable()
-    with _progress() as progress:
+    with training_progress() as progress:
         bar = progress.add_task("reading the corpus", total=None)
         made.setup(Setup(config, seed, device))
 
@@ -96,22 +95,6 @@ def train(
         stopped_early(ran.report, _again(config, place.path, every, seed, device))
 
 
-def _settings(given: list[str]) -> dict[str, Json]:
-    """NAME=VALUE, with values as JSON where they are, else as text."""
-    from quiltwork.core.errors import BadInputError
-
-    found: dict[str, Json] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise BadInputError(f"{text[:40]!r} is not NAME=VALUE", where="--set")
-        try:
-            found[name.strip()] = json_text.loads(value)
-        except (ValueError, RecursionError):
-            found[name.strip()] = value
-    return found
-
-
 def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int, device: str) -> list[str]:
     """The words of the command that goes on."""
     words = ["quiltwork", "moe", "train"]
@@ -121,12 +104,6 @@ def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int, dev
         elif name in ("task", "out", "steps", "gate"):
             words += [f"--{name}", str(value)]
         else:
-            words += ["--set", f"{name}={value if isinstance(value, str) else json_text.dumps(value)}"]
+            words += words_of({name: value})
     told = ["--checkpoint", str(checkpoint), "--every", str(every), "--seed", str(seed), "--device", device]
     return [*words, *told]
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -9,7 +9,18 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from quiltwork.core.progress import Advance, Say
@@ -64,8 +75,11 @@ def narration(what: str) -> Iterator[Say]:
         yield lambda phrase: progress.update(task, description=escape(f"{what}: {phrase}"))
 
 
-def _progress(
-    *columns: TextColumn | SpinnerColumn | DownloadColumn | TransferSpeedColumn | TimeElapsedColumn,
-) -> Progress:
+def training_progress() -> Progress:
+    """A bar on the terminal for steps of which the number is known, sooner or later."""
+    return _progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

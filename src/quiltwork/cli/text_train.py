@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from quiltwork.cli.output import emit, table
+from quiltwork.cli.named_settings import read_settings, words_of
+from quiltwork.cli.output import emit, table, training_progress
 from quiltwork.cli.train import asked_to_stop, stopped_early
 from quiltwork.core.servable import Json
 
@@ -62,10 +61,10 @@ def train(
     }
     given = {"dimensions": dimensions, "epochs": epochs, "min_count": min_count, "words": words}
     config |= {name: value for name, value in given.items() if value is not None}
-    config |= _settings(setting or [])
+    config |= read_settings(setting or [])
     place = CheckpointFile(checkpoint or out.with_name(f"{out.name}.checkpoint.safetensors"))
     made = text_vectors()
-    with _progress() as progress:
+    with training_progress() as progress:
         task = progress.add_task("reading the corpus", total=None)
         made.setup(Setup(config, seed))
 
@@ -99,27 +98,7 @@ def train(
         stopped_early(ran.report, _again(config, place.path, every, seed))
 
 
-def _settings(given: list[str]) -> dict[str, Json]:
-    """NAME=VALUE, with values as JSON where they are, else as text."""
-    import json
-
-    from quiltwork.core.errors import BadInputError
-
-    found: dict[str, Json] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise BadInputError(f"{text[:40]!r} is not NAME=VALUE", where="--set")
-        try:
-            found[name.strip()] = json.loads(value)
-        except (ValueError, RecursionError):
-            found[name.strip()] = value
-    return found
-
-
 def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int) -> list[str]:
-    import json
-
     words = ["quiltwork", "text", "train", "--out", str(config["out"]), "--model", str(config["model"])]
     corpus = config["corpus"]
     assert isinstance(corpus, list)
@@ -127,13 +106,6 @@ def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int) -> 
         words += ["--corpus", str(path)]
     words += ["--split"] if config["split"] else []
     words += [] if config["tokens"] is None else ["--tokens", str(config["tokens"])]
-    for name, value in config.items():
-        if name not in ("corpus", "out", "model", "split", "tokens"):
-            words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    named = ("corpus", "out", "model", "split", "tokens")
+    words += words_of({name: value for name, value in config.items() if name not in named})
     return [*words, "--checkpoint", str(checkpoint), "--every", str(every), "--seed", str(seed)]
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
