@@ -8,9 +8,9 @@ import pytest
 from tiny_moe import sentences, settings_of, started, write_corpus
 
 from quiltwork.core.errors import QuiltworkError
+from quiltwork.moe.training.checking import read_settings
 from quiltwork.moe.training.corpus import read_rows, read_running_text, without_header
 from quiltwork.moe.training.labelled import read_labelled
-from quiltwork.moe.training.settings import read_settings
 from quiltwork.moe.training.tokens import learn_codec, read_codec
 
 

@@ -18,6 +18,7 @@ from quiltwork.core.servable import Json
 from quiltwork.core.trainable import Arrays, Gradients, Setup, State, StepReport
 from quiltwork.layers.descent import Descent, Ids, Loss, device_named
 from quiltwork.layers.order import Order
+from quiltwork.moe.balance import balance_counts, balance_loss
 from quiltwork.moe.control.levels import COLUMNS
 from quiltwork.moe.curriculum.costs import cost_model
 from quiltwork.moe.curriculum.learned import LearnedOrder, Plan
@@ -27,14 +28,14 @@ from quiltwork.moe.flops import BACKWARD, forward_flops
 from quiltwork.moe.models.build import CLASSIFY, LM, build_model, moe_layers
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.saving import save_model
-from quiltwork.moe.training.balancing import balance_loss_of, counts_of
+from quiltwork.moe.training.checking import read_settings
 from quiltwork.moe.training.classes import Classes
 from quiltwork.moe.training.course import Course, read_course
 from quiltwork.moe.training.gating import Gating, gates_of
 from quiltwork.moe.training.language import Language
 from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run
 from quiltwork.moe.training.schedule import rate_factor
-from quiltwork.moe.training.settings import EVEN, STEP, WHERE, TrainingSettings, read_settings
+from quiltwork.moe.training.settings import EVEN, STEP, WHERE, TrainingSettings
 from quiltwork.moe.training.steered import steering_of
 from quiltwork.moe.training.translation import Translation
 
@@ -138,19 +139,19 @@ class MoETraining(Descent):
         records = np.zeros((count, layers), np.float32)
         balance = run.losses.new_zeros(())
         for layer, routed in enumerate(run.outcome.routed):
-            counts = counts_of(routed.routing, settings.balanced_of)
+            routing, counted = routed.routing, balance_counts(routed.routing, settings.balanced_of)
             if settings.balance_over == STEP:
-                counted, tokens = torch.from_numpy(self._counted[layer]), count * self._tokens[layer]
+                # Of the step before, and as many tokens as so many samples have in the mean: any split is the same.
+                before = torch.from_numpy(self._counted[layer]).to(self._device)
+                balance = balance + balance_loss(routing, before, count * self._tokens[layer])
             else:
-                counted, tokens = counts.counted, float(routed.routing.tokens)
-            balance = balance + balance_loss_of(routed.routing, counted.to(self._device), tokens)
-            seconds = torch.bincount(routed.packed.sequence[counts.second], minlength=count)
-            extras = (routed.routing.experts_per_token() - 1).clamp_min(0).float()
+                balance = balance + balance_loss(routing, counted)
+            extras = (routing.experts_per_token() - 1).clamp_min(0).float()
             records[:, layer] = _numbers(extras.new_zeros(count).index_add(0, routed.packed.sequence, extras))
-            means["tokens"][layer] = routed.routing.tokens / count
-            means["second"][layer] = float(seconds.sum()) / count
-            means["load"][layer] = _numbers(counts.load) / count
-            means["counted"][layer] = _numbers(counts.counted) / count
+            means["tokens"][layer] = routing.tokens / count
+            means["second"][layer] = float((extras > 0).sum()) / count
+            means["load"][layer] = _numbers(routing.load) / count
+            means["counted"][layer] = _numbers(counted) / count
         if self.steering is not None:
             means["tally"][:] = self.steering.count([routed.routing for routed in run.outcome.routed]) / count
         task = run.losses.mean()
