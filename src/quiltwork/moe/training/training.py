@@ -33,7 +33,7 @@ from quiltwork.moe.training.classes import Classes
 from quiltwork.moe.training.course import Course, read_course
 from quiltwork.moe.training.gating import Gating, gates_of
 from quiltwork.moe.training.language import Language
-from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run
+from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run, side_of_layers
 from quiltwork.moe.training.schedule import rate_factor
 from quiltwork.moe.training.settings import EVEN, STEP, WHERE, TrainingSettings
 from quiltwork.moe.training.steered import steering_of
@@ -90,9 +90,7 @@ class MoETraining(Descent):
         self._widths = len(layers), layers[0].router.shape[0] if layers else 0, settings.experts
         self._counted = np.zeros(self._widths[:2], np.float32)
         self.course = Course()
-        lengths = self.objective.lengths(TRAIN)
-        # The source's layers come first, then the target's.
-        self._tokens = [float(lengths[0 if at < len(layers) // 2 else -1].mean()) for at in range(len(layers))]
+        self._tokens = [float(side.mean()) for side in side_of_layers(self.objective.lengths(TRAIN), len(layers))]
         parameters = dict(self.model.named_parameters())
         self.begin(settings, parameters, self.objective.count(TRAIN), seed, self.make_order(seed))
 
@@ -102,8 +100,8 @@ class MoETraining(Descent):
         settings = self.settings
         if settings.order == RANDOM and settings.buckets == 1 and settings.shares == EVEN:
             return None
-        lengths, layers = self.objective.lengths(TRAIN), self._widths[0]
-        sides = [lengths[0 if at < layers // 2 else -1] for at in range(layers)]  # the source's layers come first
+        lengths = self.objective.lengths(TRAIN)
+        sides = side_of_layers(lengths, self._widths[0])
         tokens = np.stack(sides, 1) if sides else np.zeros((len(lengths[0]), 0), np.int64)
         costs = cost_model(self.model, lengths, tokens)
         plan = Plan(np.sum(lengths, axis=0), tokens, costs, settings.buckets, settings.batch, settings.frozen, seed)
@@ -243,7 +241,7 @@ class MoETraining(Descent):
         size = settings.micro_batch or settings.batch
         return {
             "held_out": {"before": curve[0]["valid_loss"], "after": curve[-1]["valid_loss"]},
-            "test": dict(self.objective.scores(self.model, TEST, size, self._device)),
+            "test": dict(self.objective.scores(self.model, TEST, size)),
             "curve": list(curve),
             "steps": self._done,
             "samples": self._taken,
