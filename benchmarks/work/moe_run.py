@@ -116,11 +116,9 @@ def _tests(run: Run, training: Any, equal: _Best, best: _Best, folder: Path) -> 
 
 def score(run: Run, training: Any) -> float:
     """The task's metric on the test data."""
-    import torch
-
     told, times = SCORES[run.task.metric]
     training.gating.moment = (0, 0)
-    scores = training.objective.scores(training.model, "test", 32, torch.device("cpu"))
+    scores = training.objective.scores(training.model, "test", 32)
     return float(scores[told]) * times
 
 

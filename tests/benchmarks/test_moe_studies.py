@@ -79,7 +79,7 @@ def test_a_top2_run_leaves_the_weights_that_its_test_was_of(data: Path, tmp_path
     told = train(run, data, tmp_path)
     again = begun(run, data, tmp_path / "again", validates=False)
     again.model.load_state_dict(load_file(tmp_path / WEIGHTS))
-    scores = again.objective.scores(again.model, "test", 32, "cpu")
+    scores = again.objective.scores(again.model, "test", 32)
     assert scores["bits_per_byte"] == pytest.approx(told["tests"]["equal_steps"], rel=1e-6)
 
 

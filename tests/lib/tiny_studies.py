@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_lowercase
 
 from tiny_moe import sentences
 
@@ -22,12 +25,19 @@ def tiny_tasks(steps: int = 8) -> tuple[Task, ...]:
     return tuple(replace(task, steps=steps, tune_steps=2, settings={**task.settings, **SMALL}) for task in TASKS)
 
 
-def write_data(root: Path) -> Path:
-    """What the tasks' files are called, with other texts in it."""
+def long_lines(count: int, seed: int) -> list[str]:
+    """Of so many different words that any tokenizer of the tasks finds its tokens, and longer than any sample."""
+    drawn = random.Random(seed)
+    words = ["".join(drawn.choices(ascii_lowercase, k=6)) for _ in range(3000)]
+    return [" ".join(drawn.choices(words, k=40)) for _ in range(count)]
+
+
+def write_data(root: Path, drawn: Callable[[int, int], list[str]] = sentences, running: int = 4000) -> Path:
+    """What the tasks' files are called, with other texts in it. drawn : lines, of their number and a seed."""
     for task in TASKS:
         for seed, (split, names) in enumerate(sorted(task.files.items())):
             # A tenth of running text is for validation and test.
-            lines = sentences(4000 if task.name == "lm" else 60 if split == "corpus" else 20, seed)
+            lines = drawn(running if task.name == "lm" else 60 if split == "corpus" else 20, seed)
             for name in names:
                 path = root / "moe" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
