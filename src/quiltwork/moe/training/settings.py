@@ -9,10 +9,10 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 from quiltwork.moe.control.controller import METHODS
 from quiltwork.moe.curriculum.orders import ORDERS, RANDOM
-from quiltwork.moe.gate import WEIGHTS
 from quiltwork.moe.gates import READINGS
 from quiltwork.moe.models.build import CLASSIFY, LM, TASKS, TRANSLATE
 from quiltwork.moe.models.shape import ModelShape
+from quiltwork.moe.weights import WEIGHTS
 from quiltwork.zoo.config import Fields
 
 WHERE = "config"
