@@ -15,7 +15,7 @@ from work.moe_arms import RANDOM2, TOP2, Run
 if TYPE_CHECKING:
     from quiltwork.core.servable import Json
 
-NEVER = 1 << 30
+NEVER = 1 << 24
 FIRST = 20
 """Steps whose losses are kept, to tell by them whether other sources do the same."""
 WEIGHTS = "weights.safetensors"
