@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.gate import WEIGHTS, first, probabilities_of, require_one_of, weights_of
+from quiltwork.moe.gate import first, probabilities_of, require_one_of
 from quiltwork.moe.routing import Routing, routing_of
+from quiltwork.moe.weights import WEIGHTS, weights_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class NullExperts:
         """See ``Gate``."""
         true = logits.shape[1] - self.nulls
         probabilities = probabilities_of(logits)
-        values, experts = first(probabilities, self.k)
+        _, experts = first(probabilities, self.k)
         chosen = experts < true
-        return routing_of(experts, weights_of(values, chosen, self.weights), chosen, probabilities, true)
+        weights = weights_of(probabilities, experts, chosen, self.weights)
+        return routing_of(experts, weights, chosen, probabilities, true)

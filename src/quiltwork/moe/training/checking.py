@@ -9,7 +9,6 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 from quiltwork.moe.control.controller import METHODS
 from quiltwork.moe.curriculum.orders import ORDERS, RANDOM
-from quiltwork.moe.gate import WEIGHTS
 from quiltwork.moe.gates import READINGS
 from quiltwork.moe.models.build import TASKS, TRANSLATE
 from quiltwork.moe.training.settings import (
@@ -26,6 +25,7 @@ from quiltwork.moe.training.settings import (
     TrainingSettings,
 )
 from quiltwork.moe.training.tokens import tokenizer_size
+from quiltwork.moe.weights import WEIGHTS
 from quiltwork.zoo.config import Fields
 
 
