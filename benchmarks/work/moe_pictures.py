@@ -31,7 +31,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def losses_picture(curves: Mapping[str, Mapping[str, Any]]) -> str:
-    """curves : by task, by arm ``cpu_s`` and ``losses``. The untrained loss is left out, so that ends can be told apart."""
+    """curves : by task, by arm ``cpu_s`` and ``losses``. The untrained loss is left out, so that ends show."""
     parts: list[str] = []
     for at, (task, arms) in enumerate(curves.items()):
         series = {arm: list(zip(told["cpu_s"], told["losses"], strict=True))[1:] for arm, told in arms.items()}
