@@ -38,7 +38,7 @@ def held_out(corpus: str | os.PathLike[str], encode: Encode, *, length: int, tok
     Raises as ``read_text``, and BadInputError for a file that is too short for four windows a part.
     """
     path = Path(corpus)
-    text = read_text(str(path), "utf-8")
+    text = read_text(str(path), "utf-8", hint="write it as UTF-8")
     if length < 2:
         raise BadInputError("must be at least 2", where="length")
     middle = len(text) // 2

@@ -164,7 +164,7 @@ def _targets(it: Fields) -> tuple[float, ...]:
 def _one_of(it: Fields, name: str, known: tuple[str, ...]) -> str:
     text = it.text(name)
     if text not in known:
-        raise it.error(name, f"{text[:40]!r} is not one of {', '.join(known)}")
+        raise it.error(name, f"{text[:40]!r} is not one of {', '.join(filter(None, known))}")
     return text
 
 
