@@ -75,8 +75,9 @@ def say(text: str) -> None:
 
 
 def finished(root: Path) -> list[Mapping[str, Any]]:
-    """What is kept, of whatever sources."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob(f"*/{FINISHED}"))]
+    """What is kept of the studies, of whatever sources: the folder may hold other benchmarks' runs too."""
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob(f"*/{FINISHED}"))]
+    return [run for run in kept if "settings" in run["settings"]]
 
 
 def listed(root: Path) -> list[str]:
