@@ -32,7 +32,7 @@ def long_lines(count: int, seed: int) -> list[str]:
     return [" ".join(drawn.choices(words, k=40)) for _ in range(count)]
 
 
-def write_data(root: Path, drawn: Callable[[int, int], list[str]] = sentences, running: int = 4000) -> Path:
+def write_data(root: Path, drawn: Callable[[int, int], list[str]] = sentences, running: int = 1500) -> Path:
     """What the tasks' files are called, with other texts in it. drawn : lines, of their number and a seed."""
     for task in TASKS:
         for seed, (split, names) in enumerate(sorted(task.files.items())):
