@@ -42,6 +42,7 @@ def test_reach_is_the_worst_target_of_a_seed_after_the_first_steps(asked: list, 
 def test_quality_is_compared_at_the_experts_that_the_fixed_threshold_took(asked: list, tmp_path: Path) -> None:
     outcome = moe_controller_quality.run(context(tmp_path))[moe_controller_quality.NAME]
     assert (list(outcome.ours), list(outcome.baseline)) == ([1.99] * 5, [2.0] * 5)
+    steps = moe_controller_quality.STEPS
     targets = [changes["target_experts"] for _, _, changes in asked if "target_experts" in changes]
-    assert targets == pytest.approx([(2.0 + 1.4 * 399) / 400] * 5, abs=1e-4)
+    assert targets == pytest.approx([(2.0 + 1.4 * (steps - 1)) / steps] * 5, abs=1e-4)
     assert [seed for seed, _, _ in asked] == [seed for seed in range(7, 12) for _ in range(2)]
