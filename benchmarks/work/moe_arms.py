@@ -47,7 +47,7 @@ LM = Task(
     {"corpus": ("lm/gutenberg_war_and_peace.txt",)},
     {"task": "lm", "tokenizer": "byte", "length": 128, "inner": 272, "batch": 8, "validate_every": 40,
      "validate_on": 128},
-    steps=480, tune_steps=200, rates=(1e-3, 2e-3, 4e-3), metric="bits",
+    steps=480, tune_steps=200, rates=(5e-4, 1e-3, 2e-3), metric="bits",
     arms=(*MAIN, RANDOM2, *FURTHER),
 )  # fmt: skip
 SST2 = Task(
