@@ -62,7 +62,7 @@ MULTI30K = Task(
      for split, name in (("corpus", "train"), ("valid", "val"), ("test", "test_2016_flickr"))},
     {"task": "translate", "tokenizer": "bpe:2000", "length": 64, "inner": 440, "layers": 4, "batch": 32,
      "validate_every": 50, "validate_on": 500},
-    steps=400, tune_steps=200, rates=(1e-3, 2e-3, 4e-3), metric="bleu",
+    steps=400, tune_steps=200, rates=(2e-3, 4e-3, 8e-3), metric="bleu",
 )  # fmt: skip
 SST5 = Task(
     "sst5",
