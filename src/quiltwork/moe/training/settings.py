@@ -175,6 +175,8 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
     for name in ("task", "corpus", "out", "steps"):
         if given.get(name) is None:
             raise given.error(name, "is missing")
+    if "gate" in values and values["gate"] is None:  # what YAML and JSON make of null, as the gate is called
+        raise given.error("gate", 'is nothing: the gate with null experts is "null", in quotes (or --gate null)')
     task = _one_of(given, "task", TASKS)
     defaults = {name: value for name, value in known.items() if name not in ("task", "corpus", "out", "steps")}
     it = Fields({name: v for name, v in values.items() if v is not None}, {**defaults, **TASK_DEFAULTS[task]}, WHERE)
@@ -190,8 +192,8 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
         split_seed=_whole(it, "split_seed"),
         encoding=it.text("encoding"),
         header=_one_of(it, "header", HEADERS),
-        text_column=it.text("text_column"),
-        label_column=it.text("label_column"),
+        text_column=_column(it, "text_column"),
+        label_column=_column(it, "label_column"),
         tokenizer=it.text("tokenizer"),
         length=it.size("length", 1 << 16),
         gate=_one_of(it, "gate", GATES),
@@ -253,6 +255,8 @@ def _require_fit(settings: TrainingSettings, it: Fields) -> None:
         raise it.error("mean_experts", "must be from 1 to 2: a second expert is what is random")
     if settings.gate in ("top2", "random2") and settings.experts < 2:
         raise it.error("experts", f"{settings.gate} needs two")
+    if not settings.corpus:
+        raise it.error("corpus", "names no file")
     pair = 2 if settings.task == TRANSLATE else None
     for name, paths in (("corpus", settings.corpus), ("valid", settings.valid), ("test", settings.test)):
         if pair and paths and len(paths) != pair:
@@ -290,6 +294,12 @@ def _path(it: Fields, name: str) -> str:
     if not (text := it.text(name)) or "\0" in text:
         raise it.error(name, "is no name of anything")
     return text
+
+
+def _column(it: Fields, name: str) -> str:
+    """YAML and the command line give a number as one."""
+    value = it.get(name)
+    return str(value) if type(value) is int else it.text(name)
 
 
 def _paths(it: Fields, name: str) -> tuple[str, ...]:

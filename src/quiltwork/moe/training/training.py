@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
+from quiltwork.core.memory import physical_bytes
 from quiltwork.core.result_folder import ResultFolder
 from quiltwork.core.servable import Json
 from quiltwork.core.trainable import Arrays, Gradients, Setup, State, StepReport
@@ -24,9 +25,10 @@ from quiltwork.moe.curriculum.learned import LearnedOrder, Plan
 from quiltwork.moe.curriculum.orders import RANDOM
 from quiltwork.moe.curriculum.shares import arranged
 from quiltwork.moe.flops import BACKWARD, forward_flops
-from quiltwork.moe.models.build import CLASSIFY, LM, build_model, moe_layers
+from quiltwork.moe.models.build import CLASSIFY, LM, MOST_SEED, build_model, moe_layers
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.saving import save_model
+from quiltwork.moe.models.size import require_memory
 from quiltwork.moe.training.balancing import balance_loss_of, counts_of
 from quiltwork.moe.training.classes import Classes
 from quiltwork.moe.training.course import Course, read_course
@@ -69,12 +71,13 @@ class MoETraining(Descent):
         wrong."""
         self.settings = settings = read_settings(setup.config)
         seed = setup.seed if settings.seed is None else settings.seed
-        if seed < 0:
-            raise BadInputError(f"{seed} is negative", where="seed")
+        if not 0 <= seed <= MOST_SEED:
+            raise BadInputError(f"{seed} is not from 0 to {MOST_SEED}", where="seed")
         device = device_named(setup.device)
         self.objective = objective_of(settings, device)
         shape = settings.shape(self.objective.codec.size, len(self.objective.classes))
         self.gating = Gating(gates_of(settings), seed)
+        require_memory(settings.task, shape, self.gating.gates, physical_bytes(), where=WHERE)
         self.model = build_model(settings.task, shape, self.gating.gates, seed, device)
         self.gating.watch(self.model)
         self.steering = steering_of(settings, self.model, self.gating.gates, self.objective.lengths(TRAIN))
