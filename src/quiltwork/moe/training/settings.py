@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 from quiltwork.moe.control.controller import METHODS
-from quiltwork.moe.curriculum.orders import ORDERS, RANDOM
+from quiltwork.moe.curriculum.orders import ORDERS, RANDOM, UNLEARNT
 from quiltwork.moe.gate import WEIGHTS
 from quiltwork.moe.gates import READINGS
 from quiltwork.moe.models.build import CLASSIFY, LM, TASKS, TRANSLATE
@@ -26,7 +26,7 @@ SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
 SINGLE, FIRST = "single", "first"
 BALANCED_OF = ("", SINGLE, FIRST)
 BALANCED_OVER = STEP, TOGETHER = ("step", "together")
-SHARES = EVEN, BALANCED = ("even", "balanced")
+SHARES = EVEN, BALANCED, BY_LENGTH = ("even", "balanced", "length")
 HEADERS = KEEP, STRIP = ("keep", "strip")
 BYTE = "byte"
 
@@ -99,13 +99,15 @@ class TrainingSettings:
     """Samples that a worker computes at once; all of its share where None."""
     order: str = RANDOM
     """Which samples are trained on together, from the second epoch on: random; those that needed about as many experts
-    in the epoch before (cosine or mean), or are predicted to cost as much (cost)."""
+    in the epoch before (cosine or mean), or are predicted to cost as much (cost); or, from the first one on, are about
+    as long (length)."""
     buckets: int = 1
     """Of samples of alike length: only samples of one come together; 1 for no regard to length."""
     frozen: bool = False
     """Whether steps come from simple to complex, bucket by bucket, as the order has them; shuffled else."""
     shares: str = EVEN
-    """even: every worker gets as many samples of a step; balanced: those with which all have as much to do."""
+    """even: every worker gets as many samples of a step; balanced: those with which all have as much to do, by their
+    recorded routing; length: those with which all have as many tokens."""
     rate: float = 2e-3
     """AdamW's, after ``warm_up`` steps."""
     warm_up: int = 50
@@ -243,7 +245,7 @@ def _require_fit(settings: TrainingSettings, it: Fields) -> None:
         raise it.error("heads", f"{settings.heads} heads of an even width cannot have {settings.width} together")
     if settings.kv_heads and settings.heads % settings.kv_heads:
         raise it.error("kv_heads", f"{settings.heads} heads cannot share {settings.kv_heads}")
-    if settings.gate == DENSE and settings.order != RANDOM:
+    if settings.gate == DENSE and settings.order not in UNLEARNT:
         raise it.error("order", f"{settings.order} goes by experts, and a dense model has none")
     if settings.gate != DENSE and settings.most > settings.experts:
         raise it.error("most", f"{settings.most} is above the number of experts, {settings.experts}")

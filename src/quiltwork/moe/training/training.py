@@ -36,7 +36,7 @@ from quiltwork.moe.training.gating import Gating, gates_of
 from quiltwork.moe.training.language import Language
 from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run
 from quiltwork.moe.training.schedule import rate_factor
-from quiltwork.moe.training.settings import EVEN, STEP, WHERE, TrainingSettings, read_settings
+from quiltwork.moe.training.settings import BY_LENGTH, EVEN, STEP, WHERE, TrainingSettings, read_settings
 from quiltwork.moe.training.steered import steering_of
 from quiltwork.moe.training.translation import Translation
 
@@ -115,7 +115,9 @@ class MoETraining(Descent):
     def _arranged(self, ids: Ids) -> Ids:
         if self.curriculum is None or self.settings.shares == EVEN:
             return ids
-        return arranged(ids, self.curriculum.costs[ids], self._workers, self.settings.micro_batch)
+        by_length = self.settings.shares == BY_LENGTH
+        costs = np.sum(self.objective.lengths(TRAIN), axis=0) if by_length else self.curriculum.costs
+        return arranged(ids, costs[ids], self._workers, self.settings.micro_batch)
 
     # ---- a step
 
