@@ -6,9 +6,9 @@ that are predicted to cost as much come together, from what was recorded of thei
 shares are balanced by that prediction. A sample is a seed: the mean over steps of max / mean rank time - 1.
 
 The rows have what length alone does, order (from the first epoch on) and shares by it: what is left to recorded routing
-is the difference between that row and the one called on. They have too each of the two for itself, the paper's cosine order and the order by mean
-complexity, frozen (simple to complex) and in shuffled groups, what was waited for until the loss was the least that the
-off arm had, and its loss.
+is the difference between that row and the one called on. They have too each of the two for itself, the paper's cosine
+order and the order by mean complexity, frozen (simple to complex) and in shuffled groups, what was waited for until the
+loss was the least that the off arm had, and its loss.
 The gate compares the two best experts with each other (reading ``pair``), so that from the first step on some tokens
 have one and some two: with the softmax over all, trainings as short as these leave nearly every token with two.
 Intervals are of the mean over seeds by Student's t. Ranks are timed as ``work.moe_ranks`` says.
