@@ -4,8 +4,8 @@
 
 Adds every model below DIR to a fresh zoo, starts `quiltwork up` on it, sends all models the same prompts at once
 through the openai client, then does the same work with one transformers process per model. Last, it measures how many
-blocks of one fine-tune others might serve. In between it asks the same server how alike sentences are, and trains a small
-mixture of experts and has it answer with one expert, some and two. Nothing is left behind.
+blocks of one fine-tune others might serve. In between it asks the same server how alike sentences are, trains a small
+mixture of experts, and has it answer with one expert, some and two. Nothing is left behind.
 """
 
 from __future__ import annotations

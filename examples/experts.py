@@ -50,9 +50,9 @@ def show_experts(quilt: Quilt, zoo: Path, scratch: Path, console: Console) -> No
         say(console, f"a mixture of experts is left out: {error}")
         return
     first, last = report.metrics["held_out_before"], report.metrics["held_out_after"]
-    say(console, f"\nAnd {MODEL}, a mixture of {SETTINGS['experts']} experts that learnt from {len(text) / 1e3:.0f} kB of "
-        f"Python in {took:.1f} s just now\n({first:.2f} nats per byte before, {last:.2f} after; too little to write code, "
-        f"enough to see the knob):")  # fmt: skip
+    say(console, f"\nAnd {MODEL}, a mixture of {SETTINGS['experts']} experts that learnt from {len(text) / 1e3:.0f} kB "
+        f"of Python in {took:.1f} s just now\n({first:.2f} nats per byte before, {last:.2f} after; too little to write "
+        f"code, enough to see the knob):")  # fmt: skip
     for told, reply in replies:
         each = reply["usage"]["experts_per_token"]
         say(console, f"  {told:18} {each:.2f} experts per token: {PROMPT + reply['choices'][0]['text'][:30]!r}")
