@@ -69,6 +69,7 @@ def test_stopped_it_says_what_goes_on_and_that_does(command, tmp_path, capsys, m
         (["--set", "gate=null"], "config: gate: is nothing"),
         (["--set", "corpus=[]"], "config: corpus: names no file"),
         (["--set", "width=65536"], "B while it learns"),
+        (["--set", "batch=16777216"], "tokens at once take"),
         (["--gate", "null", "--set", "nulls=2000000000"], "B while it learns"),
         (["--set", "inner=262144", "--set", "layers=1024", "--set", "experts=4096"], "B while it learns"),
     ],

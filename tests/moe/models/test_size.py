@@ -23,6 +23,8 @@ def test_it_is_counted_as_it_is_made(task, gates):
 def test_what_is_larger_than_the_machine_is_refused_by_a_line():
     gates = (TopK(2),) * 3
     needed = 16 * parameters_of("lm", SHAPE, gates)
-    require_memory("lm", SHAPE, gates, needed, where="config")
+    require_memory("lm", SHAPE, gates, 0, needed, where="config")
     with pytest.raises(BadInputError, match=r"config: [0-9,]+ weights take .* while it learns, and this machine has"):
-        require_memory("lm", SHAPE, gates, needed - 1, where="config")
+        require_memory("lm", SHAPE, gates, 0, needed - 1, where="config")
+    with pytest.raises(BadInputError, match=r"config: 1,000,000 tokens at once take .* at least while it learns"):
+        require_memory("lm", SHAPE, gates, 10**6, needed + 10**8, where="config")

@@ -28,13 +28,27 @@ def parameters_of(task: str, shape: ModelShape, gates: Sequence[Gate | None]) ->
     return total + width * (2 if task == TRANSLATE else 1)  # norms behind the last layers
 
 
-def require_memory(task: str, shape: ModelShape, gates: Sequence[Gate | None], memory: int, *, where: str) -> None:
-    """Raise BadInputError where a model that learns takes more than ``memory`` bytes, its activations not counted.
+def require_memory(
+    task: str, shape: ModelShape, gates: Sequence[Gate | None], tokens: int, memory: int, *, where: str
+) -> None:
+    """Raise BadInputError where a model that learns takes more than ``memory`` bytes.
 
-    A system that promises more memory than there is ends this process, or another, when it is used.
+    tokens : computed at once; what is counted of them is the least that has to be there for a backward. A system that
+    promises more memory than there is ends this process, or another, when it is used.
     """
     count = parameters_of(task, shape, gates)
-    if count * _LEARNING > memory:
-        what = f"{count:,} weights take {format_bytes(count * _LEARNING)} while it learns"
+    if (weights := count * _LEARNING) > memory:
+        what = f"{count:,} weights take {format_bytes(weights)} while it learns"
         hint = "a smaller width, inner, experts, layers or nulls"
-        raise BadInputError(f"{what}, and this machine has {format_bytes(memory)}", where=where, hint=hint)
+    elif weights + (passed := tokens * _passed(task, shape)) > memory:
+        what = f"{tokens:,} tokens at once take {format_bytes(passed)} at least while it learns"
+        hint = "a smaller micro_batch or length"
+    else:
+        return
+    raise BadInputError(f"{what}, and this machine has {format_bytes(memory)}", where=where, hint=hint)
+
+
+def _passed(task: str, shape: ModelShape) -> int:
+    """Bytes of a token that a backward needs: what enters and leaves attention and one expert, and its logits."""
+    logits = 0 if task == CLASSIFY else shape.vocabulary
+    return 4 * (shape.layers * (8 * shape.width + 3 * shape.inner) + logits)

@@ -77,10 +77,13 @@ class MoETraining(Descent):
         self.objective = objective_of(settings, device)
         shape = settings.shape(self.objective.codec.size, len(self.objective.classes))
         self.gating = Gating(gates_of(settings), seed)
-        require_memory(settings.task, shape, self.gating.gates, physical_bytes(), where=WHERE)
+        lengths = self.objective.lengths(TRAIN)
+        at_once = min(settings.batch, settings.micro_batch or settings.batch)
+        tokens = round(at_once * sum(float(side.mean()) for side in lengths))
+        require_memory(settings.task, shape, self.gating.gates, tokens, physical_bytes(), where=WHERE)
         self.model = build_model(settings.task, shape, self.gating.gates, seed, device)
         self.gating.watch(self.model)
-        self.steering = steering_of(settings, self.model, self.gating.gates, self.objective.lengths(TRAIN))
+        self.steering = steering_of(settings, self.model, self.gating.gates, lengths)
         self._device = device
         self._of: dict[str, Json] = {"seed": seed, "corpus_digest": self.objective.digest}
         self._of |= {name: value for name, value in settings.told().items() if name not in (*_FREE, "seed", *_FILES)}
@@ -92,7 +95,6 @@ class MoETraining(Descent):
         self._widths = len(layers), layers[0].router.shape[0] if layers else 0, settings.experts
         self._counted = np.zeros(self._widths[:2], np.float32)
         self.course = Course()
-        lengths = self.objective.lengths(TRAIN)
         # The source's layers come first, then the target's.
         self._tokens = [float(lengths[0 if at < len(layers) // 2 else -1].mean()) for at in range(len(layers))]
         parameters = dict(self.model.named_parameters())
