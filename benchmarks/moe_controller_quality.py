@@ -19,7 +19,7 @@ CLAIMS = (
     Claim(name=NAME, room="moe", title="validation loss with a controlled threshold against a fixed one, at equal mean "
           "experts per token", reach=at_most(1.0), ratio="ours/baseline", unit="nats per byte", parity=True),
 )  # fmt: skip
-SEEDS, STEPS, THRESHOLD = 5, 400, 0.1
+SEEDS, STEPS, THRESHOLD = 5, 300, 0.1
 
 
 def run(context: Context) -> Mapping[str, Outcome]:

@@ -84,7 +84,7 @@ def _against(context: Context, ranks: int, config: Mapping[str, Json]) -> Outcom
     batch = 4 * ranks
     samples = len(Path(str(config["corpus"])).read_text(encoding="utf-8").splitlines())
     steps = math.ceil(EPOCHS * samples / batch)
-    how = Run(ranks, steps, math.ceil(samples / batch) + 1, 6 if context.quick else 24, 5, 3 if context.quick else 8)
+    how = Run(ranks, steps, math.ceil(samples / batch) + 1, 6 if context.quick else 24, 7, 3 if context.quick else 8)
     seeds = range(context.seed, context.seed + (2 if context.quick else SEEDS))
     courses: dict[str, list[Course]] = {}
     for seed in seeds:  # arms in turn: what drifts on the machine meets all of them

@@ -16,6 +16,7 @@ the same three for every arm. ``moe_choices.json``, where it is there, holds bot
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quiltwork.core.bench import Claim, Context, Outcome, at_most
@@ -51,6 +52,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     """Take the runs, or do them; measure steps; hold second experts against a lot."""
     from work import moe_arms as arms
     from work.moe_choices import FILE, read_choices
+    from work.moe_curve_records import curves_told, experts_told
     from work.moe_figures import (
         FEWEST,
         Studied,
@@ -88,6 +90,9 @@ def run(context: Context) -> Mapping[str, Outcome]:
     rows += [*second_rows, *trained_second_rows(lm)]
     fewest = 1 if context.quick else FEWEST
     best, mean, top1 = time_outcomes(studied)
+    curves: dict[str, Json] = {name: curves_told(one) for name, one in studied.items()}
+    experts: dict[str, Json] = {name: experts_told(one) for name, one in studied.items()}
+    best = replace(best, details={**best.details, "curves": curves, "experts": experts})
     qualities = {name: quality_outcome(studied[task], fewest)
                  for name, task in ((ACCURACY, "sst2"), (BLEU, "multi30k"), (BITS, "lm"))}  # fmt: skip
     found = {BEST: best, MEAN: mean, TOP1: top1, **qualities, SECOND: outcome_of(second)}

@@ -1,7 +1,7 @@
 """Choosing before anything is reported: each arm's rate, and the gate's threshold and reading, by SST-5 alone.
 
-``moe_choices.json`` holds what was chosen, with a digest of it; runs carry the digest, so that a later choice makes
-other runs.
+``moe_choices.json`` holds what was chosen, with a digest of it; runs are told apart by the gate and the rate they have,
+so that a later choice makes other runs.
 """
 
 from __future__ import annotations
@@ -62,13 +62,17 @@ def best_rate(by_rate: Mapping[float, Found]) -> float:
 
 
 def frozen(choice: Mapping[str, Json]) -> dict[str, Json]:
-    """With its digest."""
-    return {**choice, "digest": digest_of(choice)}
+    """With its digest, in the place of one that it had."""
+    return {**choice, "digest": _digest(choice)}
 
 
 def read_choices(path: Path = FILE) -> dict[str, Json]:
     """What was chosen. Raises BadInputError where it was changed by hand."""
     told: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
-    if told.get("digest") != digest_of({name: value for name, value in told.items() if name != "digest"}):
+    if told.get("digest") != _digest(told):
         raise BadInputError("was changed after it had been chosen", where=str(path))
     return told
+
+
+def _digest(choice: Mapping[str, Json]) -> str:
+    return digest_of({name: value for name, value in choice.items() if name != "digest"})

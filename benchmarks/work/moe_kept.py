@@ -33,6 +33,21 @@ def digest_of(told: Mapping[str, Json]) -> str:
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
+_SOURCES = (
+    "moe/*.py", "moe/control/*.py", "moe/curriculum/*.py", "moe/models/*.py", "moe/training/*.py",
+    "layers/compiled.py", "layers/descent.py", "layers/flat_adamw.py", "layers/rope.py", "core/sample_order.py",
+)  # fmt: skip
+"""Below the package: what decides how a training goes."""
+
+
+def training_sources() -> list[Path]:
+    """Those files of the package."""
+    import quiltwork
+
+    package = Path(next(iter(quiltwork.__path__)))
+    return [path for pattern in _SOURCES for path in package.glob(pattern) if path.name != "__init__.py"]
+
+
 def digest_of_sources(paths: Iterable[Path]) -> str:
     """Of what Python files do: comments, docstrings and line breaks do not count.
 

@@ -27,7 +27,7 @@ def costs_of(task: Task, rates: Mapping[str, float], gate: Mapping[str, Json], c
 
     assert context.data is not None
     torch.set_num_threads(1)
-    data, out = context.data, context.scratch / "costs"
+    data, out = context.data, context.scratch / "costs" / task.name
     trainings = {arm: begun(of_arm(task, arm, 0, rates, gate), data, out / arm, validates=False) for arm in task.arms}
     context.progress(f"{task.name}: what a step costs")
     steps: dict[str, Step] = {arm: _stepping(training) for arm, training in trainings.items()}

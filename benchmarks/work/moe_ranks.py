@@ -79,21 +79,21 @@ def train(config: Mapping[str, Json], out: Path, seed: int, run: Run, clock: Cal
 def _probe(
     training: MoETraining, shares: list[np.ndarray], repeats: int, clock: Callable[[], float], course: Course
 ) -> None:
-    """Each rank's share in turn, over and over: the least of its times is its own, the rest is the neighbours'."""
+    """Each rank's share in turn, over and over, and the median of its times: the least of them varies more."""
     times: list[list[float]] = [[] for _ in shares]
     for _ in range(repeats):
         for share, mine in zip(shares, times, strict=True):
             begun = clock()
             training.gradients(share)
             mine.append(clock() - begun)
-    least = [min(mine) for mine in times]
-    course.excess.append(max(least) / statistics.fmean(least) - 1)
+    each = [statistics.median(mine) for mine in times]
+    course.excess.append(max(each) / statistics.fmean(each) - 1)
     own = np.sum(training.objective.lengths("train"), axis=0)
     ids = np.concatenate(shares)
     course.lengths.append(float(own[ids].max() / own[ids].mean()))
     if training.curriculum is not None:
         course.predicted += [float(training.curriculum.costs[share].sum()) for share in shares]
-        course.took += least
+        course.took += each
 
 
 def cpu_clock() -> float:

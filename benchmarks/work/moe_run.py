@@ -15,7 +15,6 @@ from work.moe_arms import RANDOM2, TOP2, Run
 if TYPE_CHECKING:
     from quiltwork.core.servable import Json
 
-NEVER = 1 << 30
 FIRST = 20
 """Steps whose losses are kept, to tell by them whether other sources do the same."""
 WEIGHTS = "weights.safetensors"
@@ -32,8 +31,8 @@ class _Best:
     loss: float = float("inf")
     step: int = 0
     weights: Mapping[str, Any] | None = None
-    p: Any = None
-    """What a controlled gate had come to."""
+    gates: Sequence[Any] = ()
+    """Of its layers, with the thresholds that a controller had come to."""
 
 
 def begun(run: Run, data: Path, out: Path, *, validates: bool = True) -> Any:
@@ -49,7 +48,7 @@ def begun(run: Run, data: Path, out: Path, *, validates: bool = True) -> Any:
         "steps": run.steps + 1,
     }
     if not validates:
-        config["validate_every"] = NEVER
+        config["validate_every"] = run.steps + 1
     training = MoETraining()
     training.setup(Setup(config, run.seed))
     return training
@@ -87,9 +86,9 @@ def train(run: Run, data: Path, folder: Path, matched: Sequence[Rates] = (), say
         "flops": [p["flops"] for p in curve],
         "experts_per_token": [[round(k, 4) for k in step] for step in experts],
         "first_losses": losses[:FIRST],
-        "expert_share": expert_share(training),
+        "expert_share": training.expert_share(),
         "load": fmean(loads),
-        "tests": {} if run.tuning else _tests(run, training, equal, best, folder, matched),
+        "tests": {} if run.tuning else _tests(run, training, equal, best, folder),
         "best_step": {"equal_steps": equal.step, "all_steps": best.step},
         "samples": {part: training.objective.count(part) for part in ("train", "valid", "test")},
     }
@@ -98,21 +97,17 @@ def train(run: Run, data: Path, folder: Path, matched: Sequence[Rates] = (), say
 def _keep(kept: _Best, training: Any, loss: float, step: int) -> None:
     if loss < kept.loss:
         weights = {name: value.detach().clone() for name, value in training.model.state_dict().items()}
-        kept.loss, kept.step, kept.weights, kept.p = loss, step, weights, training.gating.p.copy()
+        kept.loss, kept.step, kept.weights, kept.gates = loss, step, weights, tuple(training.gating.gates)
 
 
-def _tests(
-    run: Run, training: Any, equal: _Best, best: _Best, folder: Path, matched: Sequence[Rates]
-) -> dict[str, Json]:
+def _tests(run: Run, training: Any, equal: _Best, best: _Best, folder: Path) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for name, kept in (("equal_steps", equal), ("all_steps", best)):
         if name == "all_steps" and kept.step == equal.step:
             found[name] = found["equal_steps"]
             continue
         training.model.load_state_dict(kept.weights)
-        training.gating.load(kept.p)
-        if run.arm == RANDOM2:
-            give_by_lot(training, matched[min(kept.step, len(matched)) - 1])
+        training.gating.gates[:] = kept.gates
         found[name] = score(run, training)
         if name == "equal_steps" and run.arm == TOP2:
             _save(training.model, folder / WEIGHTS)
@@ -121,11 +116,9 @@ def _tests(
 
 def score(run: Run, training: Any) -> float:
     """The task's metric on the test data."""
-    import torch
-
     told, times = SCORES[run.task.metric]
     training.gating.moment = (0, 0)
-    scores = training.objective.scores(training.model, "test", 32, torch.device("cpu"))
+    scores = training.objective.scores(training.model, "test", 32)
     return float(scores[told]) * times
 
 
@@ -151,13 +144,3 @@ def experts_of(metrics: Mapping[str, float]) -> list[float]:
     while (name := f"experts_per_token/{len(found)}") in metrics:
         found.append(metrics[name])
     return found or [0.0]
-
-
-def expert_share(training: Any) -> float:
-    """The experts' part of the FLOPs of a top-2 step."""
-    import numpy as np
-
-    from quiltwork.moe.flops import forward_flops
-
-    run = training.objective.run(training.model, "valid", np.arange(min(16, training.objective.count("valid"))))
-    return float(forward_flops(training.model, run.packed).expert_share)

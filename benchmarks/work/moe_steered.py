@@ -10,7 +10,7 @@ from pathlib import Path
 from quiltwork.core.bench import Context
 from quiltwork.core.errors import NotFoundError
 from quiltwork.core.servable import Json
-from work.moe_kept import Kept, digest_of_sources, work_folder
+from work.moe_kept import Kept, digest_of_sources, training_sources, work_folder
 
 CORPUS = "gutenberg_war_and_peace.txt"
 
@@ -30,7 +30,7 @@ def steered(context: Context, seed: int, steps: int, changes: Mapping[str, Json]
     """Train, go on with, or only read again. The settings are those of ``quiltwork moe train`` but for ``changes``."""
     if context.data is None:
         raise NotFoundError("needs the corpus", where=CORPUS, hint="$QUILTWORK_DATA")
-    kept = Kept(work_folder(context.scratch), _sources())
+    kept = Kept(work_folder(context.scratch), digest_of_sources(training_sources()))
     config: dict[str, Json] = {"task": "lm", "steps": steps, "validate_every": steps, "validate_on": 256, **changes}
     told: dict[str, Json] = {**config, "arm": "controller", "seed": seed}
     found = kept.read(told)
@@ -74,12 +74,3 @@ def _trained(context: Context, seed: int, config: Mapping[str, Json], folder: Pa
     last = training.course.curve[-1]
     experts = [by_step[step] for step in range(1, training.settings.steps + 1)]
     return {"experts": experts, "valid_loss": last["valid_loss"], "cpu_s": last["cpu_s"]}
-
-
-def _sources() -> str:
-    """Of all that decides how a training goes."""
-    import quiltwork.moe
-
-    room = Path(quiltwork.moe.__file__).parent
-    parts = (room, room / "control", room / "models", room / "training")
-    return digest_of_sources([path for part in parts for path in part.glob("*.py")])

@@ -15,7 +15,7 @@ from quiltwork.core.progress import Say
 from work.moe_arms import ADAPTIVE, SEEDS, SST5, TASKS, TOP2, Run, Task, choice_runs, seed_runs, tuning_runs
 from work.moe_choices import Gate, Judged, best_rate, frozen, judge_gates
 from work.moe_found import Found, found_of
-from work.moe_kept import Kept, digest_of_sources
+from work.moe_kept import Kept, digest_of_sources, training_sources
 from work.moe_times import Runs
 
 if TYPE_CHECKING:
@@ -25,18 +25,12 @@ Perform = Callable[[Run], Found]
 SAME = "same.json"
 """In the folder of runs: digests of sources by those that were found to do the same."""
 CHOSEN = "chosen.json"
-_SOURCES = ("moe/*.py", "moe/models/*.py", "moe/training/*.py", "layers/descent.py", "layers/flat_adamw.py",
-            "layers/rope.py", "core/sample_order.py")  # fmt: skip
-"""Below the package: what decides how a training goes."""
+"""Beside it, what was chosen: with its digest, as ``moe_choices.json`` has it."""
 
 
 def sources() -> list[Path]:
     """The files that decide how a run goes, this benchmark's own among them."""
-    import quiltwork
-
-    package = Path(next(iter(quiltwork.__path__)))
-    found = [path for pattern in _SOURCES for path in package.glob(pattern) if path.name != "__init__.py"]
-    return [*found, Path(__file__).with_name("moe_run.py")]
+    return [*training_sources(), Path(__file__).with_name("moe_run.py")]
 
 
 def kept_in(root: Path, digest: str | None = None) -> Kept:
@@ -158,5 +152,5 @@ def unchosen(tasks: Sequence[Task]) -> dict[str, Json]:
 def _write(path: Path, told: Mapping[str, Json]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}")
-    fresh.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    fresh.write_text(json.dumps(frozen(told), indent=1), encoding="utf-8")
     os.replace(fresh, path)

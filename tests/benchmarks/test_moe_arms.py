@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_studies import long_lines, write_data
 
 from work.moe_arms import (
     ADAPTIVE,
+    DENSE,
     FURTHER,
     RANDOM2,
     SEEDS,
     SST5,
     TASKS,
     TOP2,
+    Task,
     choice_runs,
     of_arm,
     seed_runs,
@@ -54,3 +61,34 @@ def test_random_second_experts_are_matched_to_the_adaptive_run_that_is_reported(
 def test_a_run_of_a_quick_look_at_rates_is_not_taken_for_a_reported_one() -> None:
     tuning = of_arm(TASKS[0], TOP2, 0, {TOP2: 1e-3}, GATE, tuning=True)
     assert tuning.told() != of_arm(TASKS[0], TOP2, 0, {TOP2: 1e-3}, GATE).told()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples as long as they may be, at which the experts have the least part in a step."""
+    return write_data(tmp_path_factory.mktemp("data"), long_lines, running=60)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_experts_do_60_to_70_per_cent_of_the_flops_of_a_top2_step(data: Path, tmp_path: Path, task: Task) -> None:
+    pytest.importorskip("torch")
+    from work.moe_run import begun
+
+    training = begun(of_arm(task, TOP2, 0, {TOP2: 1e-3}, GATE), data, tmp_path, validates=False)
+    assert max(side.max() for side in training.objective.lengths("train")) == task.settings["length"]
+    arrays = training.gradients(np.arange(4)).arrays
+    experts, rest = arrays["means/flops"]
+    assert arrays["means/load"].sum(1) / arrays["means/tokens"] == pytest.approx([2.0] * len(arrays["means/tokens"]))
+    assert 0.6 <= experts / (experts + rest) <= 0.7
+    assert training.expert_share() == pytest.approx(experts / (experts + rest), abs=0.02)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_a_dense_step_costs_as_much_as_a_top2_step_but_for_the_router(data: Path, tmp_path: Path, task: Task) -> None:
+    pytest.importorskip("torch")
+    from work.moe_run import begun
+
+    runs = {arm: begun(of_arm(task, arm, 0, {arm: 1e-3}, GATE), data, tmp_path / arm) for arm in (TOP2, DENSE)}
+    top2, dense = (runs[arm].gradients(np.arange(2)).arrays["means/flops"] for arm in (TOP2, DENSE))
+    assert dense[0] == pytest.approx(top2[0])
+    assert dense[1] <= top2[1]

@@ -36,6 +36,27 @@ def test_time_is_steps_to_the_loss_times_what_they_cost_and_not_the_flops_of_a_s
     assert not one.censored
 
 
+def test_every_arm_is_held_against_the_same_loss_whatever_it_comes_to_itself() -> None:
+    alike = (3.0, 2.0, 1.0)
+    runs = {
+        TOP2: {0: found(alike, 2)},
+        ADAPTIVE: {0: found((*alike, 0.1, 0.01), 1)},  # its own least loss is far below
+        TOP1: {0: found((*alike, 1.5, 2.5), 1)},  # and this one's rises again
+    }
+    each = {arm: times(arm, runs, COSTS)[0] for arm in runs}
+    assert {arm: one.steps for arm, one in each.items()} == dict.fromkeys(runs, 1.0)
+    assert {arm: one.top2_s for arm, one in each.items()} == dict.fromkeys(runs, 20 * 0.5)
+    assert each[TOP2].ratio == 1
+    assert each[ADAPTIVE].ratio == each[TOP1].ratio == pytest.approx(0.3 / 0.5)
+
+
+def test_how_long_an_arm_was_trained_is_no_part_of_its_time() -> None:
+    top2 = {0: found((3.0, 2.0, 1.0), 2)}
+    short, long = found((3.0, 1.5, 0.9), 1), found((3.0, 1.5, 0.9, 0.8, 0.7, 0.6), 1)
+    short_s, long_s = (times(ADAPTIVE, {TOP2: top2, ADAPTIVE: {0: one}}, COSTS)[0].ours_s for one in (short, long))
+    assert short_s == long_s
+
+
 def test_each_seed_is_held_against_top2_with_that_seed() -> None:
     runs = {
         TOP2: {0: found((3.0, 1.0), 2), 1: found((3.0, 2.0), 2)},

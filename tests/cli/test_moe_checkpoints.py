@@ -131,7 +131,7 @@ def test_calibrating_refuses_in_one_line(run, dense, corpus, tmp_path):
     build("mixtral", vocab_size=256).save_pretrained(tmp_path / "theirs")
     assert "no tokenizer" in run("calibrate", tmp_path / "theirs", "--corpus", corpus, code=2).err
     byte = ("calibrate", tmp_path / "theirs", "--tokenizer", "byte", "--corpus")
-    assert "no such file" in run(*byte, tmp_path / "nothing.txt", code=2).err
+    assert "is no file" in run(*byte, tmp_path / "nothing.txt", code=2).err
     assert "is a folder" in run(*byte, corpus, "--out", tmp_path, code=2).err
     few = (*byte, corpus, "--length", 32, "--tokens")
     for words, line in (
@@ -144,4 +144,4 @@ def test_calibrating_refuses_in_one_line(run, dense, corpus, tmp_path):
         assert line in run(*words, code=2).err
     assert "Not a directory" in run(*few, 512, "--save", corpus / "saved", code=1).err
     (tmp_path / "empty.txt").touch()
-    assert "no text" in run(*byte, tmp_path / "empty.txt", code=2).err
+    assert "is empty" in run(*byte, tmp_path / "empty.txt", code=2).err

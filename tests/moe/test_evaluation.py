@@ -38,6 +38,21 @@ def test_each_mode_takes_its_experts_and_pays_for_them(folder: Path) -> None:
     assert found["trained"].scores["loss"] != found["top1"].scores["loss"]
 
 
+def test_adaptive_is_by_the_trained_thresholds_or_the_paper_s_where_there_are_none(
+    folder: Path, tmp_path: Path
+) -> None:
+    trained = modes(folder, "adaptive", "trained")
+    assert trained["adaptive"].thresholds == trained["trained"].thresholds
+    assert trained["adaptive"].scores == trained["trained"].scores
+    training = begun(tmp_path, steps=1, gate="top2")
+    while not training.step().finished:
+        pass
+    fixed = modes(tmp_path / "out", "adaptive", "T=0.1", "trained")
+    assert fixed["adaptive"].thresholds == (0.1, 0.1)
+    assert fixed["adaptive"].experts == fixed["T=0.1"].experts
+    assert fixed["trained"].thresholds == (None, None)
+
+
 def test_modes_do_not_hang_on_those_before_them(folder: Path) -> None:
     assert modes(folder, "top1", "trained")["trained"] == modes(folder, "trained")["trained"]
 

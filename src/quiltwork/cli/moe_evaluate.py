@@ -16,7 +16,7 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="The OUT of `quiltwork moe train`.", show_default=False)],
     experts: Annotated[
         list[str] | None,
-        typer.Option(help="trained, top1, top2, T=0.2 (a threshold), k=1.3 (experts per token); repeatable."),
+        typer.Option(help="trained, adaptive, top1, top2, T=0.2 (a threshold), k=1.3 (per token); repeatable."),
     ] = None,
     part: Annotated[str, typer.Option(help="On which part: valid or test.")] = "test",
     device: Annotated[str, typer.Option(help="Where it is computed.")] = "cpu",

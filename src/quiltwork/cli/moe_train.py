@@ -88,7 +88,8 @@ def train(
     shown = table("figure", "value", numbers=("value",), title=f"{task}, {gate}")
     for name, value in [*document["metrics"].items(), *((f"test: {a}", b) for a, b in told.get("test", {}).items())]:
         shown.add_row(name.replace("_", " "), f"{value:.4g}")
-    shown.add_row("experts' share of a top-2 step's FLOPs", f"{made.expert_share():.1%}")
+    most = made.settings.most
+    shown.add_row(f"experts' share of FLOPs, {most} for each token", f"{made.expert_share():.1%}")
     if ran.finished:
         shown.caption = f"written to {out}"
     emit(document, json, shown)

@@ -35,7 +35,7 @@ def upcycle(
     from quiltwork.moe import Adaptive, Gate, TopK, save_moe, sparse_blocks
     from quiltwork.moe import upcycle as make_sparse
     from quiltwork.moe.checkpoints.fresh_folder import require_free
-    from quiltwork.moe.gate import WEIGHTS
+    from quiltwork.moe.weights import WEIGHTS
 
     gates: dict[str, Gate] = {
         "adaptive": Adaptive(threshold, min(2, max(experts, 1)), weights=weights),

@@ -33,15 +33,16 @@ if TYPE_CHECKING:
     from quiltwork.moe.models.build import build_model
     from quiltwork.moe.models.mixtral import mixtral_state
     from quiltwork.moe.models.shape import ModelShape
-    from quiltwork.moe.null_experts import NullExperts, null_balance_loss
+    from quiltwork.moe.null_experts import NullExperts
     from quiltwork.moe.random_second import RandomSecond
     from quiltwork.moe.report.making import figures_of
     from quiltwork.moe.report.page import write_page
     from quiltwork.moe.report.tables import write_tables
     from quiltwork.moe.routing import Routing
     from quiltwork.moe.top_p import TopP
+    from quiltwork.moe.training.checking import read_settings
     from quiltwork.moe.training.result import TrainingResult, read_result
-    from quiltwork.moe.training.settings import TrainingSettings, read_settings
+    from quiltwork.moe.training.settings import TrainingSettings
     from quiltwork.moe.training.training import MoETraining, moe_trainable
 
 _MODULES = {
@@ -90,24 +91,19 @@ _MODULES = {
     "models.build": ("build_model",),
     "models.mixtral": ("mixtral_state",),
     "models.shape": ("ModelShape",),
-    "null_experts": (
-        "NullExperts",
-        "null_balance_loss",
-    ),
+    "null_experts": ("NullExperts",),
     "random_second": ("RandomSecond",),
     "report.making": ("figures_of",),
     "report.page": ("write_page",),
     "report.tables": ("write_tables",),
     "routing": ("Routing",),
     "top_p": ("TopP",),
+    "training.checking": ("read_settings",),
     "training.result": (
         "TrainingResult",
         "read_result",
     ),
-    "training.settings": (
-        "TrainingSettings",
-        "read_settings",
-    ),
+    "training.settings": ("TrainingSettings",),
     "training.training": (
         "MoETraining",
         "moe_trainable",
@@ -150,7 +146,6 @@ __all__ = [
     "mode_of",
     "moe_executor",
     "moe_trainable",
-    "null_balance_loss",
     "read_result",
     "read_settings",
     "read_thresholds",

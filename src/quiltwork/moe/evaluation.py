@@ -25,7 +25,7 @@ from quiltwork.moe.training.objective import TEST, VALID, Objective
 from quiltwork.moe.training.result import read_result, reading_again
 from quiltwork.moe.training.training import objective_of
 
-AS_TRAINED = "trained"
+AS_TRAINED, ADAPTIVE = "trained", "adaptive"
 _CALIBRATED = 64
 """Samples of the validation part that a target of experts is set on, evenly taken."""
 
@@ -38,13 +38,16 @@ class Mode:
     top: int | None = None
     threshold: float | None = None
     experts: float | None = None
+    adaptive: bool = False
+    """By the thresholds that it was trained with; where it has none, by the paper's."""
 
 
 def mode_of(told: str) -> Mode:
-    """``trained``, ``topN``, ``T=0.2`` (a threshold) or ``k=1.3`` (experts per token). Raises BadInputError."""
+    """``trained``, ``adaptive``, ``topN``, ``T=0.2`` (a threshold) or ``k=1.3`` (experts per token). Raises
+    BadInputError."""
     name, equals, value = told.strip().partition("=")
-    if told.strip() in (AS_TRAINED, "adaptive"):
-        return Mode(told.strip())
+    if told.strip() in (AS_TRAINED, ADAPTIVE):
+        return Mode(told.strip(), adaptive=told.strip() == ADAPTIVE)
     if not equals and name.startswith("top") and name[3:].isascii() and name[3:].isdigit() and int(name[3:][:6]) > 0:
         return Mode(name, top=int(name[3:][:6]))
     try:
@@ -111,7 +114,7 @@ def _gate(mode: Mode, was: Gate | None, layer: MoELayer) -> Gate:
     gate: Gate
     if mode.top is not None:
         gate = TopK(mode.top, weights)
-    elif mode.threshold is None and mode.experts is None:
+    elif mode.threshold is None and mode.experts is None and not mode.adaptive:
         assert was is not None
         return was
     else:
@@ -150,7 +153,7 @@ def _evaluated(
         passed += [of.routing.tokens for of in run.outcome.routed]
         flops += forward_flops(model, run.packed, taken)
         tokens += sum(len(side.sequence) for side in run.packed)
-    scores = dict(objective.scores(model, part, size, next(model.parameters()).device))
+    scores = dict(objective.scores(model, part, size))
     thresholds = tuple(_threshold(gate) for gate in gates)
     experts = tuple((rows / passed).tolist())
     return Evaluated(name, scores, experts, thresholds, flops.total / tokens, flops.experts / tokens)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.gate import WEIGHTS, probabilities_of, require_one_of, weights_of
+from quiltwork.moe.gate import probabilities_of, require_one_of
 from quiltwork.moe.routing import Routing, routing_of
+from quiltwork.moe.weights import WEIGHTS, weights_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class ExpertChoice:
         parts = [_chosen(part, self.mean) for part in torch.split(probabilities.detach(), list(lengths))]
         chosen = torch.cat(parts) if parts else probabilities.detach().bool()
         each = torch.arange(experts, device=logits.device).expand(tokens, experts)
-        return routing_of(each, weights_of(probabilities, chosen, self.weights), chosen, probabilities)
+        return routing_of(each, weights_of(probabilities, each, chosen, self.weights), chosen, probabilities)
 
 
 def _chosen(probabilities: Tensor, mean: float) -> Tensor:

@@ -55,7 +55,8 @@ def forward_flops(model: Model, packed: Sequence[Packed], rows: Sequence[int] | 
     """Of a forward over a batch.
 
     packed : where its tokens lie; of a translator the source's and the target's. rows : how many rows went through the
-    experts of each layer; two for each token where None (top-2, and a dense layer that does as much).
+    experts of each layer; ``shape.active`` for each token where None (top-2 as a rule, and a dense layer that does as
+    much).
     """
     shape, own = model.shape, packed[-1]
     if isinstance(model, Translator):

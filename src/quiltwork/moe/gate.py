@@ -39,49 +39,38 @@ def probabilities_of(logits: Tensor) -> Tensor:
 
 
 def first(probabilities: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` most probable of each token, of equals the lower index first: values, indices (T, count)."""
-    if compilable(probabilities) and count * probabilities.shape[1] <= _SELECTED:
-        indices = torch.empty(len(probabilities), count, dtype=torch.int64)
-        _select(probabilities.detach().contiguous().numpy(), indices.numpy())
-        return probabilities.gather(1, indices), indices
-    values, indices = torch.sort(probabilities, dim=-1, descending=True, stable=True)
+    """The ``count`` most probable of each token, of equals the lower index first: values without gradient, indices.
+
+    Both are (T, count).
+    """
+    given = probabilities.detach()
+    if compilable(given) and count * given.shape[1] <= _SELECTED:
+        values, indices = given.new_empty(len(given), count), torch.empty(len(given), count, dtype=torch.int64)
+        _select(given.contiguous().numpy(), values.numpy(), indices.numpy())
+        return values, indices
+    values, indices = torch.sort(given, dim=-1, descending=True, stable=True)
     return values[:, :count], indices[:, :count]
 
 
 _SELECTED = 1024
-"""Up to so many comparisons per token, looking for one maximum after another is quicker than sorting."""
+"""Up to so many comparisons per token, putting one after another into its place is quicker than sorting."""
 
 
 @kernel()
-def _select(probabilities, indices):  # type: ignore[no-untyped-def]
+def _select(probabilities, values, indices):  # type: ignore[no-untyped-def]
     tokens, count = indices.shape
-    taken = np.zeros(probabilities.shape[1], np.bool_)
     for t in range(tokens):
-        taken[:] = False
-        for place in range(count):
-            best, highest = 0, np.float32(-1)
-            for e in range(len(taken)):
-                if not taken[e] and probabilities[t, e] > highest:
-                    best, highest = e, probabilities[t, e]
-            taken[best] = True
-            indices[t, place] = best
-
-
-WEIGHTS = ("sum_to_one", "raw")
-"""``sum_to_one``: a token's weights are divided by their sum; ``raw``: the softmax values as they are (equation 3)."""
-
-
-def weights_of(values: Tensor, chosen: Tensor, kind: str) -> Tensor:
-    """The weights (T, K) of candidates with softmax ``values`` (T, K), of which ``chosen`` (T, K) are taken.
-
-    Where a single expert is taken its weight is R / stopgrad(R): one, but the router keeps its gradient.
-    """
-    require_one_of(kind, WEIGHTS, "weights")
-    if kind == "raw":
-        return values
-    total = torch.where(chosen, values, 0.0).sum(-1, keepdim=True)
-    single = chosen.sum(-1, keepdim=True) == 1
-    return values / torch.where(single, total.detach(), total).clamp_min(torch.finfo(torch.float32).tiny)
+        row, highest, at = probabilities[t], values[t], indices[t]
+        highest[:], at[:] = np.float32(-1), 0
+        for e in range(len(row)):
+            p = row[e]
+            if p <= highest[count - 1]:
+                continue
+            place = count - 1
+            while place > 0 and p > highest[place - 1]:
+                highest[place], at[place] = highest[place - 1], at[place - 1]
+                place -= 1
+            highest[place], at[place] = p, e
 
 
 def require_one_of(name: str, known: Sequence[str], where: str) -> None:

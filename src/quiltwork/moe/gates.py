@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.gate import WEIGHTS, first, per_token, probabilities_of, require_one_of, weights_of
+from quiltwork.moe.gate import first, per_token, probabilities_of, require_one_of
 from quiltwork.moe.routing import Routing, routing_of
+from quiltwork.moe.weights import WEIGHTS, weights_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TopK:
         probabilities = probabilities_of(logits)
         values, experts = first(probabilities, self.k)
         chosen = torch.ones_like(values, dtype=torch.bool)
-        return routing_of(experts, weights_of(values, chosen, self.weights), chosen, probabilities)
+        return routing_of(experts, weights_of(probabilities, experts, chosen, self.weights), chosen, probabilities)
 
 
 READINGS = ("softmax", "pair")
@@ -63,10 +64,10 @@ class Adaptive:
         threshold, most = per_token(self.threshold, logits, "threshold"), per_token(self.most, logits, "most")
         probabilities = probabilities_of(logits)
         values, experts = candidates(probabilities, most)
-        chosen = gaps_of(values.detach(), self.reading) <= threshold
+        chosen = gaps_of(values, self.reading) <= threshold
         chosen[:, 0] = True
         chosen &= torch.arange(values.shape[1], device=logits.device) < most
-        return routing_of(experts, weights_of(values, chosen, self.weights), chosen, probabilities)
+        return routing_of(experts, weights_of(probabilities, experts, chosen, self.weights), chosen, probabilities)
 
 
 def gaps_of(values: Tensor, reading: str) -> Tensor:

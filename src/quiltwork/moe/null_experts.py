@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.gate import WEIGHTS, first, probabilities_of, require_one_of, weights_of
+from quiltwork.moe.gate import first, probabilities_of, require_one_of
 from quiltwork.moe.routing import Routing, routing_of
+from quiltwork.moe.weights import WEIGHTS, weights_of
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,7 @@ class NullExperts:
         """See ``Gate``."""
         true = logits.shape[1] - self.nulls
         probabilities = probabilities_of(logits)
-        values, experts = first(probabilities, self.k)
+        _, experts = first(probabilities, self.k)
         chosen = experts < true
-        return routing_of(experts, weights_of(values, chosen, self.weights), chosen, probabilities, true)
-
-
-def null_balance_loss(routing: Routing, k: int) -> Tensor:
-    """W * sum over all W experts of f_e * p_e, null ones too; these are taken for alike (f and p are their means).
-
-    f_e : the share of the k * T choices that fell on e. It evens out the true experts and, since a null one weighs as
-    much as a true one, how many choices fall on null experts: W - E of W. It takes the place of ``balance_loss``.
-    """
-    experts, width = len(routing.load), routing.probabilities.shape[1]
-    choices = max(1, k * routing.tokens)
-    share = routing.load / choices
-    mean = routing.probabilities.sum(0) / max(1, routing.tokens)
-    total = (share * mean[:experts]).sum()
-    if width > experts:
-        total = total + (1 - share.sum()) / (width - experts) * mean[experts:].sum()
-    return width * total
+        weights = weights_of(probabilities, experts, chosen, self.weights)
+        return routing_of(experts, weights, chosen, probabilities, true)

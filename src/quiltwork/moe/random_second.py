@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.gate import WEIGHTS, first, probabilities_of, require_one_of, weights_of
+from quiltwork.moe.gate import first, probabilities_of, require_one_of
 from quiltwork.moe.routing import Routing, routing_of
+from quiltwork.moe.weights import WEIGHTS, weights_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RandomSecond:
         lowest = torch.argsort(self._drawn(logits), stable=True)[: round(self.rate * len(logits))]
         if len(lowest):
             chosen[lowest, 1] = True
-        return routing_of(experts, weights_of(values, chosen, self.weights), chosen, probabilities)
+        return routing_of(experts, weights_of(probabilities, experts, chosen, self.weights), chosen, probabilities)
 
     def _drawn(self, logits: Tensor) -> Tensor:
         tokens = len(logits)

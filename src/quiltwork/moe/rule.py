@@ -10,8 +10,9 @@ import torch
 
 from quiltwork.core.errors import BadInputError, UnsupportedError
 from quiltwork.layers.protocol import Runs
-from quiltwork.moe.gate import WEIGHTS, Gate
+from quiltwork.moe.gate import Gate
 from quiltwork.moe.gates import READINGS, Adaptive
+from quiltwork.moe.weights import WEIGHTS
 
 OPTION = "experts"
 """The request option that is read, ``{"most": int or None, "threshold": float or None}``; None is the layer's own."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.gate import WEIGHTS, per_token, probabilities_of, require_one_of, weights_of
+from quiltwork.moe.gate import per_token, probabilities_of, require_one_of
 from quiltwork.moe.gates import candidates, require_most
 from quiltwork.moe.routing import Routing, routing_of
+from quiltwork.moe.weights import WEIGHTS, weights_of
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class TopP:
         most = per_token(logits.shape[1] if self.most is None else self.most, logits, "most")
         probabilities = probabilities_of(normalised(logits, self.normalise) if self.normalise else logits)
         values, experts = candidates(probabilities, most)
-        before = values.detach().cumsum(-1) - values.detach()
+        before = values.cumsum(-1) - values
         chosen = (before < p) | (p >= 1)
         chosen[:, 0] = True
         chosen &= torch.arange(values.shape[1], device=logits.device) < most
-        return routing_of(experts, weights_of(values, chosen, self.weights), chosen, probabilities)
+        return routing_of(experts, weights_of(probabilities, experts, chosen, self.weights), chosen, probabilities)
 
 
 def normalised(logits: Tensor, deviation: float) -> Tensor:

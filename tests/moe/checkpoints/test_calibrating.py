@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -168,13 +169,24 @@ def test_the_parts_share_no_character_and_say_which_they_have(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "no text"), (b" \n ", "no text"), (b"\xff\xfe", "not UTF-8"), (b"too short", "64 are needed")],
+    [(b"", "is empty"), (b" \n ", "is empty"), (b"\xff\xfe", "line 1: is not UTF-8"), (b"too short", "64 are needed")],
 )
 def test_a_text_that_is_none_or_too_short_is_refused(content, said, tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(content)
     with pytest.raises(BadInputError, match=said):
         held_out(path, encoder_of("byte", 256), length=16, tokens=10**6)
+
+
+def test_a_packed_text_has_the_same_parts(tmp_path):
+    text = "".join(f"line-{i}\n" for i in range(100)).encode()
+    (tmp_path / "text.txt").write_bytes(text)
+    (tmp_path / "text.txt.gz").write_bytes(gzip.compress(text))
+    plain, packed = (
+        held_out(tmp_path / name, encoder_of("byte", 256), length=16, tokens=10**6)
+        for name in ("text.txt", "text.txt.gz")
+    )
+    assert all(torch.equal(one.windows, other.windows) for one, other in zip(plain, packed, strict=True))
 
 
 def test_a_tokenizer_that_is_missing_or_another_models_is_refused(tmp_path):

@@ -3,14 +3,14 @@
 import pytest
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.control.budget import cost_of, exchange_bytes, experts_for
+from quiltwork.moe.control.budget import exchange_bytes, experts_for
 
 
 def test_what_a_budget_buys_costs_the_budget() -> None:
     each = [10.0, 30.0, 20.0]
     experts = experts_for(190.0, each, besides=100.0, most=2, where="budget_flops", unit="FLOPs")
     assert experts == pytest.approx(1.5)
-    assert cost_of([experts] * 3, each, besides=100.0) == pytest.approx(190.0)
+    assert 100.0 + sum(experts * cost for cost in each) == pytest.approx(190.0)
 
 
 @pytest.mark.parametrize("budget", [159.0, 221.0, -1.0, float("nan"), float("inf")])

@@ -94,7 +94,7 @@ def test_flops_are_those_that_torch_counts(task):
 
 
 def test_experts_are_two_thirds_of_the_work_at_the_usual_shapes():
-    from quiltwork.moe.training.settings import read_settings
+    from quiltwork.moe.training.checking import read_settings
 
     for task, vocabulary, lengths in (
         ("lm", 256, [[128]]),

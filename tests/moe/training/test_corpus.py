@@ -8,9 +8,9 @@ import pytest
 from tiny_moe import sentences, settings_of, started, write_corpus
 
 from quiltwork.core.errors import QuiltworkError
+from quiltwork.moe.training.checking import read_settings
 from quiltwork.moe.training.corpus import read_rows, read_running_text, without_header
 from quiltwork.moe.training.labelled import read_labelled
-from quiltwork.moe.training.settings import read_settings
 from quiltwork.moe.training.tokens import learn_codec, read_codec
 
 
@@ -112,6 +112,7 @@ BAD = [
     ("lm", {"tokenizer": "bpe:5"}, "config: tokenizer: 'bpe:5' is no tokenizer"),
     ("lm", {"tokenizer": "bpe:90000"}, "config: tokenizer: the training part has no 90000 different tokens"),
     ("lm", {"task": "poetry"}, "config: task: 'poetry' is not one of lm, classify, translate"),
+    ("lm", {"balance_of": "every"}, "config: balance_of: 'every' is not one of single, first"),
     ("lm", {"gate": "guess"}, "config: gate: 'guess' is not one of adaptive, top1"),
     ("lm", {"speed": 3}, "config: speed: is not a setting"),
     ("lm", {"steps": 10**12}, "config: steps: 1000000000000 is absurdly large"),

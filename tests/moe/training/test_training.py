@@ -112,7 +112,7 @@ def test_it_learns_and_leaves_a_model_that_says_the_same(tmp_path, task):
 
 def test_bits_per_byte_of_bytes_are_nats_over_the_logarithm_of_two(tmp_path):
     made = started(settings_of(tmp_path, "lm"))
-    scores = made.objective.scores(made.model, "test", 4, torch.device("cpu"))
+    scores = made.objective.scores(made.model, "test", 4)
     assert scores["bits_per_byte"] == pytest.approx(scores["loss"] / math.log(2))
     assert scores["bits_per_byte"] == pytest.approx(8, abs=1.5)  # of a model that knows nothing
 

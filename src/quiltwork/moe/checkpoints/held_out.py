@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from quiltwork.core.errors import BadInputError, NotFoundError
+from quiltwork.core.errors import BadInputError
+from quiltwork.moe.text_files import read_text
 
 Encode = Callable[[str], list[int]]
 _FEWEST = 4
@@ -30,14 +31,14 @@ class Part:
 
 
 def held_out(corpus: str | os.PathLike[str], encode: Encode, *, length: int, tokens: int) -> tuple[Part, Part]:
-    """The first and the second half of a text file, split at a line's or a word's end.
+    """The first and the second half of a text file in UTF-8, plain or packed, split at a line's or a word's end.
 
     encode : text to token ids. length : tokens of a window. tokens : how many of each half are used at most.
 
-    Raises NotFoundError; BadInputError for a file that is not UTF-8, or too short for four windows a part.
+    Raises as ``read_text``, and BadInputError for a file that is too short for four windows a part.
     """
     path = Path(corpus)
-    text = _read(path)
+    text = read_text(str(path), "utf-8", hint="write it as UTF-8")
     if length < 2:
         raise BadInputError("must be at least 2", where="length")
     if tokens < 1:
@@ -59,20 +60,6 @@ def _part(
         raise BadInputError(what, where=str(path), hint="a longer text, more tokens or shorter windows")
     windows = torch.tensor(ids[: count * length], dtype=torch.int64).view(count, length)
     return Part(name, f"characters {start:,} to {end:,} of {path.name}", windows)
-
-
-def _read(path: Path) -> str:
-    if not path.is_file():
-        raise NotFoundError("no such file", where=str(path))
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"is not UTF-8 (byte {error.start})", where=str(path)) from error
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
-    if not text.strip():
-        raise BadInputError("there is no text in it", where=str(path))
-    return text
 
 
 def encoder_of(folder: str | os.PathLike[str], vocabulary: int) -> Encode:

@@ -26,11 +26,6 @@ def experts_for(budget: float, each: Sequence[float], *, besides: float, most: i
     return bought
 
 
-def cost_of(experts: Sequence[float], each: Sequence[float], *, besides: float = 0.0) -> float:
-    """What a token costs with so many experts in each layer (L,)."""
-    return besides + math.fsum(k * cost for k, cost in zip(experts, each, strict=True))
-
-
 def exchange_bytes(width: int, number_bytes: int) -> int:
     """Bytes that one assignment sends in a forward pass where experts are on other devices: a row there, a row back."""
     return 2 * width * number_bytes

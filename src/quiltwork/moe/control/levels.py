@@ -31,11 +31,11 @@ def levels_of(gate: Gate, probabilities: Tensor) -> Tensor:
     """
     if isinstance(gate, Adaptive):
         most = min(int(torch.as_tensor(gate.most).max()), probabilities.shape[1])
-        values, _ = first(probabilities.detach(), most)
+        values, _ = first(probabilities, most)
         return gaps_of(values, gate.reading)[:, 1:]
     if isinstance(gate, TopP):
         most = probabilities.shape[1] if gate.most is None else int(torch.as_tensor(gate.most).max())
-        values, _ = first(probabilities.detach(), min(most, probabilities.shape[1]))
+        values, _ = first(probabilities, min(most, probabilities.shape[1]))
         return (values.cumsum(-1) - values)[:, 1:].clamp(0, 1)
     raise BadInputError(f"{type(gate).__name__} has no threshold that a controller could set", where="gate")
 

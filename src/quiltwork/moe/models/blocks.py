@@ -10,6 +10,7 @@ from quiltwork.layers.rope import RopeTable, rotate
 from quiltwork.moe.experts import Experts
 from quiltwork.moe.gate import Gate
 from quiltwork.moe.layer import MoELayer
+from quiltwork.moe.models.outcome import Routed
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.shape import ModelShape
 from quiltwork.moe.routing import Routing
@@ -101,6 +102,20 @@ class Block(nn.Module):
             x = x + self.cross_attn(self.cross_layernorm(x), packed, angles=None, causal=False, over=over)
         y, routing = self.ffn(self.post_attention_layernorm(x))
         return x + y, routing
+
+
+class Blocks(nn.ModuleList):
+    """One after the other."""
+
+    def forward(
+        self, x: Tensor, packed: Packed, *, angles: Angles, causal: bool, over: tuple[Tensor, Packed] | None = None
+    ) -> tuple[Tensor, tuple[Routed, ...]]:
+        """x : (T, D) -> (T, D), and how each of them that has experts routed the tokens."""
+        routed = list[Routed]()
+        for block in self:
+            x, routing = block(x, packed, angles=angles, causal=causal, over=over)
+            routed += [] if routing is None else [Routed(routing, packed)]
+        return x, tuple(routed)
 
 
 class Angled:

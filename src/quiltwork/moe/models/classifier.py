@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from quiltwork.moe.gate import Gate
-from quiltwork.moe.models.blocks import Angled, Block
-from quiltwork.moe.models.outcome import Outcome, Routed
+from quiltwork.moe.models.blocks import Angled, Block, Blocks
+from quiltwork.moe.models.outcome import Outcome
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.shape import ModelShape
 
@@ -20,15 +20,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.shape = shape
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
-        self.layers = nn.ModuleList(Block(shape, gate) for gate in gates)
+        self.layers = Blocks(Block(shape, gate) for gate in gates)
         self.norm = nn.RMSNorm(shape.width, shape.eps)
         self.head = nn.Linear(shape.width, shape.classes, bias=False)
         self.angled = Angled(shape)
 
     def forward(self, ids: Tensor, packed: Packed) -> Outcome:
         """ids : (T,) of n texts -> logits (n, classes)."""
-        x, angles, routed = self.embed_tokens(ids), self.angled(packed), list[Routed]()
-        for layer in self.layers:
-            x, routing = layer(x, packed, angles=angles, causal=False)
-            routed += [] if routing is None else [Routed(routing, packed)]
-        return Outcome(self.head(packed.mean(self.norm(x))), tuple(routed))
+        x, routed = self.layers(self.embed_tokens(ids), packed, angles=self.angled(packed), causal=False)
+        return Outcome(self.head(packed.mean(self.norm(x))), routed)

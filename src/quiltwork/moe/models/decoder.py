@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from quiltwork.moe.gate import Gate
-from quiltwork.moe.models.blocks import Angled, Block
-from quiltwork.moe.models.outcome import Outcome, Routed
+from quiltwork.moe.models.blocks import Angled, Block, Blocks
+from quiltwork.moe.models.outcome import Outcome
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.shape import ModelShape
 
@@ -20,15 +20,12 @@ class Decoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
-        self.layers = nn.ModuleList(Block(shape, gate) for gate in gates)
+        self.layers = Blocks(Block(shape, gate) for gate in gates)
         self.norm = nn.RMSNorm(shape.width, shape.eps)
         self.lm_head = nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.angled = Angled(shape)
 
     def forward(self, ids: Tensor, packed: Packed) -> Outcome:
         """ids : (T,) -> logits (T, vocabulary)."""
-        x, angles, routed = self.embed_tokens(ids), self.angled(packed), list[Routed]()
-        for layer in self.layers:
-            x, routing = layer(x, packed, angles=angles, causal=True)
-            routed += [] if routing is None else [Routed(routing, packed)]
-        return Outcome(self.lm_head(self.norm(x)), tuple(routed))
+        x, routed = self.layers(self.embed_tokens(ids), packed, angles=self.angled(packed), causal=True)
+        return Outcome(self.lm_head(self.norm(x)), routed)

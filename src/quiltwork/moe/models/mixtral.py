@@ -9,6 +9,8 @@ from torch import Tensor
 
 from quiltwork.core.errors import UnsupportedError
 from quiltwork.core.servable import Json
+from quiltwork.moe.checkpoints.expert_names import split_experts
+from quiltwork.moe.checkpoints.sparse_families import MIXTRAL
 from quiltwork.moe.gates import TopK
 from quiltwork.moe.layer import MoELayer
 from quiltwork.moe.models.blocks import Block
@@ -39,26 +41,25 @@ def mixtral_state(model: Decoder) -> tuple[dict[str, Tensor], dict[str, Json]]:
         for name, tensor in block.named_parameters():
             if not name.startswith("ffn."):
                 found[f"{start}.{name}"] = tensor
-        found[f"{start}.block_sparse_moe.gate.weight"] = layer.router
-        for e in range(layer.experts.count):
-            gate, up = layer.experts.up[e].chunk(2)
-            parts = {"w1": gate, "w2": layer.experts.down[e], "w3": up}
-            found |= {f"{start}.block_sparse_moe.experts.{e}.{name}.weight": one for name, one in parts.items()}
+        inside = f"{start}.{MIXTRAL.folder}"
+        found[f"{inside}.gate.weight"] = layer.router
+        found |= {f"{inside}.{name}": one for name, one in split_experts(layer.experts, MIXTRAL).items()}
         most = max(most, _most(layer, model.shape.active))
     return {name: one.detach().clone() for name, one in found.items()}, _config(model, most)
 
 
 def own_state(found: Mapping[str, Tensor], shape: ModelShape) -> dict[str, Tensor]:
     """The tensors of ``mixtral_state`` by the names that a ``Decoder`` has. Raises KeyError for one that is missing."""
-    state = {name.removeprefix("model."): one for name, one in found.items() if "block_sparse_moe" not in name}
+    state = {name.removeprefix("model."): one for name, one in found.items() if MIXTRAL.folder not in name}
     for at in range(shape.layers):
-        start, own = f"model.layers.{at}.block_sparse_moe", f"layers.{at}.ffn"
-        w1, w2, w3 = (
-            [found[f"{start}.experts.{e}.{name}.weight"] for e in range(shape.experts)] for name in ("w1", "w2", "w3")
+        start, own = f"model.layers.{at}.{MIXTRAL.folder}", f"layers.{at}.ffn"
+        gates, ups, downs = (
+            [found[f"{start}.experts.{e}.{name}"] for e in range(shape.experts)]
+            for name in (MIXTRAL.gate, MIXTRAL.up, MIXTRAL.down)
         )
         state[f"{own}.router"] = found[f"{start}.gate.weight"]
-        state[f"{own}.experts.up"] = torch.stack([torch.cat(pair) for pair in zip(w1, w3, strict=True)])
-        state[f"{own}.experts.down"] = torch.stack(w2)
+        state[f"{own}.experts.up"] = torch.stack([torch.cat(pair) for pair in zip(gates, ups, strict=True)])
+        state[f"{own}.experts.down"] = torch.stack(downs)
     return state
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from quiltwork.moe.gate import Gate
-from quiltwork.moe.models.blocks import Angled, Block
+from quiltwork.moe.models.blocks import Angled, Block, Blocks
 from quiltwork.moe.models.outcome import Outcome, Routed
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.shape import ModelShape
@@ -21,28 +21,22 @@ class Translator(nn.Module):
         self.shape = shape
         half = len(gates) // 2
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
-        self.encoder = nn.ModuleList(Block(shape, gate) for gate in gates[:half])
+        self.encoder = Blocks(Block(shape, gate) for gate in gates[:half])
         self.encoder_norm = nn.RMSNorm(shape.width, shape.eps)
-        self.layers = nn.ModuleList(Block(shape, gate, crossed=True) for gate in gates[half:])
+        self.layers = Blocks(Block(shape, gate, crossed=True) for gate in gates[half:])
         self.norm = nn.RMSNorm(shape.width, shape.eps)
         self.lm_head = nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.angled = Angled(shape)
 
     def encode(self, ids: Tensor, packed: Packed) -> tuple[Tensor, tuple[Routed, ...]]:
         """ids : (S,) of the sources -> states (S, D), and how they were routed."""
-        x, angles, routed = self.embed_tokens(ids), self.angled(packed), list[Routed]()
-        for layer in self.encoder:
-            x, routing = layer(x, packed, angles=angles, causal=False)
-            routed += [] if routing is None else [Routed(routing, packed)]
-        return self.encoder_norm(x), tuple(routed)
+        x, routed = self.encoder(self.embed_tokens(ids), packed, angles=self.angled(packed), causal=False)
+        return self.encoder_norm(x), routed
 
     def decode(self, ids: Tensor, packed: Packed, over: tuple[Tensor, Packed]) -> Outcome:
         """ids : (T,) of the targets -> logits (T, vocabulary). over : what ``encode`` gave, and where it lies."""
-        x, angles, routed = self.embed_tokens(ids), self.angled(packed), list[Routed]()
-        for layer in self.layers:
-            x, routing = layer(x, packed, angles=angles, causal=True, over=over)
-            routed += [] if routing is None else [Routed(routing, packed)]
-        return Outcome(self.lm_head(self.norm(x)), tuple(routed))
+        x, routed = self.layers(self.embed_tokens(ids), packed, angles=self.angled(packed), causal=True, over=over)
+        return Outcome(self.lm_head(self.norm(x)), routed)
 
     def forward(self, source: Tensor, source_packed: Packed, target: Tensor, target_packed: Packed) -> Outcome:
         """Logits (T, vocabulary) of the targets' tokens, each seeing what is before it."""

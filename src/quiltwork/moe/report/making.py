@@ -12,10 +12,10 @@ from quiltwork.core.servable import Json
 from quiltwork.moe.models import CLASSIFY, LM, moe_layers
 from quiltwork.moe.report.figures import Course, Figures
 from quiltwork.moe.report.reading import Sample, read
+from quiltwork.moe.text_files import read_lines, read_text
 from quiltwork.moe.training.corpus import Row, read_rows, read_running_text
 from quiltwork.moe.training.result import TrainingResult, reading_again
 from quiltwork.moe.training.settings import TrainingSettings
-from quiltwork.moe.training.text_files import read_lines, read_text
 from quiltwork.moe.training.tokens import Codec
 
 TOKENS = 6000

@@ -66,7 +66,7 @@ class Classes:
         labels = self._labels[part][torch.from_numpy(ids)].to(self._device)
         return Run(cross_entropy(outcome.logits.float(), labels, reduction="none"), outcome, (packed,))
 
-    def scores(self, model: Any, part: str, size: int, device: torch.device) -> Mapping[str, float]:
+    def scores(self, model: Any, part: str, size: int) -> Mapping[str, float]:
         """Nats per text, and the share of texts whose class is found."""
         loss, right = 0.0, 0
         with torch.no_grad():

@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.moe.models.build import CLASSIFY, LM
+from quiltwork.moe.text_files import read_lines, read_text
 from quiltwork.moe.training.labelled import read_labelled
 from quiltwork.moe.training.settings import STRIP, WHERE, TrainingSettings
-from quiltwork.moe.training.text_files import read_lines, read_text
 
 Row = tuple[str, str]
 """A text and its class, or a source and its target."""

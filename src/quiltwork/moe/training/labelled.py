@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.training.text_files import read_lines, read_text
+from quiltwork.moe.text_files import read_lines, read_text
 
 _BARS = " ||| "
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}

@@ -64,7 +64,7 @@ class Language:
         nats = cross_entropy(outcome.logits.float(), windows[:, 1:].flatten(), reduction="none")
         return Run(nats.view(len(ids), -1).mean(1), outcome, (packed,))
 
-    def scores(self, model: Any, part: str, size: int, device: torch.device) -> Mapping[str, float]:
+    def scores(self, model: Any, part: str, size: int) -> Mapping[str, float]:
         """Nats per token, and bits per byte of the text: lower is better."""
         total = 0.0
         with torch.no_grad():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from quiltwork.layers.order import Ids
@@ -26,6 +25,15 @@ class Run:
     outcome: Outcome
     packed: tuple[Packed, ...]
     """Where tokens lie; of a translator the source's and the target's."""
+
+
+Side = TypeVar("Side")
+
+
+def side_of_layers(sides: Sequence[Side], layers: int) -> list[Side]:
+    """Of each layer, in the order of ``Outcome.routed``, the side whose tokens pass it: a translator's first half of
+    layers is passed by the source, the other by the target. sides : as ``Objective.lengths``."""
+    return [sides[0 if at < layers // 2 else -1] for at in range(layers)]
 
 
 class Objective(Protocol):
@@ -60,6 +68,6 @@ class Objective(Protocol):
         """Forward over these samples."""
         ...
 
-    def scores(self, model: Any, part: str, size: int, device: torch.device) -> Mapping[str, float]:
+    def scores(self, model: Any, part: str, size: int) -> Mapping[str, float]:
         """The task's own measures on all of a part, ``size`` samples at once."""
         ...

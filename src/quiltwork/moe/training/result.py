@@ -14,8 +14,9 @@ from quiltwork.core.result_folder import REPORT
 from quiltwork.core.servable import Json
 from quiltwork.moe.models.build import Model
 from quiltwork.moe.models.loading import load_trained
+from quiltwork.moe.training.checking import read_settings
 from quiltwork.moe.training.gating import Gating
-from quiltwork.moe.training.settings import TrainingSettings, read_settings
+from quiltwork.moe.training.settings import TrainingSettings
 from quiltwork.moe.training.tokens import Codec, read_codec
 from quiltwork.zoo.config import read_json
 

@@ -1,19 +1,15 @@
-"""What a training is asked for, checked before anything is loaded."""
+"""What a training is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
-from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
-from quiltwork.moe.control.controller import METHODS
-from quiltwork.moe.curriculum.orders import ORDERS, RANDOM, UNLEARNT
-from quiltwork.moe.gate import WEIGHTS
-from quiltwork.moe.gates import READINGS
-from quiltwork.moe.models.build import CLASSIFY, LM, TASKS, TRANSLATE
+from quiltwork.moe.balance import FIRST, SINGLE
+from quiltwork.moe.curriculum.orders import RANDOM
+from quiltwork.moe.models.build import CLASSIFY, LM, TRANSLATE
 from quiltwork.moe.models.shape import ModelShape
-from quiltwork.zoo.config import Fields
 
 WHERE = "config"
 """What errors call it: ``config: rate: must be a number``."""
@@ -23,7 +19,6 @@ GATE_SETTINGS = ("gate", "threshold", "reading", "weights", "most", "p", "nulls"
 STEERED = (ADAPTIVE, CONTROLLED)
 """Gates whose thresholds a controller can set."""
 SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
-SINGLE, FIRST = "single", "first"
 BALANCED_OF = ("", SINGLE, FIRST)
 BALANCED_OVER = STEP, TOGETHER = ("step", "together")
 SHARES = EVEN, BALANCED, BY_LENGTH = ("even", "balanced", "length")
@@ -166,202 +161,3 @@ TASK_DEFAULTS: Mapping[str, Mapping[str, Json]] = {
     TRANSLATE: {"tokenizer": "bpe:2000", "length": 64, "batch": 48, "inner": 320, "layers": 6, "validate_on": 500},
 }
 """What is taken for a task where nothing is said: its experts do 60 to 70 % of a top-2 step's work."""
-
-
-def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
-    """Raises BadInputError naming the setting that is missing, unknown or out of range."""
-    known = {field.name: field.default for field in fields(TrainingSettings)}
-    if unknown := sorted(set(values) - set(known)):
-        raise BadInputError("is not a setting", where=f"{WHERE}: {unknown[0]}", hint=f"known: {', '.join(known)}")
-    given = Fields(values, {}, WHERE)
-    for name in ("task", "corpus", "out", "steps"):
-        if given.get(name) is None:
-            raise given.error(name, "is missing")
-    if "gate" in values and values["gate"] is None:  # what YAML and JSON make of null, as the gate is called
-        raise given.error("gate", 'is nothing: the gate with null experts is "null", in quotes (or --gate null)')
-    task = _one_of(given, "task", TASKS)
-    defaults = {name: value for name, value in known.items() if name not in ("task", "corpus", "out", "steps")}
-    it = Fields({name: v for name, v in values.items() if v is not None}, {**defaults, **TASK_DEFAULTS[task]}, WHERE)
-    settings = TrainingSettings(
-        task=task,
-        corpus=_paths(it, "corpus"),
-        out=_path(it, "out"),
-        steps=it.size("steps"),
-        valid=_paths(it, "valid"),
-        test=_paths(it, "test"),
-        valid_share=_between(it, "valid_share", 0, 0.5),
-        test_share=_between(it, "test_share", 0, 0.5),
-        split_seed=_whole(it, "split_seed"),
-        encoding=it.text("encoding"),
-        header=_one_of(it, "header", HEADERS),
-        text_column=_column(it, "text_column"),
-        label_column=_column(it, "label_column"),
-        tokenizer=it.text("tokenizer"),
-        length=it.size("length", 1 << 16),
-        gate=_one_of(it, "gate", GATES),
-        threshold=it.number("threshold"),
-        reading=_one_of(it, "reading", READINGS),
-        weights=_one_of(it, "weights", WEIGHTS),
-        most=it.size("most", 1 << 12),
-        p=_between(it, "p", 0, 1),
-        nulls=_whole(it, "nulls"),
-        mean_experts=_means(it),
-        target_experts=_targets(it),
-        budget_flops=None if it.get("budget_flops") is None else _above(it, "budget_flops"),
-        budget_bytes=None if it.get("budget_bytes") is None else _above(it, "budget_bytes"),
-        assignment_bytes=_whole(it, "assignment_bytes"),
-        controller=_one_of(it, "controller", METHODS),
-        width=it.size("width", 1 << 16),
-        inner=it.size("inner", 1 << 18),
-        layers=it.size("layers", 1 << 10),
-        heads=it.size("heads", 1 << 10),
-        kv_heads=_whole(it, "kv_heads"),
-        experts=it.size("experts", 1 << 12),
-        batch=it.size("batch"),
-        micro_batch=it.optional_size("micro_batch"),
-        order=_one_of(it, "order", ORDERS),
-        buckets=it.size("buckets", 1 << 20),
-        frozen=_flag(it, "frozen"),
-        shares=_one_of(it, "shares", SHARES),
-        rate=_above(it, "rate"),
-        warm_up=_whole(it, "warm_up"),
-        schedule=_one_of(it, "schedule", SCHEDULES),
-        weight_decay=_not_below(it, "weight_decay"),
-        clip=_not_below(it, "clip"),
-        balance=_not_below(it, "balance"),
-        balance_of=_one_of(it, "balance_of", BALANCED_OF),
-        balance_over=_one_of(it, "balance_over", BALANCED_OVER),
-        validate_every=it.size("validate_every"),
-        validate_on=_whole(it, "validate_on"),
-        seed=None if it.get("seed") is None else _whole(it, "seed"),
-    )
-    _require_fit(settings, it)
-    return settings
-
-
-def _require_fit(settings: TrainingSettings, it: Fields) -> None:
-    """What only several settings together can have wrong."""
-    if settings.width % settings.heads or settings.width // settings.heads % 2:
-        raise it.error("heads", f"{settings.heads} heads of an even width cannot have {settings.width} together")
-    if settings.kv_heads and settings.heads % settings.kv_heads:
-        raise it.error("kv_heads", f"{settings.heads} heads cannot share {settings.kv_heads}")
-    if settings.gate == DENSE and settings.order not in UNLEARNT:
-        raise it.error("order", f"{settings.order} goes by experts, and a dense model has none")
-    if settings.gate != DENSE and settings.most > settings.experts:
-        raise it.error("most", f"{settings.most} is above the number of experts, {settings.experts}")
-    if settings.task == TRANSLATE and settings.layers % 2:
-        raise it.error("layers", f"{settings.layers} cannot be halved between encoder and decoder")
-    if len(settings.mean_experts) not in (1, settings.layers):
-        raise it.error("mean_experts", f"needs one number, or one for each of {settings.layers} layers")
-    if settings.gate == "random2" and not all(1 <= one <= 2 for one in settings.mean_experts):
-        raise it.error("mean_experts", "must be from 1 to 2: a second expert is what is random")
-    if settings.gate in ("top2", "random2") and settings.experts < 2:
-        raise it.error("experts", f"{settings.gate} needs two")
-    if not settings.corpus:
-        raise it.error("corpus", "names no file")
-    pair = 2 if settings.task == TRANSLATE else None
-    for name, paths in (("corpus", settings.corpus), ("valid", settings.valid), ("test", settings.test)):
-        if pair and paths and len(paths) != pair:
-            raise it.error(name, f"needs a source and a target, not {len(paths)} file{'s' * (len(paths) != 1)}")
-    tokenizer_size(settings.tokenizer)
-    _require_one_budget(settings, it)
-
-
-def _require_one_budget(settings: TrainingSettings, it: Fields) -> None:
-    """What controls thresholds is one thing, of a gate that has one."""
-    asked = {"target_experts": settings.target_experts != (), "budget_flops": settings.budget_flops is not None,
-             "budget_bytes": settings.budget_bytes is not None}  # fmt: skip
-    given = [name for name, there in asked.items() if there]
-    if len(given) > 1:
-        raise it.error(given[1], f"there is {given[0]} too: only one of them can be followed")
-    if given and settings.gate not in STEERED:
-        raise it.error(given[0], f"gate {settings.gate} has no threshold to follow it: {' and '.join(STEERED)} have")
-    if len(settings.target_experts) not in (0, 1, settings.layers):
-        what = f"{len(settings.target_experts)} numbers for {settings.layers} layers"
-        raise it.error("target_experts", what)
-
-
-def tokenizer_size(told: str) -> int | None:
-    """How many tokens ``bpe:N`` has; None for ``byte``. Raises BadInputError."""
-    kind, _, count = told.partition(":")
-    if told == BYTE:
-        return None
-    if kind != "bpe" or not count.isascii() or not count.isdigit() or not 300 <= int(count[:9]) <= 1_000_000:
-        what = f"{told[:40]!r} is no tokenizer"
-        raise BadInputError(what, where=f"{WHERE}: tokenizer", hint="byte, or bpe:N with N from 300 to 1000000")
-    return int(count)
-
-
-def _path(it: Fields, name: str) -> str:
-    if not (text := it.text(name)) or "\0" in text:
-        raise it.error(name, "is no name of anything")
-    return text
-
-
-def _column(it: Fields, name: str) -> str:
-    """YAML and the command line give a number as one."""
-    value = it.get(name)
-    return str(value) if type(value) is int else it.text(name)
-
-
-def _paths(it: Fields, name: str) -> tuple[str, ...]:
-    value = it.get(name)
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, list | tuple) or not all(
-        isinstance(one, str) and one and "\0" not in one for one in given
-    ):
-        raise it.error(name, "must be the name of a file, or a list of names")
-    return tuple(str(one) for one in given)
-
-
-def _targets(it: Fields) -> tuple[float, ...]:
-    value = it.get("target_experts")
-    given = list(value) if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in given):
-        raise it.error("target_experts", "must be a number, or one for each layer")
-    return tuple(float(one) for one in given if isinstance(one, int | float))
-
-
-def _one_of(it: Fields, name: str, known: tuple[str, ...]) -> str:
-    text = it.text(name)
-    if text not in known:
-        raise it.error(name, f"{text[:40]!r} is not one of {', '.join(known)}")
-    return text
-
-
-def _whole(it: Fields, name: str) -> int:
-    value = it.get(name)
-    if type(value) is not int or not 0 <= value < 1 << 31:
-        raise it.error(name, f"must be a whole number that is not negative, not {str(value)[:40]}")
-    return value
-
-
-def _flag(it: Fields, name: str) -> bool:
-    value = it.get(name)
-    if not isinstance(value, bool):
-        raise it.error(name, f"must be true or false, not {str(value)[:40]}")
-    return value
-
-
-def _above(it: Fields, name: str) -> float:
-    if (value := it.number(name)) <= 0:
-        raise it.error(name, f"{value:g} is not above 0")
-    return value
-
-
-def _not_below(it: Fields, name: str) -> float:
-    if (value := it.number(name)) < 0:
-        raise it.error(name, f"{value:g} is below 0")
-    return value
-
-
-def _means(it: Fields) -> tuple[float, ...]:
-    value = it.get("mean_experts")
-    given = value if isinstance(value, list | tuple) else [value]
-    return tuple(_between(Fields({"mean_experts": one}, {}, it.where), "mean_experts", 0, 1 << 12) for one in given)
-
-
-def _between(it: Fields, name: str, least: float, most: float) -> float:
-    if not least < (value := it.number(name)) <= most:
-        raise it.error(name, f"{value:g} is not above {least:g} and at most {most:g}")
-    return value

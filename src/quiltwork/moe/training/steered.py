@@ -13,6 +13,7 @@ from quiltwork.moe.flops import expert_row_flops, forward_flops
 from quiltwork.moe.gate import Gate
 from quiltwork.moe.models.build import Model, moe_layers
 from quiltwork.moe.models.packed import Packed
+from quiltwork.moe.training.objective import side_of_layers
 from quiltwork.moe.training.settings import ADAPTIVE, STEERED, WHERE, TrainingSettings
 
 _SAMPLES = 2000
@@ -45,8 +46,7 @@ def _experts(
     packed = [Packed(torch.from_numpy(np.ascontiguousarray(side[:_SAMPLES]))) for side in lengths]
     tokens = [len(side.sequence) for side in packed]
     layers = len(moe_layers(model))
-    # Of a translator the first half of the layers is passed by the source, the other by the target.
-    passing = [tokens[0 if at < layers // 2 else -1] / sum(tokens) for at in range(layers)]
+    passing = [side / sum(tokens) for side in side_of_layers(tokens, layers)]
     if settings.budget_flops is not None:
         each = [part * expert_row_flops(model.shape) for part in passing]
         besides = forward_flops(model, packed, [0] * layers).total / sum(tokens)

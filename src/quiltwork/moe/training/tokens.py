@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quiltwork.core.errors import BadInputError
-from quiltwork.moe.training.settings import WHERE, tokenizer_size
+from quiltwork.moe.training.settings import BYTE, WHERE
 
 BEGIN, END = SPECIAL = ("<s>", "</s>")
 Tokens = npt.NDArray[np.int32]
@@ -43,6 +43,17 @@ class Codec:
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``."""
         (folder / FILE).write_text(self.tokenizer.to_str(pretty=True), encoding="utf-8")
+
+
+def tokenizer_size(told: str) -> int | None:
+    """How many tokens ``bpe:N`` has; None for ``byte``. Raises BadInputError."""
+    kind, _, count = told.partition(":")
+    if told == BYTE:
+        return None
+    if kind != "bpe" or not count.isascii() or not count.isdigit() or not 300 <= int(count[:9]) <= 1_000_000:
+        what = f"{told[:40]!r} is no tokenizer"
+        raise BadInputError(what, where=f"{WHERE}: tokenizer", hint="byte, or bpe:N with N from 300 to 1000000")
+    return int(count)
 
 
 def read_codec(folder: Path) -> Codec:

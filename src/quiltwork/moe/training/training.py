@@ -19,6 +19,7 @@ from quiltwork.core.servable import Json
 from quiltwork.core.trainable import Arrays, Gradients, Setup, State, StepReport
 from quiltwork.layers.descent import Descent, Ids, Loss, device_named
 from quiltwork.layers.order import Order
+from quiltwork.moe.balance import balance_counts, balance_loss
 from quiltwork.moe.control.levels import COLUMNS
 from quiltwork.moe.curriculum.costs import cost_model
 from quiltwork.moe.curriculum.learned import LearnedOrder, Plan
@@ -29,14 +30,14 @@ from quiltwork.moe.models.build import CLASSIFY, LM, MOST_SEED, build_model, moe
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.saving import save_model
 from quiltwork.moe.models.size import require_memory
-from quiltwork.moe.training.balancing import balance_loss_of, counts_of
+from quiltwork.moe.training.checking import read_settings
 from quiltwork.moe.training.classes import Classes
 from quiltwork.moe.training.course import Course, read_course
 from quiltwork.moe.training.gating import Gating, gates_of
 from quiltwork.moe.training.language import Language
-from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run
+from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run, side_of_layers
 from quiltwork.moe.training.schedule import rate_factor
-from quiltwork.moe.training.settings import BY_LENGTH, EVEN, STEP, WHERE, TrainingSettings, read_settings
+from quiltwork.moe.training.settings import BY_LENGTH, EVEN, STEP, WHERE, TrainingSettings
 from quiltwork.moe.training.steered import steering_of
 from quiltwork.moe.training.translation import Translation
 
@@ -95,8 +96,7 @@ class MoETraining(Descent):
         self._widths = len(layers), layers[0].router.shape[0] if layers else 0, settings.experts
         self._counted = np.zeros(self._widths[:2], np.float32)
         self.course = Course()
-        # The source's layers come first, then the target's.
-        self._tokens = [float(lengths[0 if at < len(layers) // 2 else -1].mean()) for at in range(len(layers))]
+        self._tokens = [float(side.mean()) for side in side_of_layers(lengths, len(layers))]
         parameters = dict(self.model.named_parameters())
         self.begin(settings, parameters, self.objective.count(TRAIN), seed, self.make_order(seed))
 
@@ -106,8 +106,8 @@ class MoETraining(Descent):
         settings = self.settings
         if settings.order == RANDOM and settings.buckets == 1 and settings.shares == EVEN:
             return None
-        lengths, layers = self.objective.lengths(TRAIN), self._widths[0]
-        sides = [lengths[0 if at < layers // 2 else -1] for at in range(layers)]  # the source's layers come first
+        lengths = self.objective.lengths(TRAIN)
+        sides = side_of_layers(lengths, self._widths[0])
         tokens = np.stack(sides, 1) if sides else np.zeros((len(lengths[0]), 0), np.int64)
         costs = cost_model(self.model, lengths, tokens)
         plan = Plan(np.sum(lengths, axis=0), tokens, costs, settings.buckets, settings.batch, settings.frozen, seed)
@@ -145,19 +145,19 @@ class MoETraining(Descent):
         records = np.zeros((count, layers), np.float32)
         balance = run.losses.new_zeros(())
         for layer, routed in enumerate(run.outcome.routed):
-            counts = counts_of(routed.routing, settings.balanced_of)
+            routing, counted = routed.routing, balance_counts(routed.routing, settings.balanced_of)
             if settings.balance_over == STEP:
-                counted, tokens = torch.from_numpy(self._counted[layer]), count * self._tokens[layer]
+                # Of the step before, and as many tokens as so many samples have in the mean: any split is the same.
+                before = torch.from_numpy(self._counted[layer]).to(self._device)
+                balance = balance + balance_loss(routing, before, count * self._tokens[layer])
             else:
-                counted, tokens = counts.counted, float(routed.routing.tokens)
-            balance = balance + balance_loss_of(routed.routing, counted.to(self._device), tokens)
-            seconds = torch.bincount(routed.packed.sequence[counts.second], minlength=count)
-            extras = (routed.routing.experts_per_token() - 1).clamp_min(0).float()
+                balance = balance + balance_loss(routing, counted)
+            extras = (routing.experts_per_token() - 1).clamp_min(0).float()
             records[:, layer] = _numbers(extras.new_zeros(count).index_add(0, routed.packed.sequence, extras))
-            means["tokens"][layer] = routed.routing.tokens / count
-            means["second"][layer] = float(seconds.sum()) / count
-            means["load"][layer] = _numbers(counts.load) / count
-            means["counted"][layer] = _numbers(counts.counted) / count
+            means["tokens"][layer] = routing.tokens / count
+            means["second"][layer] = float((extras > 0).sum()) / count
+            means["load"][layer] = _numbers(routing.load) / count
+            means["counted"][layer] = _numbers(counted) / count
         if self.steering is not None:
             means["tally"][:] = self.steering.count([routed.routing for routed in run.outcome.routed]) / count
         task = run.losses.mean()
@@ -249,7 +249,7 @@ class MoETraining(Descent):
         size = settings.micro_batch or settings.batch
         return {
             "held_out": {"before": curve[0]["valid_loss"], "after": curve[-1]["valid_loss"]},
-            "test": dict(self.objective.scores(self.model, TEST, size, self._device)),
+            "test": dict(self.objective.scores(self.model, TEST, size)),
             "curve": list(curve),
             "steps": self._done,
             "samples": self._taken,

@@ -77,7 +77,7 @@ class Translation:
         total = nats.new_zeros(len(ids)).index_add(0, packed.sequence, nats)
         return Run(total / self._tokens[part], outcome, (source_packed, packed))
 
-    def scores(self, model: Any, part: str, size: int, device: torch.device) -> Mapping[str, float]:
+    def scores(self, model: Any, part: str, size: int) -> Mapping[str, float]:
         """Nats per token of the given translation, and BLEU (sacrebleu, 0 to 100) of the model's own, greedily
         decoded."""
         from sacrebleu import corpus_bleu

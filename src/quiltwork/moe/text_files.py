@@ -13,8 +13,10 @@ MOST_BYTES = 1 << 31
 """Of a file: far above any corpus that a model of this room learns from, far below what would hurt."""
 
 
-def read_text(path: str, encoding: str) -> str:
+def read_text(path: str, encoding: str, *, hint: str | None = "set `encoding`, as in latin-1") -> str:
     """All of a file, with a line feed at the end of every line. ``.gz`` is unpacked.
+
+    hint : what to do where it is of another encoding.
 
     Raises NotFoundError, and BadInputError naming the file: truncated, of another encoding, empty.
     """
@@ -32,7 +34,6 @@ def read_text(path: str, encoding: str) -> str:
     except UnicodeError as error:
         at = getattr(error, "start", None)
         place = path if at is None else f"{path}: line {1 + content[:at].count(bytes([10]))}"
-        hint = "set `encoding`, as in latin-1"
         raise BadInputError(f"is not {name.upper()}", where=place, hint=hint) from error
     if not text.strip():
         raise BadInputError("is empty", where=path)
