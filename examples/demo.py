@@ -96,6 +96,7 @@ def stop(*_: object) -> NoReturn:
 def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None:
     """The whole of it; what has to be undone is handed to ``cleanup``."""
     scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="quiltwork-demo-")))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(scratch / "torch")  # torch would leave a folder elsewhere
     cleanup.callback(end_children)
     found = find_models(args.models)
     for path in found.skipped:
