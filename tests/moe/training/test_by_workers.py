@@ -11,7 +11,7 @@ from tiny_moe import settings_of, started
 
 from quiltwork.cluster.elastic import Concluded, Left, Regrouped
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 GROUPS = [("w0",), ("w0", "w1"), ("w1",)]
 HOLD = (2, 60)
 """In these steps the next group is made; samples of an order that learns come again by then."""
