@@ -5,8 +5,10 @@ length and the same first epoch, which is random. Off: samples of a bucket at ra
 that are predicted to cost as much come together, from what was recorded of their routing in the epoch before, and
 shares are balanced by that prediction. A sample is a seed: the mean over steps of max / mean rank time - 1.
 
-The rows have each of the two for itself, the paper's cosine order and the order by mean complexity, frozen (simple to
-complex) and in shuffled groups, what was waited for until the loss was the least that the off arm had, and its loss.
+The rows have what length alone does, order (from the first epoch on) and shares by it: what is left to recorded routing
+is the difference between that row and the one called on. They have too each of the two for itself, the paper's cosine
+order and the order by mean complexity, frozen (simple to complex) and in shuffled groups, what was waited for until the
+loss was the least that the off arm had, and its loss.
 The gate compares the two best experts with each other (reading ``pair``), so that from the first step on some tokens
 have one and some two: with the softmax over all, trainings as short as these leave nearly every token with two.
 Intervals are of the mean over seeds by Student's t. Ranks are timed as ``work.moe_ranks`` says.
@@ -38,17 +40,18 @@ SAMPLES = 800
 """Of SST-2, every n-th: so that epochs are short."""
 EPOCHS = 2.5
 BUCKETS = 10
-OFF, ON = "off", "on"
+OFF, ON, LENGTH = "off", "on", "length alone"
 ARMS: Mapping[str, Mapping[str, Json]] = {
     OFF: {"order": "random"},
     ON: {"order": "cost", "shares": "balanced"},
+    LENGTH: {"order": "length", "shares": "length"},
     "balanced shares alone": {"order": "random", "shares": "balanced"},
     "order alone, mean": {"order": "mean"},
     "order alone, cosine": {"order": "cosine"},
     "order alone, mean, frozen": {"order": "mean", "frozen": True},
     "order alone, cosine, frozen (the paper's)": {"order": "cosine", "frozen": True},
 }
-ONLY_FEW = tuple(ARMS)[2:]
+ONLY_FEW = tuple(ARMS)[3:]
 """Arms that are run with the fewest ranks alone."""
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """97.5 % quantiles of Student's t, by number of samples."""

@@ -4,8 +4,8 @@
 
 Adds every model below DIR to a fresh zoo, starts `quiltwork up` on it, sends all models the same prompts at once
 through the openai client, then does the same work with one transformers process per model. Last, it measures how many
-blocks of one fine-tune others might serve. In between it asks the same server how alike sentences are. Nothing is left
-behind.
+blocks of one fine-tune others might serve. In between it asks the same server how alike sentences are, trains a small
+mixture of experts, and has it answer with one expert, some and two. Nothing is left behind.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import NoReturn
 
 import psutil
 from adapting import show_substitutions
+from experts import show_experts
 from find_models import Candidate, find_models
 from rich.console import Console
 from rich.markup import escape
@@ -95,6 +96,7 @@ def stop(*_: object) -> NoReturn:
 def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None:
     """The whole of it; what has to be undone is handed to ``cleanup``."""
     scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="quiltwork-demo-")))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(scratch / "torch")  # torch would leave a folder elsewhere
     cleanup.callback(end_children)
     found = find_models(args.models)
     for path in found.skipped:
@@ -117,6 +119,7 @@ def demo(args: argparse.Namespace, console: Console, cleanup: ExitStack) -> None
         ours = quilt.run(work)
         requests = quilt.tokenized(work)
         show_similarity(quilt, scratch / "zoo", console)
+        show_experts(quilt, scratch / "zoo", scratch, console)
     theirs = None
     if not args.no_baseline:
         console.print(f"the same {len(work.requests)} requests with one process per model; starting {len(served)}")

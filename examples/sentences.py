@@ -30,7 +30,8 @@ def show_similarity(quilt: Quilt, zoo: Path, console: Console) -> None:
     except QuiltworkError as error:
         console.print(f"sentences are left out: {error}", markup=False, highlight=False, soft_wrap=True)
         return
-    console.print(f"\nThe same server with {MODEL} loaded beside them, asked how alike sentences are (/v1/similarity):")
+    head = f"\nThe same server with {MODEL} loaded beside them, asked how alike sentences are (/v1/similarity):"
+    console.print(head, markup=False, highlight=False, soft_wrap=True)
     for (a, b), pair in zip(PAIRS, said, strict=True):
         rating = pair["rating"]
         told = (

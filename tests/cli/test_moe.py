@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from moe_runs import begun
+from moe_runs import begun, corpus
 from typer.testing import CliRunner
 
 from quiltwork.cli.moe_evaluate import evaluate
@@ -76,3 +76,19 @@ def test_what_is_wrong_is_one_line(model: Path, command, words: tuple[str, ...],
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     for command, words in ((report, ("--json",)), (evaluate, ())):
         assert "there is no such folder" in str(call(command, tmp_path / "none", *words))
+
+
+@pytest.mark.parametrize(("command", "words"), [(report, ("--json",)), (evaluate, ())])
+def test_from_another_folder_it_says_where_the_corpus_is_looked_for(
+    tmp_path: Path, monkeypatch, command, words
+) -> None:
+    corpus(tmp_path)
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    training = begun(tmp_path, steps=1, corpus="../corpus.txt")
+    training.step()
+    assert "run this in the folder that it was trained in" not in str(call(command, tmp_path / "out", *words))
+    monkeypatch.chdir("/")
+    assert "../corpus.txt: is no file (what it was trained on is read again" in str(
+        call(command, tmp_path / "out", *words)
+    )

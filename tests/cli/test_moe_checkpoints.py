@@ -104,14 +104,18 @@ def test_what_has_biases_is_refused_as_mixtral_and_said_to_be_in_our_own_format(
         (("--experts", 1, "--gate", "top2"), "2 experts of 1"),
         (("--gate", "best"), "best"),
         (("--weights", "heavy"), "heavy"),
-        (("--threshold", "nan"), "threshold"),
+        (("--threshold", "nan"), "--threshold: nan is not a number"),
+        (("--threshold", "inf"), "--threshold: inf is not a number"),
+        (("--seed", 10**20), "seed: "),
+        (("--experts", 4096), "of copies, and this machine has"),
         (("--layers", "one"), "--layers"),
         (("--layers", "5"), "layers"),
         (("--noise", "-1"), "noise"),
         (("--format", "gguf"), "gguf"),
     ],
 )
-def test_upcycling_refuses_in_one_line(words, said, run, dense, tmp_path):
+def test_upcycling_refuses_in_one_line(words, said, run, dense, tmp_path, monkeypatch):
+    monkeypatch.setattr("quiltwork.moe.checkpoints.upcycling.physical_bytes", lambda: 1 << 24)
     assert said in run("upcycle", dense, "--out", tmp_path / "moe", *words, code=2).err
     assert not (tmp_path / "moe").exists()
 
@@ -129,5 +133,15 @@ def test_calibrating_refuses_in_one_line(run, dense, corpus, tmp_path):
     byte = ("calibrate", tmp_path / "theirs", "--tokenizer", "byte", "--corpus")
     assert "is no file" in run(*byte, tmp_path / "nothing.txt", code=2).err
     assert "is a folder" in run(*byte, corpus, "--out", tmp_path, code=2).err
+    few = (*byte, corpus, "--length", 32, "--tokens")
+    for words, line in (
+        ((*few, 512, "--most", 0), "most: 0 of 5 experts"),
+        ((*few, -5), "tokens: must be at least 1"),
+        ((*few, 512, "--out", tmp_path / "none" / "t.json"), "there is no folder"),
+        ((*few, 512, "--out", corpus / "t.json"), "there is no folder"),
+        (("calibrate", "/", "--corpus", corpus), "/: is no folder of a checkpoint"),
+    ):
+        assert line in run(*words, code=2).err
+    assert "Not a directory" in run(*few, 512, "--save", corpus / "saved", code=1).err
     (tmp_path / "empty.txt").touch()
     assert "is empty" in run(*byte, tmp_path / "empty.txt", code=2).err

@@ -63,6 +63,15 @@ def test_stopped_it_says_what_goes_on_and_that_does(command, tmp_path, capsys, m
         (["--set", "speed"], "--set: 'speed' is not NAME=VALUE"),
         (["--valid", "none.txt"], "none.txt: is no file"),
         (["--device", "abacus"], "device: 'abacus' is not a device"),
+        (["--device", "meta"], "device: nothing can be computed on 'meta' here"),
+        (["--out", "/"], "--out: / is no folder that can be made"),
+        (["--seed", str(10**20)], f"seed: {10**20} is not from 0 to"),
+        (["--set", "gate=null"], "config: gate: is nothing"),
+        (["--set", "corpus=[]"], "config: corpus: names no file"),
+        (["--set", "width=65536"], "B while it learns"),
+        (["--set", "batch=16777216"], "tokens at once take"),
+        (["--gate", "null", "--set", "nulls=2000000000"], "B while it learns"),
+        (["--set", "inner=262144", "--set", "layers=1024", "--set", "experts=4096"], "B while it learns"),
     ],
 )
 def test_what_is_wrong_is_one_line(command, capsys, more, line):
@@ -70,3 +79,25 @@ def test_what_is_wrong_is_one_line(command, capsys, more, line):
     said = capsys.readouterr().err.strip()
     assert line in said
     assert "\n" not in said
+
+
+def test_where_no_checkpoint_can_be_written_it_says_so_before_it_learns(command, tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    assert run([*command, "--checkpoint", str(tmp_path / "file" / "state")]) == 1
+    said = capsys.readouterr()
+    assert "cannot be used: Not a directory" in said.err
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("named", [(1, 2), ("1", "2")])
+def test_columns_of_a_table_without_a_header_are_named_by_numbers(tmp_path, capsys, named):
+    rows = "".join(f"it was {'good' if at % 2 else 'bad'} {at},{at % 2}\n" for at in range(80))
+    (tmp_path / "rows.csv").write_text(rows)
+    words = ["moe", "train", "--task", "classify", "--corpus", str(tmp_path / "rows.csv"), "--steps", "1"]
+    words += ["--out", str(tmp_path / "out"), "--set", f"text_column={named[0]}", "--set", f"label_column={named[1]}"]
+    for name, value in SMALL.items():
+        words += ["--set", f"{name}={value}"]
+    assert not run([*words, "--json"])
+    assert json.loads(capsys.readouterr().out)["finished"]

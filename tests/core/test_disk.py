@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from quiltwork.core.disk import FULL, disk_errors
+from quiltwork.core.disk import FULL, disk_errors, require_place
 from quiltwork.core.errors import CapacityError, QuiltworkError
 
 
@@ -34,3 +35,15 @@ def test_an_error_without_a_file_is_told_of_the_place(tmp_path):
 def test_what_is_no_error_of_the_disk_passes(tmp_path):
     with pytest.raises(KeyError), disk_errors(tmp_path):
         raise KeyError("x")
+
+
+def test_where_something_can_be_put_nothing_is_left_of_trying(tmp_path):
+    require_place(tmp_path / "a" / "b" / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["{}/file/c", "{}/file/b/c", "/proc/nobody/c", "/" + "x" * 300 + "/c"])
+def test_where_nothing_can_be_put_is_told_before_it_is_tried(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(QuiltworkError, match="cannot be used: "):
+        require_place(Path(place.format(tmp_path)))

@@ -7,7 +7,7 @@ import pytest
 from counting_trainable import Counting
 
 from quiltwork.core.checkpoint import CheckpointFile
-from quiltwork.core.errors import BadInputError
+from quiltwork.core.errors import BadInputError, QuiltworkError
 from quiltwork.core.run_training import run_training
 from quiltwork.core.trainable import Setup, State
 
@@ -56,6 +56,16 @@ def test_it_stops_between_steps_and_goes_on_where_it_was(run):
     ran, told, _ = run()
     assert told == [3, 4, 5, 6, 7]
     assert (ran.finished, ran.resumed, ran.report.metrics) == (True, True, {"total": 28.0})
+
+
+def test_where_no_checkpoint_can_be_written_no_step_is_taken(tmp_path):
+    (tmp_path / "file").touch()
+    trainable, told = Counting(), []
+    trainable.setup(Setup({"steps": 2}, 0))
+    place = CheckpointFile(tmp_path / "file" / "c")
+    with pytest.raises(QuiltworkError, match="cannot be used: Not a directory"):
+        run_training(trainable, place, every=1, stop=lambda: False, tell=told.append)
+    assert told == []
 
 
 def test_stopped_before_the_first_step_it_keeps_the_beginning(run):

@@ -1,9 +1,11 @@
 """One trained model with other numbers of experts."""
 
+import json
 from pathlib import Path
 
 import pytest
 from moe_runs import begun
+from tiny_moe import settings_of, started
 
 from quiltwork.core.errors import BadInputError
 from quiltwork.moe.evaluation import Evaluated, evaluate_result, mode_of
@@ -80,3 +82,20 @@ def test_a_changed_corpus_is_not_measured_on(folder: Path, tmp_path: Path) -> No
             modes(copied, "top1")
     finally:
         corpus.write_text(kept, encoding="utf-8")
+
+
+@pytest.mark.parametrize(("task", "score"), [("translate", "bleu"), ("classify", "accuracy")])
+def test_as_trained_it_scores_what_training_said_and_with_other_experts_something_else(tmp_path, task, score) -> None:
+    settings = settings_of(tmp_path, task, steps=40, rate=1e-2, width=32)
+    if task == "translate":  # what is said again and again is soon said
+        (tmp_path / "b.txt").write_text("the cat sat on a mat\n" * 120)
+    training = started(settings)
+    while not training.step().finished:
+        pass
+    told = json.loads((tmp_path / "out" / "training.json").read_text(encoding="utf-8"))["test"]
+    found = modes(tmp_path / "out", "trained", "T=-1", "top1", "T=1", "top2")
+    assert found["trained"].scores == told
+    assert told[score] > (99 if task == "translate" else 0.5)
+    assert found["T=-1"].scores == found["top1"].scores
+    assert found["T=1"].scores == found["top2"].scores
+    assert found["top1"].scores["loss"] != found["top2"].scores["loss"]

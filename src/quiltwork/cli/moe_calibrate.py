@@ -43,15 +43,19 @@ def calibrate(
     """Find a threshold for each layer with which the model takes the fewest experts while its loss rises by no more
     than it may. The first half of the corpus is chosen by, the second verified on; where the loss rises more there,
     nothing is written and this exits with 1."""
+    from quiltwork.core.disk import require_place
     from quiltwork.moe import load_moe, save_moe
     from quiltwork.moe.checkpoints.calibrating import calibrate as find
     from quiltwork.moe.checkpoints.fresh_folder import require_free
     from quiltwork.moe.checkpoints.held_out import encoder_of, held_out
 
     rise = percent(max_loss)
-    file = out or model.absolute().with_name(f"{model.absolute().name}.thresholds.json")
+    file = out or _beside(model)
     if file.is_dir():
         raise BadInputError("is a folder", where=f"--out: {file}")
+    if out is not None and not file.absolute().parent.is_dir():
+        raise BadInputError(f"there is no folder {file.parent}", where=f"--out: {file}")
+    require_place(file)
     if save is not None:
         require_free(save)
     with narration("calibrating") as say:
@@ -73,6 +77,13 @@ def calibrate(
     if not found.holds:
         what = f"the loss rises by {found.verified.rise:.2%} on the verification part, and nothing was written"
         raise QuiltworkError(what, where=str(corpus), hint="more --tokens, or a higher --max-loss")
+
+
+def _beside(model: Path) -> Path:
+    named = model.absolute()
+    if not named.name:
+        raise BadInputError("is no folder of a checkpoint", where=str(model))
+    return named.with_name(f"{named.name}.thresholds.json")
 
 
 def percent(text: str) -> float:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from quiltwork.cli.named_settings import read_settings, words_of
 from quiltwork.cli.output import emit, table, training_progress
 from quiltwork.cli.train import asked_to_stop, stopped_early
+from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 
 _Files = typer.Option("--corpus", help="What to learn from; twice for a source and its translation. Plain or .gz.")
@@ -54,7 +55,7 @@ def train(
     config: dict[str, Json] = {"task": task, "corpus": [str(path) for path in corpus], "out": str(out), "steps": steps}
     config |= {name: [str(path) for path in given] for name, given in (("valid", valid), ("test", test)) if given}
     config |= {"gate": gate, **read_settings(setting or [])}
-    place = CheckpointFile(checkpoint or out.with_name(f"{out.name}.checkpoint.safetensors"))
+    place = CheckpointFile(checkpoint or _beside(out))
     made = moe_trainable()
     with training_progress() as progress:
         bar = progress.add_task("reading the corpus", total=None)
@@ -94,6 +95,13 @@ def train(
     emit(document, json, shown)
     if not ran.finished:
         stopped_early(ran.report, _again(config, place.path, every, seed, device))
+
+
+def _beside(out: Path) -> Path:
+    named = out if out.name else out.absolute()
+    if not named.name:
+        raise BadInputError(f"{out} is no folder that can be made", where="--out")
+    return named.with_name(f"{named.name}.checkpoint.safetensors")
 
 
 def _again(config: dict[str, Json], checkpoint: Path, every: int, seed: int, device: str) -> list[str]:

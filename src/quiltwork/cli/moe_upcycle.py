@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -45,8 +46,8 @@ def upcycle(
         raise BadInputError(f"{gate!r} is no gate to begin with", where="--gate", hint=", ".join(gates))
     if weights not in WEIGHTS:
         raise BadInputError(f"{weights!r} is not a kind of weights", where="--weights", hint=", ".join(WEIGHTS))
-    if threshold != threshold:
-        raise BadInputError("is not a number", where="--threshold")
+    if not math.isfinite(threshold):
+        raise BadInputError(f"{threshold} is not a number", where="--threshold")
     require_free(out)
     with narration("upcycling") as say:
         say(f"reading {model}")

@@ -12,6 +12,7 @@ import typer
 from quiltwork.cli.parallel import check_parallel
 from quiltwork.cli.serving import end_quietly, open_keys
 from quiltwork.core.errors import BadInputError, CapacityError, QuiltworkError, UnsupportedError
+from quiltwork.core.memory import physical_bytes
 from quiltwork.core.names import ModelRef, parse_ref
 from quiltwork.core.registry import SERVABLES, find, names
 from quiltwork.core.servable import Json, Latitude, Offers, Servable, taker
@@ -272,7 +273,7 @@ def _size(option: str, text: str) -> int:
 
 def _memory(text: str, device: str | None) -> int:
     size = _size("--memory", text)
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = physical_bytes()
     if (device or "cpu").startswith("cpu") and size > there:
         raise BadInputError(f"{text} is more than this machine's {format_bytes(there)}", where="--memory")
     return size

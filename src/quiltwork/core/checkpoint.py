@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quiltwork.core.disk import sync
+from quiltwork.core.disk import require_place, sync
 from quiltwork.core.errors import BadInputError, CorruptionError, QuiltworkError
 from quiltwork.core.trainable import Arrays, State
 
@@ -54,6 +54,10 @@ class CheckpointFile:
         if told.get(_DIGEST) != _digest(arrays, told[_META]):
             raise CorruptionError("is damaged: its content does not have its digest", where=where, hint=hint)
         return State(arrays, json.loads(told[_META]))
+
+    def require_place(self) -> None:
+        """Raise QuiltworkError where no state can be written, before there is one."""
+        require_place(self.path)
 
     def write(self, state: State) -> None:
         """Put a state in the place of what was there. Raises QuiltworkError, and the old one stays."""

@@ -1,9 +1,10 @@
-"""Having what was written on the disk, and what a full one is called."""
+"""Having what was written on the disk, what a full one is called, and whether there is a place for what is to come."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,22 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folder_above(path: Path) -> Path:
+    """The nearest that is there, of those that a file or folder to be lies in; it may be a file."""
+    return next(above for above in path.absolute().parents if above.exists())
+
+
+def require_place(path: Path) -> None:
+    """Raise as ``disk_errors`` where a file or folder cannot be put there, folders made on the way. Nothing is left.
+
+    For what is written after hours of work: rights alone do not tell (a disk that is full, one that is read-only).
+    """
+    with disk_errors(path):
+        probe = folder_above(path) / f".{secrets.token_hex(6)}"
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        probe.unlink()
 
 
 @contextmanager

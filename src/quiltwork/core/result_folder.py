@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from quiltwork.core.disk import disk_errors, sync
-from quiltwork.core.errors import BadInputError, ConflictError
+from quiltwork.core.disk import disk_errors, folder_above, require_place, sync
+from quiltwork.core.errors import BadInputError, CapacityError, ConflictError, QuiltworkError
 from quiltwork.core.servable import Json
 
 REPORT = "training.json"
@@ -28,7 +28,8 @@ class ResultFolder:
         self.path, self._where, self._replaces = path, where, replaces
 
     def require_free(self, run: str | None = None) -> None:
-        """Raise ConflictError where the folder holds something else, BadInputError where it cannot be made.
+        """Raise ConflictError where the folder holds something else, BadInputError where it cannot be made,
+        CapacityError where the disk is full.
 
         run : what tells this training from all others; not needed where any result is replaced.
         """
@@ -40,9 +41,12 @@ class ResultFolder:
         if self.path.is_symlink() or (self.path.exists() and not empty):
             whose = "a" if self._replaces else "this"
             raise ConflictError(f"is in use, and not by {whose} training", where=where, hint="choose another folder")
-        above = next(path for path in self.path.absolute().parents if path.exists())
-        if not (above.is_dir() and os.access(above, os.W_OK)):
-            raise BadInputError(f"no folder can be made in {above}", where=where)
+        try:
+            require_place(self.path)
+        except CapacityError:
+            raise
+        except QuiltworkError as error:
+            raise BadInputError(f"no folder can be made in {folder_above(self.path)}", where=where) from error
 
     def report(self, run: str) -> dict[str, Json] | None:
         """What this very training had to say, where its result is there already."""

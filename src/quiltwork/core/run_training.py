@@ -42,6 +42,7 @@ def run_training(
     Raises BadInputError where the checkpoint does not fit, and what the trainable and the checkpoint raise.
     """
     state = checkpoint.read()
+    checkpoint.require_place()  # else all steps to the first checkpoint are for nothing
     if state is not None:
         try:
             trainable.load_state_dict(state)

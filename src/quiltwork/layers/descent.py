@@ -289,4 +289,8 @@ def device_named(name: str) -> torch.device:
         raise BadInputError(f"{name!r} is not a device", where="device") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInputError("no CUDA device here", where="device")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # meta, cuda:99, those that this torch was built without
+        raise BadInputError(f"nothing can be computed on {name!r} here", where="device") from error
     return device

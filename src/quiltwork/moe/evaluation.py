@@ -22,7 +22,7 @@ from quiltwork.moe.gates import Adaptive, TopK
 from quiltwork.moe.layer import MoELayer
 from quiltwork.moe.models import Model, moe_layers
 from quiltwork.moe.training.objective import TEST, VALID, Objective
-from quiltwork.moe.training.result import read_result
+from quiltwork.moe.training.result import read_result, reading_again
 from quiltwork.moe.training.training import objective_of
 
 AS_TRAINED, ADAPTIVE = "trained", "adaptive"
@@ -170,7 +170,8 @@ def evaluate_result(
     """Of what ``quiltwork moe train`` left. Raises what reading it raises, and BadInputError for a changed corpus."""
     where = device_named(device)
     result = read_result(folder, where)
-    objective = objective_of(result.settings, where)
+    with reading_again():
+        objective = objective_of(result.settings, where)
     if objective.digest != result.report.get("corpus_digest"):
         raise BadInputError("the corpus is not the one that it was trained on", where=str(folder))
     size = result.settings.micro_batch or result.settings.batch

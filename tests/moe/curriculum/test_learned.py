@@ -51,6 +51,17 @@ def test_the_first_epoch_is_the_random_order_whatever_the_kind() -> None:
     assert LearnedOrder("mean", replace(plan(), seed=6)).ids(0, SAMPLES).tolist() != first[0]
 
 
+def test_by_length_each_epoch_has_steps_of_alike_length_whatever_was_recorded() -> None:
+    lengths = np.random.default_rng(1).permutation(SAMPLES) + 1
+    order = LearnedOrder("length", plan(lengths=lengths))
+    steps = trained(order, 0, 3 * SAMPLES)
+    wanted = [set(range(at + 1, at + 1 + GROUP)) for at in range(0, SAMPLES, GROUP)]
+    per_epoch = SAMPLES // GROUP
+    for epoch in range(3):
+        found = [set(lengths[ids].tolist()) for ids in steps[epoch * per_epoch : (epoch + 1) * per_epoch]]
+        assert sorted(found, key=min) == wanted
+
+
 def test_from_the_second_epoch_on_steps_have_samples_of_similar_complexity() -> None:
     order = LearnedOrder("mean", plan())
     steps = trained(order, 0, 3 * SAMPLES)

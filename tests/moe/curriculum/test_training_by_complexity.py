@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,19 @@ def test_balanced_shares_are_predicted_to_cost_as_much_as_each_other(make: Make)
         costs = training.curriculum.costs
         spread.append(np.ptp([costs[part].sum() for part in np.array_split(training.next_samples(), 2)]))
     assert spread[1] < spread[0] / 2
+
+
+def test_shares_by_length_have_as_many_tokens_and_do_not_ask_for_routing(make: Make) -> None:
+    training = make(order="length", shares="length", gate="dense")
+    training.resize(0, 2)
+    lengths = np.sum(training.objective.lengths("train"), axis=0)
+    for _ in range(5):  # from the first step of the first epoch on
+        ids = training.next_samples()
+        shares = np.array_split(ids, 2)
+        sums = [lengths[share].sum() for share in shares]
+        least = min(abs(2 * lengths[list(half)].sum() - lengths[ids].sum()) for half in combinations(ids, BATCH // 2))
+        assert abs(int(sums[0]) - int(sums[1])) <= least + lengths[ids].max() // 4
+        training.apply(mean_of([training.gradients(share) for share in shares]))
 
 
 def test_it_goes_on_from_a_state_as_if_it_had_not_stopped(make: Make) -> None:

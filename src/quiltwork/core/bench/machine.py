@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from quiltwork.core.memory import physical_bytes
 from quiltwork.core.servable import Json
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -20,7 +21,7 @@ def machine() -> dict[str, Json]:
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": physical_bytes(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
 

@@ -79,7 +79,7 @@ def calibrate(
     blocks = sparse_blocks(model)
     _check(model, most_rise, reading, method, batch)
     first_block = next(iter(blocks.values()))
-    most = most or max(most_of(block.layer.gate) or 1 for block in blocks.values())
+    most = max(most_of(block.layer.gate) or 1 for block in blocks.values()) if most is None else most
     if not 2 <= most <= first_block.layer.experts.count:
         count = first_block.layer.experts.count
         raise BadInputError(f"{most} of {count} experts for each token leave nothing to choose", where="most")

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from quiltwork.core.disk import disk_errors, sync
+from quiltwork.core.disk import disk_errors, require_place, sync
 from quiltwork.core.errors import ConflictError
 
 
 def require_free(path: Path) -> None:
-    """Raise ConflictError where something is in the place of a folder to be; an empty folder may be."""
+    """Raise ConflictError where something is in the place of a folder to be, and as ``require_place`` where none can
+    be made; an empty folder may be there."""
     if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
         raise ConflictError("is there already", where=str(path), hint="choose another folder")
+    require_place(path)
 
 
 @contextmanager

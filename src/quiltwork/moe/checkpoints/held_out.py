@@ -41,6 +41,8 @@ def held_out(corpus: str | os.PathLike[str], encode: Encode, *, length: int, tok
     text = read_text(str(path), "utf-8", hint="write it as UTF-8")
     if length < 2:
         raise BadInputError("must be at least 2", where="length")
+    if tokens < 1:
+        raise BadInputError("must be at least 1", where="tokens")
     middle = len(text) // 2
     end = max(text.rfind("\n", 0, middle), text.rfind(" ", 0, middle)) + 1
     cut = end or middle

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
+from quiltwork.core.memory import physical_bytes
+from quiltwork.core.units import format_bytes
 from quiltwork.layers.activation import activation
 from quiltwork.moe.checkpoints.dense_families import FeedForward, feed_forwards
 from quiltwork.moe.checkpoints.padding import Padding
@@ -22,6 +24,7 @@ from quiltwork.moe.layer import MoELayer
 ROUTER_STD = 0.02
 """Standard deviation of a fresh router's weights: small, and no two experts alike."""
 _MOST_EXPERTS = 4096
+_MOST_SEED = (1 << 63) - 1
 
 
 def upcycle(
@@ -61,12 +64,15 @@ def upcycle(
         raise BadInputError(f"must be 1 to {_MOST_EXPERTS}, not {experts}", where="experts")
     if not 0 <= noise <= 1:
         raise BadInputError(f"must be 0 to 1, not {noise}", where="noise")
+    if not 0 <= seed <= _MOST_SEED:
+        raise BadInputError(f"{seed} is not from 0 to {_MOST_SEED}", where="seed")
     gate.width(experts)
     found = feed_forwards(model)
     activation(found[0].activation)
     chosen = range(len(found)) if layers is None else sorted(set(layers))
     if not chosen or not all(0 <= index < len(found) for index in chosen):
         raise BadInputError(f"must be some of 0 to {len(found) - 1}", where="layers")
+    _require_memory([found[index] for index in chosen], experts)
     generator = torch.Generator().manual_seed(seed)
     padding = Padding()
     for index in chosen:
@@ -76,6 +82,14 @@ def upcycle(
         found[index].replace(block.train(model.training))
     padding.watch(model)
     return model
+
+
+def _require_memory(found: list[FeedForward], experts: int) -> None:
+    memory = physical_bytes()
+    asked = sum(one.nbytes for each in found for one in (each.up, each.down)) * experts
+    if asked > memory:
+        what = f"{experts} are {format_bytes(asked)} of copies, and this machine has {format_bytes(memory)}"
+        raise BadInputError(what, where="experts")
 
 
 def _copied(dense: FeedForward, count: int, gate: Gate, noise: float, generator: torch.Generator) -> MoELayer:

@@ -12,7 +12,17 @@ from quiltwork.core.errors import BadInputError
 from quiltwork.layers.order import Ids, Rows
 from quiltwork.moe.curriculum.costs import CostModel
 from quiltwork.moe.curriculum.groups import in_groups, length_buckets
-from quiltwork.moe.curriculum.orders import COSINE, COST, MEAN, RANDOM, cosine_order, cost_order, mean_order
+from quiltwork.moe.curriculum.orders import (
+    COSINE,
+    COST,
+    LENGTH,
+    MEAN,
+    RANDOM,
+    UNLEARNT,
+    cosine_order,
+    cost_order,
+    mean_order,
+)
 
 Counts = npt.NDArray[np.uint16]
 _MOST = int(np.iinfo(np.uint16).max)
@@ -23,7 +33,7 @@ class Plan:
     """How an epoch is put together."""
 
     lengths: Ids
-    """(n,): what buckets are made by."""
+    """(n,): what buckets are made by, and the order by length."""
     tokens: Ids
     """(n, L): of each sample in each layer."""
     costs: CostModel
@@ -51,11 +61,14 @@ class Plan:
             return mean_order(extras[bucket], self.tokens[bucket])
         if kind == COST:
             return cost_order(self.costs.predict(extras)[bucket])
+        if kind == LENGTH:
+            return cost_order(self.lengths[bucket])
         return np.arange(len(bucket))
 
 
 class LearnedOrder:
-    """A ``LearningOrder``: the first epoch is random, each further one is by what is recorded when it begins.
+    """A ``LearningOrder``: the first epoch is random, each further one is by what is recorded when it begins; by length
+    each one is alike.
 
     So it hangs on the routing of the epoch before; of the samples in a step that reaches from one epoch into the next,
     and of those alone, on what was recorded before that. A sample of which nothing is known yet counts as the mean of
@@ -132,7 +145,7 @@ class LearnedOrder:
         if epoch not in self._made:
             begun = epoch <= self._epoch
             counts, known = (self._basis, self._basis_known) if begun else (self._latest, self._known)
-            kind = self._kind if epoch and known.any() else RANDOM
+            kind = self._kind if self._kind in UNLEARNT or (epoch and known.any()) else RANDOM
             self._made[epoch] = self._plan.epoch(epoch, kind, _filled(counts, known))
         return self._made[epoch]
 

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from quiltwork.layers.order import Ids
 
 Numbers = npt.NDArray[np.float64]
-RANDOM, COSINE, MEAN, COST = ORDERS = ("random", "cosine", "mean", "cost")
+RANDOM, COSINE, MEAN, COST, LENGTH = ORDERS = ("random", "cosine", "mean", "cost", "length")
+UNLEARNT = RANDOM, LENGTH
+"""Orders that do not go by what is recorded."""
 _DECIMALS = 12
 """Of a similarity: what differs by less differs by rounding."""
 

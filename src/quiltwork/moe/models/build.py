@@ -20,6 +20,8 @@ from quiltwork.moe.models.translator import Translator
 LM, CLASSIFY, TRANSLATE = TASKS = ("lm", "classify", "translate")
 Model: TypeAlias = Decoder | Classifier | Translator
 _MODELS: dict[str, type[Model]] = {LM: Decoder, CLASSIFY: Classifier, TRANSLATE: Translator}
+MOST_SEED = (1 << 63) - 1
+"""What a generator of numbers takes."""
 _EMBEDDED = 0.1
 """Standard deviation of embeddings: small beside what layers add, so that these are heard from the start."""
 _ROUTED = 0.02

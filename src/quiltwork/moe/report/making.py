@@ -14,7 +14,7 @@ from quiltwork.moe.report.figures import Course, Figures
 from quiltwork.moe.report.reading import Sample, read
 from quiltwork.moe.text_files import read_lines, read_text
 from quiltwork.moe.training.corpus import Row, read_rows, read_running_text
-from quiltwork.moe.training.result import TrainingResult
+from quiltwork.moe.training.result import TrainingResult, reading_again
 from quiltwork.moe.training.settings import TrainingSettings
 from quiltwork.moe.training.tokens import Codec
 
@@ -58,16 +58,26 @@ def figures_of(result: TrainingResult, text: Path | None = None, *, tokens: int 
 def _samples(result: TrainingResult, text: Path | None, tokens: int) -> list[Sample]:
     settings, codec = result.settings, result.codec
     if settings.task == LM:
-        whole = read_running_text(settings).valid if text is None else read_text(str(text), settings.encoding)
+        whole = _validated_text(settings) if text is None else read_text(str(text), settings.encoding)
         return _windows(whole, codec, settings.length, tokens)
     if settings.task == CLASSIFY:
-        rows = read_rows(settings).valid.rows if text is None else _lines(text, settings)
+        rows = _validated_rows(settings) if text is None else _lines(text, settings)
         return _until(tokens, [Sample(_ids(codec, row[0], settings.length)) for row in rows[:tokens]])
     if text is not None:
         what = "a translation is of two texts: only the pairs it was validated on can be shown"
         raise UnsupportedError(what, where="text")
-    rows = read_rows(settings).valid.rows[:tokens]
+    rows = _validated_rows(settings)[:tokens]
     return _until(tokens, [_pair(codec, row, settings.length) for row in rows])
+
+
+def _validated_text(settings: TrainingSettings) -> str:
+    with reading_again():
+        return read_running_text(settings).valid
+
+
+def _validated_rows(settings: TrainingSettings) -> tuple[Row, ...]:
+    with reading_again():
+        return read_rows(settings).valid.rows
 
 
 def _windows(text: str, codec: Codec, length: int, tokens: int) -> list[Sample]:

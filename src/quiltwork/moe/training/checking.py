@@ -8,7 +8,7 @@ from dataclasses import fields
 from quiltwork.core.errors import BadInputError
 from quiltwork.core.servable import Json
 from quiltwork.moe.control.controller import METHODS
-from quiltwork.moe.curriculum.orders import ORDERS, RANDOM
+from quiltwork.moe.curriculum.orders import ORDERS, UNLEARNT
 from quiltwork.moe.gates import READINGS
 from quiltwork.moe.models.build import TASKS, TRANSLATE
 from quiltwork.moe.training.settings import (
@@ -38,6 +38,8 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
     for name in ("task", "corpus", "out", "steps"):
         if given.get(name) is None:
             raise given.error(name, "is missing")
+    if "gate" in values and values["gate"] is None:  # what YAML and JSON make of null, as the gate is called
+        raise given.error("gate", 'is nothing: the gate with null experts is "null", in quotes (or --gate null)')
     task = _one_of(given, "task", TASKS)
     defaults = {name: value for name, value in known.items() if name not in ("task", "corpus", "out", "steps")}
     it = Fields({name: v for name, v in values.items() if v is not None}, {**defaults, **TASK_DEFAULTS[task]}, WHERE)
@@ -53,8 +55,8 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
         split_seed=_whole(it, "split_seed"),
         encoding=it.text("encoding"),
         header=_one_of(it, "header", HEADERS),
-        text_column=it.text("text_column"),
-        label_column=it.text("label_column"),
+        text_column=_column(it, "text_column"),
+        label_column=_column(it, "label_column"),
         tokenizer=it.text("tokenizer"),
         length=it.size("length", 1 << 16),
         gate=_one_of(it, "gate", GATES),
@@ -104,7 +106,7 @@ def _require_fit(settings: TrainingSettings, it: Fields) -> None:
         raise it.error("heads", f"{settings.heads} heads of an even width cannot have {settings.width} together")
     if settings.kv_heads and settings.heads % settings.kv_heads:
         raise it.error("kv_heads", f"{settings.heads} heads cannot share {settings.kv_heads}")
-    if settings.gate == DENSE and settings.order != RANDOM:
+    if settings.gate == DENSE and settings.order not in UNLEARNT:
         raise it.error("order", f"{settings.order} goes by experts, and a dense model has none")
     if settings.gate != DENSE and settings.most > settings.experts:
         raise it.error("most", f"{settings.most} is above the number of experts, {settings.experts}")
@@ -116,6 +118,8 @@ def _require_fit(settings: TrainingSettings, it: Fields) -> None:
         raise it.error("mean_experts", "must be from 1 to 2: a second expert is what is random")
     if settings.gate in ("top2", "random2") and settings.experts < 2:
         raise it.error("experts", f"{settings.gate} needs two")
+    if not settings.corpus:
+        raise it.error("corpus", "names no file")
     for name, paths in (("corpus", settings.corpus), ("valid", settings.valid), ("test", settings.test)):
         if settings.task == TRANSLATE and len(paths) not in (0, 2):
             raise it.error(name, f"needs a source and a target, not {len(paths)} file{'s' * (len(paths) != 1)}")
@@ -141,6 +145,12 @@ def _path(it: Fields, name: str) -> str:
     if not (text := it.text(name)) or "\0" in text:
         raise it.error(name, "is no name of anything")
     return text
+
+
+def _column(it: Fields, name: str) -> str:
+    """YAML and the command line give a number as one."""
+    value = it.get(name)
+    return str(value) if type(value) is int else it.text(name)
 
 
 def _paths(it: Fields, name: str) -> tuple[str, ...]:

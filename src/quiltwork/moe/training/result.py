@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,3 +48,13 @@ def read_result(folder: Path, device: torch.device | None = None) -> TrainingRes
     settings, gating = read_settings(told), Gating(found.gates, seed or 0)
     gating.watch(found.model)
     return TrainingResult(folder, found.model, gating, settings, read_codec(folder), found.classes, report)
+
+
+@contextmanager
+def reading_again() -> Iterator[None]:
+    """Has a file of a result's corpus that is not there told with what to do. Its paths are as they were given."""
+    try:
+        yield
+    except NotFoundError as error:
+        hint = "what it was trained on is read again: run this in the folder that it was trained in"
+        raise NotFoundError(error.what, where=error.where, hint=hint) from error

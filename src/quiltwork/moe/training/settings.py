@@ -21,7 +21,7 @@ STEERED = (ADAPTIVE, CONTROLLED)
 SCHEDULES = CONSTANT, COSINE = ("constant", "cosine")
 BALANCED_OF = ("", SINGLE, FIRST)
 BALANCED_OVER = STEP, TOGETHER = ("step", "together")
-SHARES = EVEN, BALANCED = ("even", "balanced")
+SHARES = EVEN, BALANCED, BY_LENGTH = ("even", "balanced", "length")
 HEADERS = KEEP, STRIP = ("keep", "strip")
 BYTE = "byte"
 
@@ -94,13 +94,15 @@ class TrainingSettings:
     """Samples that a worker computes at once; all of its share where None."""
     order: str = RANDOM
     """Which samples are trained on together, from the second epoch on: random; those that needed about as many experts
-    in the epoch before (cosine or mean), or are predicted to cost as much (cost)."""
+    in the epoch before (cosine or mean), or are predicted to cost as much (cost); or, from the first one on, are about
+    as long (length)."""
     buckets: int = 1
     """Of samples of alike length: only samples of one come together; 1 for no regard to length."""
     frozen: bool = False
     """Whether steps come from simple to complex, bucket by bucket, as the order has them; shuffled else."""
     shares: str = EVEN
-    """even: every worker gets as many samples of a step; balanced: those with which all have as much to do."""
+    """even: every worker gets as many samples of a step; balanced: those with which all have as much to do, by their
+    recorded routing; length: those with which all have as many tokens."""
     rate: float = 2e-3
     """AdamW's, after ``warm_up`` steps."""
     warm_up: int = 50

@@ -60,6 +60,8 @@ def read_codec(folder: Path) -> Codec:
     """What ``Codec.save`` wrote. Raises BadInputError naming the file."""
     from tokenizers import Tokenizer
 
+    if not (folder / FILE).is_file():
+        raise BadInputError("is missing", where=str(folder / FILE), hint="name the OUT of `quiltwork moe train`")
     try:
         return Codec(Tokenizer.from_str((folder / FILE).read_text(encoding="utf-8")))
     except Exception as error:  # the library raises bare ones

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from quiltwork.core.errors import BadInputError
+from quiltwork.core.memory import physical_bytes
 from quiltwork.core.result_folder import ResultFolder
 from quiltwork.core.servable import Json
 from quiltwork.core.trainable import Arrays, Gradients, Setup, State, StepReport
@@ -25,9 +26,10 @@ from quiltwork.moe.curriculum.learned import LearnedOrder, Plan
 from quiltwork.moe.curriculum.orders import RANDOM
 from quiltwork.moe.curriculum.shares import arranged
 from quiltwork.moe.flops import BACKWARD, forward_flops
-from quiltwork.moe.models.build import CLASSIFY, LM, build_model, moe_layers
+from quiltwork.moe.models.build import CLASSIFY, LM, MOST_SEED, build_model, moe_layers
 from quiltwork.moe.models.packed import Packed
 from quiltwork.moe.models.saving import save_model
+from quiltwork.moe.models.size import require_memory
 from quiltwork.moe.training.checking import read_settings
 from quiltwork.moe.training.classes import Classes
 from quiltwork.moe.training.course import Course, read_course
@@ -35,7 +37,7 @@ from quiltwork.moe.training.gating import Gating, gates_of
 from quiltwork.moe.training.language import Language
 from quiltwork.moe.training.objective import TEST, TRAIN, VALID, Objective, Run, side_of_layers
 from quiltwork.moe.training.schedule import rate_factor
-from quiltwork.moe.training.settings import EVEN, STEP, WHERE, TrainingSettings
+from quiltwork.moe.training.settings import BY_LENGTH, EVEN, STEP, WHERE, TrainingSettings
 from quiltwork.moe.training.steered import steering_of
 from quiltwork.moe.training.translation import Translation
 
@@ -70,15 +72,19 @@ class MoETraining(Descent):
         wrong."""
         self.settings = settings = read_settings(setup.config)
         seed = setup.seed if settings.seed is None else settings.seed
-        if seed < 0:
-            raise BadInputError(f"{seed} is negative", where="seed")
+        if not 0 <= seed <= MOST_SEED:
+            raise BadInputError(f"{seed} is not from 0 to {MOST_SEED}", where="seed")
         device = device_named(setup.device)
         self.objective = objective_of(settings, device)
         shape = settings.shape(self.objective.codec.size, len(self.objective.classes))
         self.gating = Gating(gates_of(settings), seed)
+        lengths = self.objective.lengths(TRAIN)
+        at_once = min(settings.batch, settings.micro_batch or settings.batch)
+        tokens = round(at_once * sum(float(side.mean()) for side in lengths))
+        require_memory(settings.task, shape, self.gating.gates, tokens, physical_bytes(), where=WHERE)
         self.model = build_model(settings.task, shape, self.gating.gates, seed, device)
         self.gating.watch(self.model)
-        self.steering = steering_of(settings, self.model, self.gating.gates, self.objective.lengths(TRAIN))
+        self.steering = steering_of(settings, self.model, self.gating.gates, lengths)
         self._device = device
         self._of: dict[str, Json] = {"seed": seed, "corpus_digest": self.objective.digest}
         self._of |= {name: value for name, value in settings.told().items() if name not in (*_FREE, "seed", *_FILES)}
@@ -90,7 +96,7 @@ class MoETraining(Descent):
         self._widths = len(layers), layers[0].router.shape[0] if layers else 0, settings.experts
         self._counted = np.zeros(self._widths[:2], np.float32)
         self.course = Course()
-        self._tokens = [float(side.mean()) for side in side_of_layers(self.objective.lengths(TRAIN), len(layers))]
+        self._tokens = [float(side.mean()) for side in side_of_layers(lengths, len(layers))]
         parameters = dict(self.model.named_parameters())
         self.begin(settings, parameters, self.objective.count(TRAIN), seed, self.make_order(seed))
 
@@ -111,7 +117,9 @@ class MoETraining(Descent):
     def _arranged(self, ids: Ids) -> Ids:
         if self.curriculum is None or self.settings.shares == EVEN:
             return ids
-        return arranged(ids, self.curriculum.costs[ids], self._workers, self.settings.micro_batch)
+        by_length = self.settings.shares == BY_LENGTH
+        costs = np.sum(self.objective.lengths(TRAIN), axis=0) if by_length else self.curriculum.costs
+        return arranged(ids, costs[ids], self._workers, self.settings.micro_batch)
 
     # ---- a step
 

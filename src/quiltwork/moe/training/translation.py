@@ -32,7 +32,9 @@ class Translation:
     classes: tuple[str, ...] = ()
 
     def __init__(self, settings: TrainingSettings, device: torch.device) -> None:
-        """Raises BadInputError naming file and line."""
+        """Raises BadInputError naming file and line; ModuleNotFoundError where BLEU could not be told at the end."""
+        import sacrebleu  # noqa: F401
+
         parts = read_rows(settings)
         self.blank, self._device = parts.train.blank, device
         self.codec = learn_codec(settings.tokenizer, (text for row in parts.train.rows for text in row), special=True)
