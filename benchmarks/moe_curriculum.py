@@ -38,7 +38,7 @@ CLAIMS = tuple(
 SEEDS = 3
 SAMPLES = 800
 """Of SST-2, every n-th: so that epochs are short."""
-EPOCHS = 2.5
+EPOCHS = 2.0
 BUCKETS = 10
 OFF, ON, LENGTH = "off", "on", "length alone"
 ARMS: Mapping[str, Mapping[str, Json]] = {
