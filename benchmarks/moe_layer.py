@@ -21,7 +21,7 @@ def run(context: Context) -> Mapping[str, Outcome]:
     """Router, gate, experts and combination; whole layers, in turn. One thread: ratios of processor time."""
     from work.moe_layers import Size, threads
 
-    rounds = 5 if context.quick else 30
+    rounds = 5 if context.quick else 50
     with threads(THREADS):
         claimed, rows = _shape(context, Size(2048, 128, 512, 16), rounds)
         _, more = _shape(context, Size(1024, 256, 1024, 8), rounds)
