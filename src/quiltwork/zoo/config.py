@@ -88,3 +88,29 @@ class Fields:
         if not isinstance(value, str):
             raise self.error(name, f"must be text, not {str(value)[:40]}")
         return value
+
+    def one_of(self, name: str, known: tuple[str, ...]) -> str:
+        """One of the texts ``known``; the empty one, where it is known, is not told of."""
+        text = self.text(name)
+        if text not in known:
+            raise self.error(name, f"{text[:40]!r} is not one of {', '.join(filter(None, known))}")
+        return text
+
+    def whole(self, name: str, below: float = math.inf) -> int:
+        """A whole number from 0 on."""
+        value = self.get(name)
+        if type(value) is not int or not 0 <= value < below:
+            raise self.error(name, f"must be a whole number that is not negative, not {str(value)[:40]}")
+        return value
+
+    def above(self, name: str) -> float:
+        """A finite number above 0."""
+        if (value := self.number(name)) <= 0:
+            raise self.error(name, f"{value:g} is not above 0")
+        return value
+
+    def not_below(self, name: str) -> float:
+        """A finite number from 0 on."""
+        if (value := self.number(name)) < 0:
+            raise self.error(name, f"{value:g} is below 0")
+        return value

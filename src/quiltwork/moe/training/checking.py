@@ -28,6 +28,9 @@ from quiltwork.moe.training.tokens import tokenizer_size
 from quiltwork.moe.weights import WEIGHTS
 from quiltwork.zoo.config import Fields
 
+_LARGEST = 1 << 31
+"""Above every seed, count and length of a setting."""
+
 
 def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
     """Raises BadInputError naming the setting that is missing, unknown or out of range."""
@@ -40,7 +43,7 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
             raise given.error(name, "is missing")
     if "gate" in values and values["gate"] is None:  # what YAML and JSON make of null, as the gate is called
         raise given.error("gate", 'is nothing: the gate with null experts is "null", in quotes (or --gate null)')
-    task = _one_of(given, "task", TASKS)
+    task = given.one_of("task", TASKS)
     defaults = {name: value for name, value in known.items() if name not in ("task", "corpus", "out", "steps")}
     it = Fields({name: v for name, v in values.items() if v is not None}, {**defaults, **TASK_DEFAULTS[task]}, WHERE)
     settings = TrainingSettings(
@@ -52,49 +55,49 @@ def read_settings(values: Mapping[str, Json]) -> TrainingSettings:
         test=_paths(it, "test"),
         valid_share=_between(it, "valid_share", 0, 0.5),
         test_share=_between(it, "test_share", 0, 0.5),
-        split_seed=_whole(it, "split_seed"),
+        split_seed=it.whole("split_seed", _LARGEST),
         encoding=it.text("encoding"),
-        header=_one_of(it, "header", HEADERS),
+        header=it.one_of("header", HEADERS),
         text_column=_column(it, "text_column"),
         label_column=_column(it, "label_column"),
         tokenizer=it.text("tokenizer"),
         length=it.size("length", 1 << 16),
-        gate=_one_of(it, "gate", GATES),
+        gate=it.one_of("gate", GATES),
         threshold=it.number("threshold"),
-        reading=_one_of(it, "reading", READINGS),
-        weights=_one_of(it, "weights", WEIGHTS),
+        reading=it.one_of("reading", READINGS),
+        weights=it.one_of("weights", WEIGHTS),
         most=it.size("most", 1 << 12),
         p=_between(it, "p", 0, 1),
-        nulls=_whole(it, "nulls"),
+        nulls=it.whole("nulls", _LARGEST),
         mean_experts=_means(it),
         target_experts=_targets(it),
-        budget_flops=None if it.get("budget_flops") is None else _above(it, "budget_flops"),
-        budget_bytes=None if it.get("budget_bytes") is None else _above(it, "budget_bytes"),
-        assignment_bytes=_whole(it, "assignment_bytes"),
-        controller=_one_of(it, "controller", METHODS),
+        budget_flops=None if it.get("budget_flops") is None else it.above("budget_flops"),
+        budget_bytes=None if it.get("budget_bytes") is None else it.above("budget_bytes"),
+        assignment_bytes=it.whole("assignment_bytes", _LARGEST),
+        controller=it.one_of("controller", METHODS),
         width=it.size("width", 1 << 16),
         inner=it.size("inner", 1 << 18),
         layers=it.size("layers", 1 << 10),
         heads=it.size("heads", 1 << 10),
-        kv_heads=_whole(it, "kv_heads"),
+        kv_heads=it.whole("kv_heads", _LARGEST),
         experts=it.size("experts", 1 << 12),
         batch=it.size("batch"),
         micro_batch=it.optional_size("micro_batch"),
-        order=_one_of(it, "order", ORDERS),
+        order=it.one_of("order", ORDERS),
         buckets=it.size("buckets", 1 << 20),
-        frozen=_flag(it, "frozen"),
-        shares=_one_of(it, "shares", SHARES),
-        rate=_above(it, "rate"),
-        warm_up=_whole(it, "warm_up"),
-        schedule=_one_of(it, "schedule", SCHEDULES),
-        weight_decay=_not_below(it, "weight_decay"),
-        clip=_not_below(it, "clip"),
-        balance=_not_below(it, "balance"),
-        balance_of=_one_of(it, "balance_of", BALANCED_OF),
-        balance_over=_one_of(it, "balance_over", BALANCED_OVER),
+        frozen=it.flag("frozen"),
+        shares=it.one_of("shares", SHARES),
+        rate=it.above("rate"),
+        warm_up=it.whole("warm_up", _LARGEST),
+        schedule=it.one_of("schedule", SCHEDULES),
+        weight_decay=it.not_below("weight_decay"),
+        clip=it.not_below("clip"),
+        balance=it.not_below("balance"),
+        balance_of=it.one_of("balance_of", BALANCED_OF),
+        balance_over=it.one_of("balance_over", BALANCED_OVER),
         validate_every=it.size("validate_every"),
-        validate_on=_whole(it, "validate_on"),
-        seed=None if it.get("seed") is None else _whole(it, "seed"),
+        validate_on=it.whole("validate_on", _LARGEST),
+        seed=None if it.get("seed") is None else it.whole("seed", _LARGEST),
     )
     _require_fit(settings, it)
     return settings
@@ -169,39 +172,6 @@ def _targets(it: Fields) -> tuple[float, ...]:
     if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in given):
         raise it.error("target_experts", "must be a number, or one for each layer")
     return tuple(float(one) for one in given if isinstance(one, int | float))
-
-
-def _one_of(it: Fields, name: str, known: tuple[str, ...]) -> str:
-    text = it.text(name)
-    if text not in known:
-        raise it.error(name, f"{text[:40]!r} is not one of {', '.join(filter(None, known))}")
-    return text
-
-
-def _whole(it: Fields, name: str) -> int:
-    value = it.get(name)
-    if type(value) is not int or not 0 <= value < 1 << 31:
-        raise it.error(name, f"must be a whole number that is not negative, not {str(value)[:40]}")
-    return value
-
-
-def _flag(it: Fields, name: str) -> bool:
-    value = it.get(name)
-    if not isinstance(value, bool):
-        raise it.error(name, f"must be true or false, not {str(value)[:40]}")
-    return value
-
-
-def _above(it: Fields, name: str) -> float:
-    if (value := it.number(name)) <= 0:
-        raise it.error(name, f"{value:g} is not above 0")
-    return value
-
-
-def _not_below(it: Fields, name: str) -> float:
-    if (value := it.number(name)) < 0:
-        raise it.error(name, f"{value:g} is below 0")
-    return value
 
 
 def _means(it: Fields) -> tuple[float, ...]:

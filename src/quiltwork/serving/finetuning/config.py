@@ -76,10 +76,10 @@ def read_config(values: Mapping[str, Json]) -> FineTuning:
     if model is None and (zoo is None or called is None):
         lacking = "zoo" if zoo is None else "name"
         raise fields.error(lacking, "is missing: a model of a zoo has both `zoo` and `name`")
-    method = _one_of(fields, "method", (FULL, LORA))
+    method = fields.one_of("method", (FULL, LORA))
     if method != LORA and (given := [one for one in _ONLY_LORA if one in values]):
         raise fields.error(given[0], f"is for method {LORA}, and the method is {method}")
-    steps, warmup = fields.size("steps"), _whole(fields, "warmup")
+    steps, warmup = fields.size("steps"), fields.whole("warmup")
     if warmup >= steps:
         raise fields.error("warmup", f"{warmup} is not less than steps, {steps}")
     return FineTuning(
@@ -101,7 +101,7 @@ def read_config(values: Mapping[str, Json]) -> FineTuning:
         warmup=warmup,
         clip=_between(fields, "clip", 0),
         held_out=_held_out(fields),
-        dtype=_one_of(fields, "dtype", ("float32", "bfloat16")),
+        dtype=fields.one_of("dtype", ("float32", "bfloat16")),
     )
 
 
@@ -111,20 +111,6 @@ def _path(fields: Fields, name: str) -> str | None:
     if not (text := fields.text(name)) or "\0" in text:
         raise fields.error(name, "is no name of anything")
     return text
-
-
-def _one_of(fields: Fields, name: str, known: tuple[str, ...]) -> str:
-    text = fields.text(name)
-    if text not in known:
-        raise fields.error(name, f"{text[:40]!r} is not one of {', '.join(known)}")
-    return text
-
-
-def _whole(fields: Fields, name: str) -> int:
-    value = fields.get(name)
-    if type(value) is not int or value < 0:
-        raise fields.error(name, f"must be a whole number that is not negative, not {str(value)[:40]}")
-    return value
 
 
 def _between(fields: Fields, name: str, least: float, *, open_below: bool = False) -> float:

@@ -78,10 +78,10 @@ def read_config(values: Mapping[str, Json]) -> FineTuning:
         most=most,
         batch=fields.size("batch"),
         micro_batch=fields.optional_size("micro_batch"),
-        rate=_above(fields, "rate"),
-        weight_decay=_not_below(fields, "weight_decay"),
+        rate=fields.above("rate"),
+        weight_decay=fields.not_below("weight_decay"),
         warmup=warmup,
-        clip=_not_below(fields, "clip"),
+        clip=fields.not_below("clip"),
         held_out=_share(fields),
     )
 
@@ -90,18 +90,6 @@ def _path(fields: Fields, name: str) -> str:
     if not (text := fields.text(name)) or "\0" in text:
         raise fields.error(name, "is no name of anything")
     return text
-
-
-def _above(fields: Fields, name: str) -> float:
-    if (value := fields.number(name)) <= 0:
-        raise fields.error(name, f"{value:g} is not above 0")
-    return value
-
-
-def _not_below(fields: Fields, name: str) -> float:
-    if (value := fields.number(name)) < 0:
-        raise fields.error(name, f"{value:g} is below 0")
-    return value
 
 
 def _share(fields: Fields) -> float:
